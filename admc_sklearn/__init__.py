@@ -1,0 +1,6 @@
+"""A scikit-learn imputer by an attention-based diffusion model."""
+
+from ._imputer import ADMCImputer
+from ._version import __version__
+
+__all__ = ["ADMCImputer", "__version__"]

@@ -1,0 +1,212 @@
+"""Atoms: the finite set of outcomes over which a cell's distribution is written.
+
+A column's atoms are its distinct values when there are few, else bins, with single
+values that recur often kept as points of their own. The distribution of a cell is
+
+    q(atom k)  proportional to  exp(logit_k) * mass_k(mu, s)
+
+where mass_k is the probability that the anchor, N(mu, s^2), gives to the atom's
+interval. Within a bin the anchor's own density, cut to the bin, says where the value
+lies. With all logits zero q is therefore the anchor, in its mean and in its draws.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+MAX_ATOMS = 64
+# A column is discrete when its values recur this often on average.
+MIN_REPEATS = 4.0
+# Share of the column's own frequencies mixed into the anchor's masses: an outlier
+# costs the network a bounded number of nats, and no atom is ever impossible.
+MARGINAL_SHARE = 1e-3
+_SQRT1_2 = math.sqrt(0.5)
+_SQRT_2PI = math.sqrt(2 * math.pi)
+
+
+def column_atoms(values, max_atoms=MAX_ATOMS):
+    """Atoms of one column.
+
+    Parameters
+    ----------
+    values : float array of shape (n_observed,), finite
+    max_atoms : int
+
+    Returns
+    -------
+    dict of float arrays of shape (n_atoms,)
+        ``low``, ``high``: smallest and largest value of the atom, equal for a point;
+        ``center``: mean of the column's values in it; ``share``: its frequency.
+    """
+    if len(values) == 0:
+        values = np.zeros(1)
+    distinct, counts = np.unique(values, return_counts=True)
+    n = len(values)
+    if len(distinct) <= max_atoms and n >= MIN_REPEATS * len(distinct):
+        return {
+            "low": distinct,
+            "high": distinct,
+            "center": distinct,
+            "share": counts / n,
+        }
+    n_bins = int(np.clip(n // 8, 4, max_atoms))
+    is_point = counts > 2 * n / n_bins
+    points = distinct[is_point]
+    rest = distinct[~is_point]
+    edges = _bin_edges(rest, counts[~is_point], max(2, n_bins - len(points)))
+    # Cut bins at the points, so that no bin spans one.
+    bins = [
+        (lo, hi) for lo, hi in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    low, high, center, share = [], [], [], []
+    for lo, hi in bins:
+        inside_points = points[(points > lo) & (points < hi)]
+        pieces = np.concatenate([[lo], inside_points, [hi]])
+        for a, b in zip(pieces[:-1], pieces[1:], strict=True):
+            first = a == edges[0]
+            inside = (rest >= a if first else rest > a) & (rest <= b)
+            total = counts[~is_point][inside].sum()
+            if total == 0:
+                continue
+            low.append(a)
+            high.append(b)
+            center.append((rest[inside] * counts[~is_point][inside]).sum() / total)
+            share.append(total / n)
+    atoms = {
+        "low": np.concatenate([low, points]),
+        "high": np.concatenate([high, points]),
+        "center": np.concatenate([center, points]),
+        "share": np.concatenate([share, counts[is_point] / n]),
+    }
+    order = np.lexsort((atoms["high"], atoms["center"]))
+    return {name: part[order] for name, part in atoms.items()}
+
+
+def _bin_edges(distinct, counts, n_bins):
+    """Edges halfway between equal frequency and equal width.
+
+    Equal frequency alone leaves one wide bin for a long tail, whose inside the mean
+    cannot resolve; equal width alone wastes bins where there are no values.
+    """
+    if len(distinct) == 1:
+        return np.array([distinct[0], distinct[0]])
+    rank = (np.cumsum(counts) - counts[0]) / (counts.sum() - counts[0])
+    width = (distinct - distinct[0]) / (distinct[-1] - distinct[0])
+    position = 0.5 * rank + 0.5 * width
+    edges = np.interp(np.linspace(0, 1, n_bins + 1), position, distinct)
+    edges[0], edges[-1] = distinct[0], distinct[-1]
+    return np.unique(edges)
+
+
+class Atoms(nn.Module):
+    """The atoms of all columns, padded to one number.
+
+    Shape of ``center``, ``low``, ``high``, ``log_share``: (d, K); of ``edges``, the
+    borders of the intervals that the anchor's mass is taken over: (d, K + 1).
+    """
+
+    def __init__(self, columns):
+        super().__init__()
+        size = max(len(c["low"]) for c in columns)
+        shape = (len(columns), size)
+        low, high, center = (np.full(shape, np.nan) for _ in range(3))
+        share = np.zeros(shape)
+        edges = np.full((len(columns), size + 1), np.inf)
+        for j, c in enumerate(columns):
+            k = len(c["low"])
+            low[j, :k], high[j, :k], center[j, :k] = c["low"], c["high"], c["center"]
+            low[j, k:] = high[j, k:] = center[j, k:] = c["high"][-1]
+            share[j, :k] = c["share"]
+            edges[j, 0] = -np.inf
+            edges[j, 1:k] = _borders(c)
+        self.n_atoms = size
+        for name, array in {
+            "low": low, "high": high, "center": center, "share": share, "edges": edges
+        }.items():
+            self.register_buffer(name, torch.tensor(array, dtype=torch.float32))
+        self.register_buffer("valid", torch.tensor(share > 0))
+
+    def index(self, values):
+        """Atom of every value: (n, d) -> int64 (n, d)."""
+        # Ends of the atoms; a point is caught by a hair's width around it.
+        inner = (self.high[:, :-1] + self.low[:, 1:]) / 2  # (d, K - 1)
+        is_point = self.high == self.low
+        reach = torch.finfo(torch.float32).eps * 4 * self.high.abs().clamp_min(1.0)
+        inner = torch.where(
+            is_point[:, 1:] & ~is_point[:, :-1], self.low[:, 1:] - reach[:, 1:], inner
+        )
+        inner = torch.where(
+            is_point[:, :-1] & ~is_point[:, 1:], self.high[:, :-1] + reach[:, :-1], inner
+        )
+        inner = torch.where(self.valid[:, 1:], inner, torch.inf)
+        return torch.searchsorted(inner.contiguous(), values.T.contiguous()).T
+
+    def log_mass(self, mean, sd, column):
+        """Log of the anchor's mass on each atom.
+
+        Shape in: (...,) three times, broadcast; out: (..., K).
+        """
+        z = (self.edges[column] - mean[..., None]) / sd[..., None]  # (..., K + 1)
+        # Differences are taken in the tail that is small: no cancellation on the right.
+        a, b = z[..., :-1], z[..., 1:]
+        flip = a + b > 0
+        upper = torch.where(flip, -a, b)
+        lower = torch.where(flip, -b, a)
+        mass = 0.5 * (torch.erfc(-upper * _SQRT1_2) - torch.erfc(-lower * _SQRT1_2))
+        mixed = (1 - MARGINAL_SHARE) * mass + MARGINAL_SHARE * self.share[column]
+        return torch.where(self.valid[column], mixed.log(), -torch.inf)
+
+    def value_within(self, mean, sd, column, atom, u=None):
+        """Value within given atoms, under the anchor cut to them.
+
+        Parameters
+        ----------
+        mean, sd : float tensors, the anchor's
+        column, atom : int tensors
+            All four are broadcast against each other.
+        u : float tensor, optional
+            Ask for this quantile, in (0, 1), instead of the mean.
+
+        Returns
+        -------
+        float tensor of the broadcast shape
+        """
+        low, high = self.low[column, atom], self.high[column, atom]
+        a = ((low - mean) / sd).clamp(-8, 8)
+        b = ((high - mean) / sd).clamp(-8, 8)
+        below, above = torch.special.ndtr(a), torch.special.ndtr(b)
+        # float32 has no digits left to say where in a bin the far tail lies.
+        sharp = (above - below > 1e-5) & (b - a > 0.05)
+        if u is not None:
+            inner = mean + sd * torch.special.ndtri(below + u * (above - below))
+            return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
+        center = self.center[column, atom]
+        density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
+        shift = density / (_SQRT_2PI * (above - below).clamp_min(1e-6))
+        # The anchor's mean over the bin where it varies, the values' own where it is
+        # flat across the bin; 3.46 is the width of a unit-variance uniform.
+        flat = 1.0 / (1.0 + ((b - a) / 3.46).pow(4))
+        cut = (mean + sd * shift).clamp(low, high) + flat * (center - (low + high) / 2)
+        edge = torch.where(a > 0, low, high)
+        rough = torch.where(b - a > 0.05, edge, center)
+        return torch.where(sharp, cut, rough).clamp(low, high)
+
+
+def _borders(atoms):
+    """Borders between the intervals of neighbouring atoms, (n_atoms - 1,).
+
+    Between points they lie halfway; a point beside a bin takes a strip of it as wide
+    as half the bin, since an interval without width would have no mass.
+    """
+    low, high = atoms["low"], atoms["high"]
+    borders = (high[:-1] + low[1:]) / 2
+    point = high == low
+    width = high - low
+    left_point = point[:-1] & ~point[1:]
+    right_point = ~point[:-1] & point[1:]
+    borders = np.where(left_point, high[:-1] + width[1:] / 4, borders)
+    return np.where(right_point, low[1:] - width[:-1] / 4, borders)

@@ -1,0 +1,109 @@
+"""Completion of missing cells with a trained network: one call, or the diffusion.
+
+Takes and gives NumPy arrays in standardised units; batches bound the memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ._diffusion import reveal_rounds, reverse
+from ._runtime import row_keys, row_uniforms
+
+# Elements of one (cells, atoms) array; several of them are alive at once.
+_BATCH_ELEMENTS = 4_000_000
+
+
+def _batches(network, missing):
+    """Slices of rows whose posteriors fit the working set.
+
+    Rows of one missing pattern share their anchor's factorisation, so callers sort
+    rows by pattern first.
+    """
+    n, d = missing.shape
+    per_row = d * network.atoms.n_atoms
+    step = int(max(1, min(8192, _BATCH_ELEMENTS // per_row)))
+    return [slice(lo, lo + step) for lo in range(0, n, step)]
+
+
+def _tensors(network, values, observed):
+    device = network.head.device
+    return (
+        torch.tensor(values, dtype=torch.float32, device=device),
+        torch.tensor(observed, device=device),
+    )
+
+
+def complete(network, values, observed, statistics):
+    """Posterior summaries of all missing cells, by one network call a batch.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    values : float array of shape (n, d)
+    observed : bool array of shape (n, d)
+    statistics : sequence of "mean" or float
+        The posterior mean, or the quantile of that level.
+
+    Returns
+    -------
+    float32 array of shape (n_statistics, n, d)
+        Observed cells are their own summary.
+    """
+    out = np.repeat(values.astype(np.float32)[None], len(statistics), axis=0)
+    rows = np.flatnonzero(~observed.all(axis=1))
+    network.eval()
+    with torch.inference_mode():
+        for part in _batches(network, observed[rows]):
+            take = rows[part]
+            x, o = _tensors(network, values[take], observed[take])
+            posterior = network(x, o, ~o)
+            for k, statistic in enumerate(statistics):
+                summary = (
+                    posterior.mean()
+                    if statistic == "mean"
+                    else posterior.quantile(statistic)
+                )
+                posterior.cells.scatter_into(x, summary)
+                out[k, take] = x.cpu().numpy()
+    return out
+
+
+def draw(network, values, observed, n_draws, n_steps, seed):
+    """Joint draws of every row's missing cells, by the reverse diffusion.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    values : float array of shape (n, d)
+    observed : bool array of shape (n, d)
+    n_draws, n_steps : int
+    seed : int
+
+    Returns
+    -------
+    float32 array of shape (n_draws, n, d)
+        A row's draws depend on the row and the seed, not on its companions.
+    """
+    out = np.repeat(values.astype(np.float32)[None], n_draws, axis=0)
+    rows = np.flatnonzero(~observed.all(axis=1))
+    keys = row_keys(values, observed, seed)
+    d = values.shape[1]
+    network.eval()
+    with torch.inference_mode():
+        for k in range(n_draws):
+            for part in _batches(network, observed[rows]):
+                take = rows[part]
+                x, o = _tensors(network, values[take], observed[take])
+                order, noise = (
+                    torch.tensor(
+                        row_uniforms(keys[take], d, 2 * k + stream),
+                        dtype=torch.float32,
+                        device=x.device,
+                    ).clamp(1e-6, 1 - 1e-6)
+                    for stream in range(2)
+                )
+                rounds = reveal_rounds(~o, order, n_steps)
+                out[k, take] = reverse(network, x, o, rounds, noise).cpu().numpy()
+    return out

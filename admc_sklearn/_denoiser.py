@@ -1,0 +1,120 @@
+"""The denoiser: attention between modality tokens, then a wide network over them all.
+
+It sees a partly absorbed row and knows no noise level and no schedule: how much of the
+row is absorbed is plain from the flags.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class TokenEmbedding(nn.Module):
+    """One token a modality, from the features of its columns.
+
+    Every modality has weights of its own. Modalities are runs of ``group`` columns.
+
+    Shape in: (B, d, f); out: (B, n_tokens, width).
+    """
+
+    def __init__(self, n_columns, n_features, width, group=1):
+        super().__init__()
+        self.group = group
+        self.n_tokens = math.ceil(n_columns / group)
+        self.padding = self.n_tokens * group - n_columns
+        fan_in = group * n_features
+        self.weight = nn.Parameter(
+            torch.randn(self.n_tokens, fan_in, width) / math.sqrt(fan_in)
+        )
+        self.bias = nn.Parameter(torch.zeros(self.n_tokens, 1, width))
+
+    def forward(self, features):
+        if self.padding:
+            features = F.pad(features, (0, 0, 0, self.padding))
+        x = features.reshape(features.shape[0], self.n_tokens, -1).transpose(0, 1)
+        return torch.baddbmm(self.bias, x, self.weight).transpose(0, 1)
+
+
+class TokenAttention(nn.Module):
+    """Pre-norm self-attention and a small feed-forward, both residual.
+
+    Shape in and out: (B, n_tokens, width).
+    """
+
+    def __init__(self, width, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+        )
+
+    def forward(self, tokens):
+        n_rows, n_tokens, width = tokens.shape
+        qkv = self.qkv(self.norm(tokens)).view(n_rows, n_tokens, 3, self.n_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, tokens, w)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.out(mixed.transpose(1, 2).reshape(tokens.shape))
+        return tokens + self.feed_forward(tokens)
+
+
+class FeedForward(nn.Module):
+    """Pre-norm residual block. Shape in and out: (B, hidden)."""
+
+    def __init__(self, hidden, dropout):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+        )
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+class Denoiser(nn.Module):
+    """From cell features to one summary of the row.
+
+    Attention exchanges what single tokens know of each other; the feed-forward over
+    all tokens together combines them. The two serve better together than either alone
+    at equal cost.
+
+    Shape in: (B, d, f); out: (B, hidden).
+    """
+
+    def __init__(
+        self, n_columns, n_features, *, group, width, hidden, n_attention, n_layers,
+        dropout,
+    ):
+        super().__init__()
+        self.embedding = TokenEmbedding(n_columns, n_features, width, group)
+        n_heads = max(1, width // 8)
+        self.attention = nn.ModuleList(
+            TokenAttention(width, n_heads) for _ in range(n_attention)
+        )
+        self.mix = nn.Linear(self.embedding.n_tokens * width, hidden)
+        self.layers = nn.ModuleList(
+            FeedForward(hidden, dropout) for _ in range(n_layers)
+        )
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, features):
+        tokens = self.embedding(features)
+        for block in self.attention:
+            tokens = block(tokens)
+        row = self.mix(tokens.flatten(1))
+        for layer in self.layers:
+            row = layer(row)
+        return self.norm(row)

@@ -1,0 +1,58 @@
+"""Per-modality feature networks, each fitted on its own modality alone and frozen.
+
+A single column's encoder is piecewise linear between its quantiles (Gorishniy et al.,
+2022, arXiv:2203.05556): resolution where the column's values are, exact at the knots,
+linear between them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class PiecewiseLinearEncoder(nn.Module):
+    """Encode every column by its position between its own knots.
+
+    Shape in: (B, d); out: (B, d, n_knots - 1), within [0, 1].
+
+    Parameters
+    ----------
+    knots : float array of shape (d, n_knots), increasing along a row
+    """
+
+    def __init__(self, knots):
+        super().__init__()
+        knots = torch.as_tensor(knots, dtype=torch.float32)
+        self.register_buffer("left", knots[:, :-1].contiguous())
+        self.register_buffer("slope", 1.0 / (knots[:, 1:] - knots[:, :-1]))
+        self.n_features = knots.shape[1] - 1
+
+    def forward(self, values):
+        return ((values[..., None] - self.left) * self.slope).clamp(0.0, 1.0)
+
+
+def quantile_knots(values, observed, n_knots):
+    """Knots of every column: quantiles of its distinct values where those are few.
+
+    Parameters
+    ----------
+    values : float array of shape (n, d)
+    observed : bool array of shape (n, d)
+    n_knots : int
+
+    Returns
+    -------
+    float64 array of shape (d, n_knots)
+    """
+    knots = np.empty((values.shape[1], n_knots))
+    share = np.linspace(0.0, 1.0, n_knots)
+    for j in range(values.shape[1]):
+        column = values[observed[:, j], j].astype(np.float64)
+        distinct = np.unique(column)
+        knots[j] = np.quantile(distinct if len(distinct) <= n_knots else column, share)
+        # Knots must increase where a value recurs, and beyond what float32 rounds.
+        spacing = 1e-3 * max(1.0, np.ptp(knots[j]))
+        knots[j] += spacing * np.arange(n_knots) / n_knots
+    return knots

@@ -1,0 +1,403 @@
+"""ADMCImputer: parameters, validation, pickling; the maths is elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.impute import MissingIndicator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
+
+from ._compat import (
+    Interval,
+    MissingValues,
+    StrOptions,
+    _check_feature_names_in,
+    _fit_context,
+    _get_mask,
+    is_pandas_na,
+    is_scalar_nan,
+)
+from ._completion import complete, draw
+from ._runtime import draw_seeds, resolve_device
+from ._table import TableCodec
+from ._training import TrainingPlan, automatic_size, fit_network, place
+
+
+class ADMCImputer(TransformerMixin, BaseEstimator):
+    """Complete missing values by an anchored, attention-based diffusion model.
+
+    A Gaussian over all columns, fitted to the incomplete table by
+    expectation-maximisation, anchors a network with attention between columns. The
+    network is trained as a masked diffusion model: it predicts hidden cells from the
+    cells that are left, for every pattern at once, and starts out as the Gaussian. One
+    fitted model completes unseen rows with any pattern of missing values.
+
+    Parameters
+    ----------
+    strategy : {"mean", "median", "sample"}, default="mean"
+        What a missing cell becomes: the mean of its posterior (lowest squared error),
+        its median (lowest absolute error), both by one network call, or one joint draw
+        of all the row's missing cells. May be changed on a fitted imputer.
+
+    n_steps : int, default=8
+        Rounds in which a draw reveals a row's missing cells. One round ignores how
+        they depend on each other; as many rounds as missing cells is exact. May be
+        changed on a fitted imputer.
+
+    missing_values : float, int, np.nan, None or pandas.NA, default=np.nan
+        The placeholder of missing values. Nullable columns of a data frame have
+        ``np.nan``, ``None`` and ``pandas.NA`` alike.
+
+    add_indicator : bool, default=False
+        Append a :class:`~sklearn.impute.MissingIndicator` of the columns that had
+        missing values in `fit`.
+
+    keep_empty_features : bool, default=True
+        Keep columns without a single observed value in `fit`, their missing cells
+        filled with 0; otherwise drop them.
+
+    max_epochs : int, default=60
+        Passes over the training rows at most; 0 leaves the Gaussian alone.
+
+    max_time : float, default=None
+        Seconds after which `fit` stops with the best weights so far; the learning
+        rate is brought down in time. A single step is not cut short, nor is the fit
+        of the Gaussian.
+
+    batch_size : int or "auto", default="auto"
+        Rows a training step. ``"auto"`` takes 256, and fewer for small tables.
+
+    learning_rate : float, default=2e-3
+        Peak learning rate of AdamW.
+
+    validation_fraction : float, default=0.1
+        Share of the rows held out of training, to decide when to stop.
+
+    n_iter_no_change : int, default=15
+        Epochs without a better validation figure after which `fit` stops.
+
+    model_size : {"auto", "small", "medium", "large"}, default="auto"
+        Size of the network; ``"auto"`` chooses by the number of observed cells.
+
+    device : str, default="auto"
+        A torch device. ``"auto"`` takes CUDA, then MPS, then the CPU.
+
+    verbose : int, default=0
+        1 shows a progress bar with the validation figure.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds training and draws. Repeated calls of a fitted imputer agree whatever
+        it is.
+
+    Attributes
+    ----------
+    history_ : pandas.DataFrame
+        One row an epoch: ``epoch``, ``train_loss`` and ``valid_loss`` (nats a cell),
+        ``valid_rmse`` (standardised units, cells hidden in held-out rows), ``seconds``.
+        Epoch 0 is the Gaussian alone. Empty where there were too few cells to hold
+        any out: then the Gaussian alone is used.
+
+    n_epochs_ : int
+        The epoch whose weights are kept: that with the lowest ``valid_rmse``.
+
+    device_ : torch.device
+        Where the network is.
+
+    model_ : torch.nn.Module
+        The fitted network.
+
+    indicator_ : MissingIndicator or None
+        Fitted if ``add_indicator``.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of columns seen in `fit`, where all are strings.
+
+    See Also
+    --------
+    sklearn.impute.KNNImputer : Means of the nearest rows.
+    sklearn.impute.IterativeImputer : Round-robin regression of the columns.
+
+    Notes
+    -----
+    A pickle always holds the parameters, the network's weights and the columns'
+    statistics and atoms (for columns with few distinct values, those values); it
+    never holds training rows. It opens on machines without the device it was made on.
+
+    The same seed on the same machine gives the same imputer, except under ``max_time``,
+    where the speed of the machine decides how much is learnt.
+
+    References
+    ----------
+    .. [1] "ADMC: Attention-based Diffusion Model for Missing Modalities Feature
+       Completion", 2025, arXiv:2507.05624.
+    .. [2] Sahoo et al., "Simple and Effective Masked Diffusion Language Models",
+       2024, arXiv:2406.07524.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from admc_sklearn import ADMCImputer
+    >>> X = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, 6.0], [np.nan, 8.0]])
+    >>> ADMCImputer(random_state=0).fit_transform(X).round(1)
+    """
+
+    _parameter_constraints = {  # noqa: RUF012
+        "strategy": [StrOptions({"mean", "median", "sample"})],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "missing_values": [MissingValues(numeric_only=True), None],
+        "add_indicator": ["boolean"],
+        "keep_empty_features": ["boolean"],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "model_size": [StrOptions({"auto", "small", "medium", "large"})],
+        "device": "no_validation",
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        strategy="mean",
+        n_steps=8,
+        missing_values=np.nan,
+        add_indicator=False,
+        keep_empty_features=True,
+        max_epochs=60,
+        max_time=None,
+        batch_size="auto",
+        learning_rate=2e-3,
+        validation_fraction=0.1,
+        n_iter_no_change=15,
+        model_size="auto",
+        device="auto",
+        verbose=0,
+        random_state=None,
+    ):
+        self.strategy = strategy
+        self.n_steps = n_steps
+        self.missing_values = missing_values
+        self.add_indicator = add_indicator
+        self.keep_empty_features = keep_empty_features
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.model_size = model_size
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the imputer to an incomplete table.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Numbers, missing where they are ``missing_values``.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : ADMCImputer
+        """
+        started = time.monotonic()
+        X, missing = self._validate(X, reset=True)
+        self.device_ = resolve_device(self.device)
+        seeds = draw_seeds(check_random_state(self.random_state), 2)
+        training_seed, self._sampling_seed = seeds
+        self.indicator_ = None
+        if self.add_indicator:
+            self.indicator_ = MissingIndicator(error_on_new=False)
+            self.indicator_.fit(np.where(missing, np.nan, 0.0))
+        self._codec = TableCodec().fit(X, missing)
+        values, observed = self._codec.encode(X, missing)
+        self.model_, history = None, []
+        if len(self._codec.kept_):
+            self.model_, history = fit_network(
+                values,
+                observed,
+                automatic_size(self.model_size, observed),
+                self._plan(len(X), started),
+                self.device_,
+                training_seed,
+            )
+        columns = ["epoch", "train_loss", "valid_loss", "valid_rmse", "seconds"]
+        self.history_ = pd.DataFrame(history, columns=columns)
+        self.n_epochs_ = int(self.history_["valid_rmse"].argmin()) if history else 0
+        return self
+
+    def _plan(self, n_samples, started):
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = int(np.clip(n_samples // 16, 32, 256))
+        return TrainingPlan(
+            max_epochs=self.max_epochs,
+            batch_size=batch_size,
+            learning_rate=self.learning_rate,
+            validation_fraction=self.validation_fraction,
+            n_iter_no_change=self.n_iter_no_change,
+            deadline=math.inf if self.max_time is None else started + self.max_time,
+            show_progress=bool(self.verbose),
+        )
+
+    def transform(self, X):
+        """Complete the missing cells of X; observed cells stay as they are.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows with any pattern of missing values, seen in `fit` or not.
+
+        Returns
+        -------
+        X_completed : ndarray of shape (n_samples, n_features_out)
+            In the dtype of X where that is a float, else float64; a data frame after
+            ``set_output``. Columns empty in `fit` are missing from it if not
+            ``keep_empty_features``; the indicator's columns come last.
+        """
+        check_is_fitted(self)
+        X, missing = self._validate(X, reset=False)
+        values, observed = self._codec.encode(X, missing)
+        if self.strategy == "sample":
+            completed = self._draw(values, observed, 1, self._sampling_seed)[0]
+        else:
+            statistic = {"mean": "mean", "median": 0.5}[self.strategy]
+            completed = self._summarise(values, observed, [statistic])[0]
+        return self._decode(X, missing, completed)
+
+    def sample(self, X, n_draws=5, random_state=None):
+        """Joint draws of the missing cells of X from their posterior.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=5
+        random_state : int, RandomState instance or None, default=None
+            None takes the seed drawn in `fit`: repeated calls agree.
+
+        Returns
+        -------
+        draws : ndarray of shape (n_draws, n_samples, n_features_out) or list
+            For a data frame, a list of ``n_draws`` data frames. A row's draws depend
+            on the row and the seed, not on the rows beside it; equal rows have
+            draws of their own.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        X, missing = self._validate(X, reset=False)
+        seed = self._sampling_seed
+        if random_state is not None:
+            (seed,) = draw_seeds(check_random_state(random_state), 1)
+        values, observed = self._codec.encode(X, missing)
+        draws = self._draw(values, observed, n_draws, seed)
+        draws = [self._decode(X.copy(), missing, values) for values in draws]
+        if index is None:
+            return np.stack(draws)
+        names = self.get_feature_names_out()
+        return [pd.DataFrame(values, index=index, columns=names) for values in draws]
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns that `transform` returns.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the input columns; those seen in `fit`, or x0, x1, ..., if None.
+
+        Returns
+        -------
+        feature_names_out : ndarray of str objects
+        """
+        check_is_fitted(self, "n_features_in_")
+        input_features = _check_feature_names_in(self, input_features)
+        names = input_features[self._columns_out()]
+        if self.indicator_ is None:
+            return names
+        indicators = self.indicator_.get_feature_names_out(input_features)
+        return np.concatenate([names, indicators])
+
+    def _columns_out(self):
+        if self.keep_empty_features:
+            return np.arange(self.n_features_in_)
+        return self._codec.kept_
+
+    def _validate(self, X, reset):
+        """A float array of one's own and its missing cells."""
+        nan_like = (
+            self.missing_values is None
+            or is_pandas_na(self.missing_values)
+            or is_scalar_nan(self.missing_values)
+        )
+        X = validate_data(
+            self,
+            X,
+            dtype=FLOAT_DTYPES,
+            ensure_all_finite="allow-nan" if nan_like else True,
+            copy=True,
+            reset=reset,
+        )
+        return X, _get_mask(X, np.nan if nan_like else self.missing_values)
+
+    def _summarise(self, values, observed, statistics):
+        if self.model_ is None:
+            return np.repeat(values[None], len(statistics), axis=0)
+        return complete(self.model_, values, observed, statistics)
+
+    def _draw(self, values, observed, n_draws, seed):
+        if self.model_ is None:
+            return np.repeat(values[None], n_draws, axis=0)
+        return draw(self.model_, values, observed, n_draws, self.n_steps, seed)
+
+    def _decode(self, X, missing, values):
+        self._codec.decode_into(X, missing, values)
+        X = X[:, self._columns_out()]
+        if self.indicator_ is None:
+            return X
+        indicators = self.indicator_.transform(np.where(missing, np.nan, 0.0))
+        return np.hstack([X, indicators])
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        if state.get("model_") is not None:
+            state["model_"] = place(copy.deepcopy(state["model_"]), "cpu")
+            state["device_"] = str(state["device_"])
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if getattr(self, "model_", None) is not None:
+            try:
+                self.device_ = resolve_device(self.device_)
+            except ValueError:  # made on a device that this machine does not have
+                self.device_ = resolve_device("cpu")
+            place(self.model_, self.device_)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,99 @@
+"""The table codec: numeric columns to standardised coordinates and back.
+
+Works on validated float arrays with a mask of missing cells; knows no torch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class TableCodec:
+    """Standardises each column by its observed training cells.
+
+    Attributes
+    ----------
+    mean_, scale_ : float64 arrays of shape (n_kept,)
+        ``scale_`` is 1 where a column is constant.
+    kept_ : int array of shape (n_kept,)
+        Columns with at least one observed cell; only these are modelled.
+    low_, high_ : float64 arrays of shape (n_kept,)
+        Smallest and largest observed value.
+    grids_ : list of n_kept float64 arrays or None
+        The distinct values of columns that have few.
+    n_columns_ : int
+    """
+
+    max_grid = 64
+
+    def fit(self, X, missing):
+        """Learn the columns' location and scale.
+
+        Parameters
+        ----------
+        X : float array of shape (n, d)
+        missing : bool array of shape (n, d)
+
+        Returns
+        -------
+        self
+        """
+        self.n_columns_ = X.shape[1]
+        self.kept_ = np.flatnonzero(~missing.all(axis=0))
+        mean, scale, low, high, self.grids_ = [], [], [], [], []
+        for j in self.kept_:
+            values = X[~missing[:, j], j].astype(np.float64)
+            low.append(values.min())
+            high.append(values.max())
+            distinct = np.unique(values)
+            few = len(distinct) <= self.max_grid
+            self.grids_.append(distinct if few else None)
+            # Sums of squares of very large or very small numbers overflow.
+            unit = np.abs(values).max() or 1.0
+            values = values / unit
+            center, spread = values.mean(), values.std()
+            # A spread that rounding alone explains is a constant column.
+            constant = np.ptp(values) <= 8 * np.finfo(X.dtype).eps
+            mean.append(low[-1] if constant else center * unit)
+            scale.append(1.0 if constant else spread * unit)
+        self.mean_, self.scale_ = np.array(mean), np.array(scale)
+        self.low_, self.high_ = np.array(low), np.array(high)
+        return self
+
+    def encode(self, X, missing):
+        """Standardised float32 values, 0 at missing cells, and the observed mask.
+
+        Shapes in: (n, d); out: (n, n_kept) twice.
+        """
+        observed = ~missing[:, self.kept_]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = (X[:, self.kept_] - self.mean_) / self.scale_
+        # A value far outside what `fit` saw must not become infinite in float32.
+        values = np.clip(values, -1e6, 1e6)
+        return np.where(observed, values, 0.0).astype(np.float32), observed
+
+    def decode_into(self, X, missing, values):
+        """Write standardised ``values`` into the missing cells of ``X``, in place.
+
+        Shape of ``values``: (n, n_kept). Cells of columns without any observed
+        training cell become 0. Values that differ from one of a column's few distinct
+        values by float32 rounding alone become that value; none leaves the range that
+        was observed.
+        """
+        for j in np.setdiff1d(np.arange(self.n_columns_), self.kept_):
+            X[missing[:, j], j] = 0.0
+        for k, j in enumerate(self.kept_):
+            rows = missing[:, j]
+            decoded = values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
+            if self.grids_[k] is not None:
+                decoded = _snap(decoded, self.grids_[k], 1e-5 * self.scale_[k])
+            X[rows, j] = np.clip(decoded, self.low_[k], self.high_[k])
+
+
+def _snap(values, grid, reach):
+    """``values`` moved to the nearest point of the sorted ``grid`` within ``reach``."""
+    right = np.searchsorted(grid, values).clip(1, max(1, len(grid) - 1))
+    left = grid[right - 1]
+    right = grid[np.minimum(right, len(grid) - 1)]
+    nearest = np.where(values - left < right - values, left, right)
+    return np.where(np.abs(values - nearest) <= reach, nearest, values)

@@ -1,0 +1,324 @@
+"""The training loop: absorb cells, predict them, keep what held-out rows approve of."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ._anchor import fit_anchor
+from ._atoms import Atoms, column_atoms
+from ._diffusion import absorb
+from ._encoders import PiecewiseLinearEncoder, quantile_knots
+from ._network import CompletionNetwork, NetworkSize
+
+SIZES = {
+    "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
+    "medium": NetworkSize(width=16, hidden=256, n_attention=1, n_layers=2, dropout=0.0),
+    "large": NetworkSize(width=16, hidden=512, n_attention=1, n_layers=3, dropout=0.0),
+}
+WEIGHT_DECAY = 0.01
+WARM_UP_STEPS = 50
+EMA_DECAY = 0.99
+MAX_GRADIENT = 1.0
+# Share of a row's observed cells that a step hides, and that validation hides.
+HIDE_RATES = (0.1, 0.4)
+VALIDATION_RATE = 0.3
+# Masks laid over each validation row, so that a few rows still give a steady figure.
+MIN_VALIDATION_CELLS = 20
+VALIDATION_CELLS = 4000
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how to train; the estimator's parameters of the same names."""
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    validation_fraction: float
+    n_iter_no_change: int
+    deadline: float  # of time.monotonic
+    show_progress: bool
+
+
+class WeightAverage:
+    """Exponential moving average of parameters, exchangeable with them."""
+
+    def __init__(self, parameters, decay):
+        self.parameters = list(parameters)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.decay = decay
+        self.n_updates = 0
+
+    @torch.no_grad()
+    def update(self):
+        """Move the average towards the parameters; faster while it is young."""
+        self.n_updates += 1
+        decay = min(self.decay, self.n_updates / (self.n_updates + 10))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def exchange(self):
+        """Put the average into the parameters and keep theirs."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+
+class Trainer:
+    """Trains a network on rows; the state of one training run.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    values : float32 tensor of shape (n, d), standardised, on the network's device
+    observed : bool tensor of shape (n, d)
+    plan : TrainingPlan
+    seed : int
+    """
+
+    def __init__(self, network, values, observed, plan, seed):
+        self.network, self.values, self.observed = network, values, observed
+        self.atom = network.atoms.index(values)
+        self.plan = plan
+        self.generator = torch.Generator(values.device).manual_seed(seed)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=plan.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=WEIGHT_DECAY,
+            fused=values.device.type in ("cpu", "cuda"),
+        )
+        self.average = WeightAverage(self.parameters, EMA_DECAY)
+        self.n_steps = 0
+        self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)
+        self.started = time.monotonic()
+
+    def rate(self):
+        """Learning rate now: warm-up, then a cosine to zero at the budget's end."""
+        spent = time.monotonic() - self.started
+        whole = max(self.plan.deadline - self.started, 1e-9)
+        progress = min(1.0, max(self.n_steps / self.total_steps, spent / whole))
+        warm = min(1.0, (self.n_steps + 1) / WARM_UP_STEPS)
+        return self.plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def step(self, rows):
+        """One training step on the given rows; the loss, or None without targets."""
+        values, observed = self.values[rows], self.observed[rows]
+        low, high = HIDE_RATES
+        uniform = torch.rand(
+            len(rows), values.shape[1] + 1, generator=self.generator, device=rows.device
+        )
+        rates = low + (high - low) * uniform[:, :1]
+        kept, targets = absorb(observed, rates, uniform[:, 1:])
+        posterior = self.network(values, kept, targets)
+        cells = posterior.cells
+        nll = posterior.nll(cells.gather(self.atom[rows]))  # (d, T)
+        loss = torch.where(cells.filled, nll, 0.0).sum() / targets.sum().clamp_min(1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
+        self.optimizer.step()
+        self.average.update()
+        self.n_steps += 1
+        return loss.detach()
+
+    def epoch(self):
+        """Every row once, or as many as the deadline allows; the mean loss in nats."""
+        self.network.train()
+        order = torch.randperm(
+            len(self.values), generator=self.generator, device=self.values.device
+        )
+        losses = []
+        for rows in order.split(self.plan.batch_size):
+            losses.append(self.step(rows))
+            if time.monotonic() > self.plan.deadline:
+                break
+        return float(torch.stack(losses).mean())
+
+
+class Validation:
+    """Fixed hidden cells of held-out rows.
+
+    The anchor does not change during training, so it is computed once.
+    """
+
+    def __init__(self, network, values, observed, generator):
+        n_cells = max(1, int(observed.sum()) * VALIDATION_RATE)
+        repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
+        self.values = values.repeat(repeats, 1)
+        observed = observed.repeat(repeats, 1)
+        rates = torch.full((len(self.values), 1), VALIDATION_RATE)
+        noise = torch.rand(self.values.shape, generator=generator)
+        self.kept, self.hidden = absorb(
+            observed, rates.to(values.device), noise.to(values.device)
+        )
+        self.network = network
+        self.atom = network.atoms.index(self.values)
+        # As many rows at once as a posterior's working set allows.
+        step = max(1, 4_000_000 // (values.shape[1] * network.atoms.n_atoms))
+        self.parts = [
+            slice(lo, lo + step) for lo in range(0, len(self.values), step)
+        ]
+        with torch.no_grad():
+            self.anchored = [
+                network.anchored(self.values[part], self.kept[part])
+                for part in self.parts
+            ]
+
+    @torch.no_grad()
+    def measure(self):
+        """Root mean squared error of the posterior mean, and nats per cell."""
+        self.network.eval()
+        squared, nats = 0.0, 0.0
+        for part, anchored in zip(self.parts, self.anchored, strict=True):
+            values, hidden = self.values[part], self.hidden[part]
+            posterior = self.network(values, self.kept[part], hidden, anchored)
+            cells = posterior.cells
+            error = (posterior.mean() - cells.gather(values)).square()
+            nll = posterior.nll(cells.gather(self.atom[part]))
+            squared += float(error[cells.filled].sum())
+            nats += float(nll[cells.filled].sum())
+        count = max(1, int(self.hidden.sum()))
+        return math.sqrt(squared / count), nats / count
+
+
+def build_network(values, observed, anchor, size):
+    """An untrained network for a table: the anchor, in the mean and in the draws.
+
+    Shapes: (n, d) twice, arrays.
+    """
+    d = values.shape[1]
+    atoms = Atoms(
+        [column_atoms(values[observed[:, j], j].astype(np.float64)) for j in range(d)]
+    )
+    n_knots = 17 if d <= 256 else 9
+    encoder = PiecewiseLinearEncoder(quantile_knots(values, observed, n_knots))
+    return CompletionNetwork(anchor, atoms, encoder, size)
+
+
+def place(network, device):
+    """Move a network to a device; the anchor's float64 stays on the CPU for MPS."""
+    anchor = network.anchor
+    if torch.device(device).type == "mps":
+        network.anchor = None
+        network.to(device)
+        network.anchor = anchor.to("cpu")
+        return network
+    return network.to(device)
+
+
+def fit_network(values, observed, size, plan, device, seed):
+    """Fit anchor and network to an incomplete table.
+
+    Parameters
+    ----------
+    values : float32 array of shape (n, d), standardised
+    observed : bool array of shape (n, d)
+    size : NetworkSize
+    plan : TrainingPlan
+    device : torch.device
+    seed : int
+
+    Returns
+    -------
+    network : CompletionNetwork
+        On ``device``, with the best weights seen on held-out cells.
+    history : list of dict
+        One record an epoch; epoch 0 is the anchor.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_held = min(len(values) // 2, math.ceil(plan.validation_fraction * len(values)))
+    order = torch.randperm(len(values), generator=generator)
+    held, kept = order[:n_held].numpy(), order[n_held:].numpy()
+    home = torch.device("cpu") if device.type == "mps" else device
+    x = torch.tensor(values, device=device)
+    o = torch.tensor(observed, device=device)
+    anchor, ridge = fit_anchor(x[kept].to(home), o[kept].to(home), generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(values, observed, anchor, size)
+    place(network, device)
+    history = []
+    validation = Validation(network, x[held], o[held], generator) if n_held else None
+    if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
+        trainer = Trainer(network, x[kept], o[kept], plan, seed)
+        history = _train(trainer, validation)
+    # Every row for the final anchor; the correction learnt on top of it stays.
+    network.anchor = fit_anchor(x.to(home), o.to(home), generator, ridge)[0]
+    network.eval()
+    return network, history
+
+
+def _train(trainer, validation):
+    """Epochs until the budget ends or held-out cells stop improving; the history."""
+    plan, average = trainer.plan, trainer.average
+    rmse, nats = validation.measure()
+    history = [_record(0, math.nan, rmse, nats, 0.0)]
+    best, best_epoch = rmse, 0
+    best_weights = [p.detach().clone() for p in trainer.parameters]
+    bar = tqdm(
+        total=plan.max_epochs,
+        desc="ADMCImputer",
+        unit="epoch",
+        disable=not plan.show_progress,
+    )
+    try:
+        for epoch in range(1, plan.max_epochs + 1):
+            if time.monotonic() > plan.deadline:
+                break
+            loss = trainer.epoch()
+            average.exchange()
+            rmse, nats = validation.measure()
+            if rmse < best:
+                best, best_epoch = rmse, epoch
+                best_weights = [p.detach().clone() for p in trainer.parameters]
+            average.exchange()
+            seconds = time.monotonic() - trainer.started
+            history.append(_record(epoch, loss, rmse, nats, seconds))
+            bar.set_postfix_str(
+                f"validation RMSE {rmse:.4f}, best {best:.4f}, "
+                f"anchor {history[0]['valid_rmse']:.4f}"
+            )
+            bar.update()
+            if epoch - best_epoch >= plan.n_iter_no_change:
+                break
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"Training was interrupted; the weights of epoch {best_epoch} are kept.",
+            UserWarning,
+            stacklevel=2,
+        )
+    finally:
+        bar.close()
+    with torch.no_grad():
+        for parameter, weight in zip(trainer.parameters, best_weights, strict=True):
+            parameter.copy_(weight)
+    return history
+
+
+def _record(epoch, loss, rmse, nats, seconds):
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "valid_loss": nats,
+        "valid_rmse": rmse,
+        "seconds": seconds,
+    }
+
+
+def automatic_size(name, observed):
+    """`NetworkSize` of a name; ``"auto"`` chooses by the number of observed cells."""
+    if name == "auto":
+        name = "medium" if observed.sum() > 30_000 else "small"
+    return SIZES[name]
