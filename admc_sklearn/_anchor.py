@@ -2,8 +2,8 @@
 
 Two models share one interface, ``condition(values, observed) -> mean, sd``:
 `GaussianAnchor` holds a full covariance and is exact; `FactorAnchor` holds a low-rank
-factor model and costs O(n_columns) a row. `fit_anchor` chooses between them by width
-and chooses the ridge from the data. All values are standardised.
+factor model and costs O(n_columns) a row. `fitter` chooses between them by width. All
+values are standardised.
 
 The expectation-maximisation for incomplete Gaussian data is Dempster, Laird and Rubin
 (1977) with an inverse-Wishart prior (Schafer, 1997, section 5.3); the one for factor
@@ -17,15 +17,13 @@ import math
 import torch
 from torch import nn
 
-MAX_EXACT_COLUMNS = 96
+MAX_EXACT_COLUMNS = 64
 MAX_FIT_ROWS = 20_000
 MAX_FACTORS = 32
 MIN_SD = 1e-4
-# Pseudo-rows of the prior, relative to nothing: a prior worth `ridge` rows.
-RIDGES = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+# The prior is worth so many rows.
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
 FACTOR_RIDGES = (1.0, 10.0, 100.0)
-# Rows that choose the ridge: with more, every ridge of the grid gives the same.
-MAX_TUNING_ROWS = 3000
 # Elements of one batch of (n, d, d) matrices; keeps the working set within ~100 MB.
 _BATCH_ELEMENTS = 4_000_000
 
@@ -69,93 +67,97 @@ class GaussianAnchor(nn.Module):
         cross = m[:, :, None] * self.cov  # (P, d, d)
         return chol, torch.linalg.solve_triangular(chol, cross, upper=False)
 
-    def condition(self, values, observed):
+    def condition(self, values, observed, *, shared=True):
         """Mean and standard deviation of every cell given the observed ones.
 
         Parameters
         ----------
         values : tensor of shape (n, d); what stands at missing cells is ignored
         observed : bool tensor of shape (n, d)
+        shared : bool
+            Look for rows with the same pattern, to factorise once for all of them.
+            Not worth the search where patterns are drawn at random.
 
         Returns
         -------
         mean, sd : tensors of shape (n, d), in the dtype of ``values``
             Observed cells have their own value and 0.
         """
-        if values.shape[0] == 0:
-            return values.clone(), values.clone()
-        patterns, inverse = unique_patterns(observed)
         x = torch.where(observed, values.double() - self.mean, 0.0)
-        step = max(1, _BATCH_ELEMENTS // self.cov.numel())
-        if patterns.shape[0] <= step:
-            mean, sd = self._condition(x, patterns, inverse)
-        else:
-            mean, sd = torch.empty_like(x), torch.empty_like(x)
+        mean, sd = torch.empty_like(x), torch.empty_like(x)
+        if shared:
+            patterns, inverse = unique_patterns(observed)
             order = torch.argsort(inverse)
-            bounds = torch.searchsorted(
-                inverse[order],
-                torch.arange(0, patterns.shape[0] + step, step, device=x.device),
-            ).tolist()
-            for k, (lo, hi) in enumerate(zip(bounds, bounds[1:], strict=False)):
-                rows = order[lo:hi]
-                mean[rows], sd[rows] = self._condition(
-                    x[rows], patterns[k * step : (k + 1) * step], inverse[rows] - k * step
-                )
-        mean = torch.where(observed, values, mean.to(values.dtype))
+            shared = 2 * len(patterns) <= len(x)
+        if shared:
+            for rows, part, local in self._pattern_batches(patterns, inverse, order):
+                chol, solved = self._factorise(part)
+                mean[rows] = _rows_by_pattern(x[rows], _gain(chol, solved), local)
+                sd[rows] = self._sd(solved)[local]
+        else:
+            step = max(1, _BATCH_ELEMENTS // self.cov.numel())
+            for lo in range(0, len(x), step):
+                rows = slice(lo, lo + step)
+                chol, solved = self._factorise(observed[rows])
+                mean[rows] = _fill(x[rows], chol, solved)
+                sd[rows] = self._sd(solved)
+        mean = torch.where(observed, values, (mean + self.mean).to(values.dtype))
         return mean, torch.where(observed, 0.0, sd.to(values.dtype))
 
-    def _condition(self, x, patterns, inverse):
-        chol, solved = self._factorise(patterns)
-        variance = self.cov.diagonal() - solved.square().sum(1)  # (P, d)
-        if patterns.shape[0] == x.shape[0]:  # every row its own pattern
-            half = torch.linalg.solve_triangular(
-                chol[inverse], x[:, :, None], upper=False
-            )
-            mean = (solved[inverse] * half).sum(1)
-        else:
-            gain = torch.linalg.solve_triangular(
-                chol.transpose(1, 2), solved, upper=True
-            )  # (P, d, d): regression of all columns on the observed ones
-            mean = torch.empty_like(x)
-            for p in range(patterns.shape[0]):
-                rows = inverse == p
-                mean[rows] = x[rows] @ gain[p]
-        return mean + self.mean, variance.clamp_min(MIN_SD**2).sqrt()[inverse]
+    def _sd(self, solved):
+        """Conditional standard deviations, (P, d)."""
+        variance = self.cov.diagonal() - solved.square().sum(1)
+        return variance.clamp_min(MIN_SD**2).sqrt()
 
-    def expected_moments(self, x, observed):
-        """Sum of E[x], of E[x x'] over rows: the E-step, about ``mean``.
+    def _pattern_batches(self, patterns, inverse, order):
+        """Rows, their patterns and the index among those, in bounded batches."""
+        ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
+        step = max(1, _BATCH_ELEMENTS // self.cov.numel())
+        begin = 0
+        for lo in range(0, len(patterns), step):
+            end = int(ends[min(lo + step, len(ends)) - 1])
+            rows = order[begin:end]
+            yield rows, patterns[lo : lo + step], inverse[rows] - lo
+            begin = end
 
-        Shape in: (n, d) twice; out: (d,), (d, d).
+    def expected_moments(self, x, patterns, inverse, order):
+        """Sum over rows of E[x] and of E[x x'], about ``mean``: the E-step.
+
+        Parameters
+        ----------
+        x : float64 tensor of shape (n, d)
+        patterns, inverse : as `unique_patterns` returns them
+        order : int tensor of shape (n,), sorting ``inverse``
+
+        Returns
+        -------
+        first, second : tensors of shape (d,), (d, d)
         """
-        patterns, inverse = unique_patterns(observed)
         first = torch.zeros_like(self.mean)
         second = torch.zeros_like(self.cov)
-        centred = torch.where(observed, x - self.mean, 0.0)
-        counts = torch.bincount(inverse, minlength=patterns.shape[0]).double()
-        order = torch.argsort(inverse)
-        ends = torch.cumsum(counts, 0).long()
-        step = max(1, _BATCH_ELEMENTS // self.cov.numel())
-        for lo in range(0, patterns.shape[0], step):
-            chol, solved = self._factorise(patterns[lo : lo + step])
-            begin = 0 if lo == 0 else int(ends[lo - 1])
-            rows = order[begin : int(ends[min(lo + step, len(ends)) - 1])]
-            local = inverse[rows] - lo
-            if len(chol) == len(rows):
-                half = torch.linalg.solve_triangular(
-                    chol, centred[rows][:, :, None], upper=False
-                )
-                filled = (solved * half).sum(1)
+        for rows, part, local in self._pattern_batches(patterns, inverse, order):
+            chol, solved = self._factorise(part)
+            centred = torch.where(part[local], x[rows] - self.mean, 0.0)
+            if 2 * len(part) > len(rows):
+                filled = _fill(centred, chol[local], solved[local])
             else:
-                gain = torch.linalg.solve_triangular(
-                    chol.transpose(1, 2), solved, upper=True
-                )
-                filled = _rows_by_pattern(centred[rows], gain, local)
-            weight = counts[lo : lo + step]
+                filled = _rows_by_pattern(centred, _gain(chol, solved), local)
+            weight = torch.bincount(local, minlength=len(part)).double()
             root = (weight.sqrt()[:, None, None] * solved).flatten(0, 1)  # (P * d, d)
-            total = self.cov * weight.sum() - root.T @ root
             first += filled.sum(0)
-            second += total + filled.T @ filled
+            second += self.cov * len(rows) - root.T @ root + filled.T @ filled
         return first, second
+
+
+def _gain(chol, solved):
+    """Regression of all columns on the observed ones, (P, d, d)."""
+    return torch.linalg.solve_triangular(chol.transpose(1, 2), solved, upper=True)
+
+
+def _fill(x, chol, solved):
+    """Conditional means where every row has a pattern of its own, (n, d)."""
+    half = torch.linalg.solve_triangular(chol, x[:, :, None], upper=False)
+    return torch.bmm(half.transpose(1, 2), solved).squeeze(1)
 
 
 def _rows_by_pattern(x, gain, pattern):
@@ -166,12 +168,12 @@ def _rows_by_pattern(x, gain, pattern):
     )
 
 
-def fit_gaussian(x, observed, ridge, start=None, max_iter=100, tol=2e-4):
+def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
     """Posterior mode of a Gaussian by expectation-maximisation.
 
     Parameters
     ----------
-    x : float64 tensor of shape (n, d)
+    x : tensor of shape (n, d)
     observed : bool tensor of shape (n, d)
     ridge : float
         Weight of the prior covariance, the identity, in rows.
@@ -182,11 +184,14 @@ def fit_gaussian(x, observed, ridge, start=None, max_iter=100, tol=2e-4):
     -------
     GaussianAnchor
     """
+    x = x.double()
     n, d = x.shape
     eye = torch.eye(d, dtype=torch.float64, device=x.device)
     anchor = start or GaussianAnchor(x.new_zeros(d), eye)
+    patterns, inverse = unique_patterns(observed)
+    order = torch.argsort(inverse)
     for _ in range(max_iter):
-        first, second = anchor.expected_moments(x, observed)
+        first, second = anchor.expected_moments(x, patterns, inverse, order)
         # The mean has a prior of its own, worth a hundredth of a row at zero: it only
         # decides for columns that are never observed.
         shift = first / (n + 0.01)
@@ -223,8 +228,11 @@ class FactorAnchor(nn.Module):
         weighted = torch.where(observed, x - self.mean, 0.0) @ scaled  # (n, k)
         return torch.einsum("nij,nj->ni", cov, weighted), cov
 
-    def condition(self, values, observed):
-        """Mean and standard deviation as `GaussianAnchor.condition` returns them."""
+    def condition(self, values, observed, *, shared=True):
+        """Mean and standard deviation, as `GaussianAnchor.condition` returns them.
+
+        ``shared`` is ignored: a row's k x k factorisation costs less than the search.
+        """
         mean, sd = torch.empty_like(values), torch.empty_like(values)
         k = self.loadings.shape[1]
         step = max(1, _BATCH_ELEMENTS // max(k * k, values.shape[1]))
@@ -294,61 +302,45 @@ def fit_factors(x, observed, ridge, n_factors, max_iter=30, tol=1e-3):
     return anchor
 
 
-def fit_anchor(x, observed, generator, ridge=None):
-    """Fit the anchor that suits the table's width, its ridge chosen from the data.
-
-    Parameters
-    ----------
-    x : tensor of shape (n, d), standardised
-    observed : bool tensor of shape (n, d)
-    generator : torch.Generator on the CPU
-        Chooses rows where the table is larger than needed, and the cells that
-        choose the ridge.
-    ridge : float, optional
-        Take this ridge instead of choosing one.
+def fitter(n_rows, n_columns):
+    """The fit that suits a table's shape, and its grid of ridges.
 
     Returns
     -------
-    anchor : GaussianAnchor or FactorAnchor
+    fit : callable
+        ``fit(x, observed, ridge, start=None, max_iter=...)`` returns an anchor.
+    ridges : tuple of float
+    """
+    if n_columns <= MAX_EXACT_COLUMNS:
+        return fit_gaussian, RIDGES
+    n_factors = max(1, min(MAX_FACTORS, n_rows // 4))
+
+    def fit(x, observed, ridge, start=None, max_iter=30):
+        del start  # begins at the principal components
+        return fit_factors(x, observed, ridge, n_factors, max_iter)
+
+    return fit, FACTOR_RIDGES
+
+
+def fit_anchor(x, observed, ridge, generator, start=None):
+    """Fit the anchor that suits the table's shape.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, d), close to standardised
+    observed : bool tensor of shape (n, d)
     ridge : float
+    generator : torch.Generator on the CPU
+        Chooses rows where the table has more than an anchor needs.
+    start : GaussianAnchor, optional
+        Where to begin.
+
+    Returns
+    -------
+    GaussianAnchor or FactorAnchor
     """
     if x.shape[0] > MAX_FIT_ROWS:
         rows = torch.randperm(x.shape[0], generator=generator)[:MAX_FIT_ROWS]
         x, observed = x[rows.to(x.device)], observed[rows.to(x.device)]
-    exact = x.shape[1] <= MAX_EXACT_COLUMNS
-    x = x.double() if exact else x.float()
-    if exact:
-        fit, ridges = fit_gaussian, RIDGES
-    else:
-        n_factors = max(1, min(MAX_FACTORS, x.shape[0] // 4))
-
-        def fit(x, observed, ridge, start=None):
-            return fit_factors(x, observed, ridge, n_factors)
-
-        ridges = FACTOR_RIDGES
-    if ridge is None:
-        ridge = _choose_ridge(x, observed, fit, ridges, generator)
-    return fit(x, observed, ridge), ridge
-
-
-def _choose_ridge(x, observed, fit, ridges, generator, n_folds=3):
-    """The ridge with the lowest squared error on cells hidden in held-out rows."""
-    n = x.shape[0]
-    order = torch.randperm(n, generator=generator)[:MAX_TUNING_ROWS].to(x.device)
-    n_folds = min(n_folds, len(order))
-    if n_folds < 2:
-        return ridges[-1]
-    folds = torch.arange(len(order), device=x.device) % n_folds
-    if n > MAX_TUNING_ROWS:
-        n_folds = 1  # one split of this size decides as well as three
-    errors = torch.zeros(len(ridges), dtype=torch.float64)
-    for fold in range(n_folds):
-        held, kept = order[folds == fold], order[folds != fold]
-        hide = torch.rand(len(held), x.shape[1], generator=generator) < 0.3
-        hide = hide.to(x.device) & observed[held]
-        anchor = None
-        for i in range(len(ridges) - 1, -1, -1):  # from smooth to rough, warm
-            anchor = fit(x[kept], observed[kept], ridges[i], start=anchor)
-            mean, _ = anchor.condition(x[held], observed[held] & ~hide)
-            errors[i] += (mean - x[held])[hide].square().sum().cpu()
-    return ridges[int(errors.argmin())]
+    fit, _ = fitter(*x.shape)
+    return fit(x, observed, ridge, start)

@@ -59,9 +59,7 @@ def column_atoms(values, max_atoms=MAX_ATOMS):
     rest = distinct[~is_point]
     edges = _bin_edges(rest, counts[~is_point], max(2, n_bins - len(points)))
     # Cut bins at the points, so that no bin spans one.
-    bins = [
-        (lo, hi) for lo, hi in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    bins = [(lo, hi) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
     low, high, center, share = [], [], [], []
     for lo, hi in bins:
         inside_points = points[(points > lo) & (points < hi)]
@@ -105,12 +103,17 @@ def _bin_edges(distinct, counts, n_bins):
 class Atoms(nn.Module):
     """The atoms of all columns, padded to one number.
 
+    Atoms are given in the columns' own standardised units; the anchor and all values
+    that come in are in the coordinates of ``warp``, and so are ``low``, ``high`` and
+    ``edges``; ``center`` and means are in the columns' own units.
+
     Shape of ``center``, ``low``, ``high``, ``log_share``: (d, K); of ``edges``, the
     borders of the intervals that the anchor's mass is taken over: (d, K + 1).
     """
 
-    def __init__(self, columns):
+    def __init__(self, columns, warp):
         super().__init__()
+        self.warp = warp
         size = max(len(c["low"]) for c in columns)
         shape = (len(columns), size)
         low, high, center = (np.full(shape, np.nan) for _ in range(3))
@@ -123,12 +126,23 @@ class Atoms(nn.Module):
             share[j, :k] = c["share"]
             edges[j, 0] = -np.inf
             edges[j, 1:k] = _borders(c)
+        low, high, edges = (self._warped(array) for array in (low, high, edges))
         self.n_atoms = size
         for name, array in {
-            "low": low, "high": high, "center": center, "share": share, "edges": edges
+            "low": low,
+            "high": high,
+            "center": center,
+            "share": share,
+            "edges": edges,
         }.items():
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32))
         self.register_buffer("valid", torch.tensor(share > 0))
+
+    def _warped(self, array):
+        """Rows of per-column values in the warp's coordinates; infinities stay."""
+        values = torch.tensor(array, dtype=torch.float64)
+        warped = self.warp(torch.nan_to_num(values, posinf=0.0, neginf=0.0).T).T
+        return torch.where(values.isfinite(), warped, values).numpy()
 
     def index(self, values):
         """Atom of every value: (n, d) -> int64 (n, d)."""
@@ -140,7 +154,9 @@ class Atoms(nn.Module):
             is_point[:, 1:] & ~is_point[:, :-1], self.low[:, 1:] - reach[:, 1:], inner
         )
         inner = torch.where(
-            is_point[:, :-1] & ~is_point[:, 1:], self.high[:, :-1] + reach[:, :-1], inner
+            is_point[:, :-1] & ~is_point[:, 1:],
+            self.high[:, :-1] + reach[:, :-1],
+            inner,
         )
         inner = torch.where(self.valid[:, 1:], inner, torch.inf)
         return torch.searchsorted(inner.contiguous(), values.T.contiguous()).T
@@ -169,7 +185,8 @@ class Atoms(nn.Module):
         column, atom : int tensors
             All four are broadcast against each other.
         u : float tensor, optional
-            Ask for this quantile, in (0, 1), instead of the mean.
+            Ask for this quantile, in (0, 1), instead of the mean; it comes in the
+            warp's coordinates, which carry quantiles over, the mean in own units.
 
         Returns
         -------
@@ -190,9 +207,11 @@ class Atoms(nn.Module):
         # The anchor's mean over the bin where it varies, the values' own where it is
         # flat across the bin; 3.46 is the width of a unit-variance uniform.
         flat = 1.0 / (1.0 + ((b - a) / 3.46).pow(4))
-        cut = (mean + sd * shift).clamp(low, high) + flat * (center - (low + high) / 2)
-        edge = torch.where(a > 0, low, high)
-        rough = torch.where(b - a > 0.05, edge, center)
+        cut = self.warp.inverse((mean + sd * shift).clamp(low, high), column)
+        middle = self.warp.inverse((low + high) / 2, column)
+        cut = cut + flat * (center - middle)
+        low, high = self.warp.inverse(low, column), self.warp.inverse(high, column)
+        rough = torch.where(b - a > 0.05, torch.where(a > 0, low, high), center)
         return torch.where(sharp, cut, rough).clamp(low, high)
 
 

@@ -28,11 +28,10 @@ def _batches(network, missing):
 
 
 def _tensors(network, values, observed):
+    """Values in the network's coordinates, and the mask, on its device."""
     device = network.head.device
-    return (
-        torch.tensor(values, dtype=torch.float32, device=device),
-        torch.tensor(observed, device=device),
-    )
+    values = torch.tensor(values, dtype=torch.float32, device=device)
+    return network.atoms.warp(values), torch.tensor(observed, device=device)
 
 
 def complete(network, values, observed, statistics):
@@ -60,13 +59,14 @@ def complete(network, values, observed, statistics):
             x, o = _tensors(network, values[take], observed[take])
             posterior = network(x, o, ~o)
             for k, statistic in enumerate(statistics):
-                summary = (
-                    posterior.mean()
-                    if statistic == "mean"
-                    else posterior.quantile(statistic)
-                )
+                if statistic == "mean":
+                    summary = posterior.mean()
+                else:
+                    summary = network.atoms.warp.inverse(
+                        posterior.quantile(statistic), posterior.cells.columns
+                    )
                 posterior.cells.scatter_into(x, summary)
-                out[k, take] = x.cpu().numpy()
+                out[k, take] = np.where(observed[take], out[k, take], x.cpu().numpy())
     return out
 
 
@@ -105,5 +105,7 @@ def draw(network, values, observed, n_draws, n_steps, seed):
                     for stream in range(2)
                 )
                 rounds = reveal_rounds(~o, order, n_steps)
-                out[k, take] = reverse(network, x, o, rounds, noise).cpu().numpy()
+                drawn = reverse(network, x, o, rounds, noise)
+                drawn = network.atoms.warp.inverse(drawn).cpu().numpy()
+                out[k, take] = np.where(observed[take], out[k, take], drawn)
     return out

@@ -95,7 +95,15 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, n_columns, n_features, *, group, width, hidden, n_attention, n_layers,
+        self,
+        n_columns,
+        n_features,
+        *,
+        group,
+        width,
+        hidden,
+        n_attention,
+        n_layers,
         dropout,
     ):
         super().__init__()

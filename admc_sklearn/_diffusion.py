@@ -49,7 +49,9 @@ def reveal_rounds(missing, noise, n_steps):
     """
     order = torch.where(missing, noise, torch.inf).argsort(1)
     rank = torch.empty_like(order)
-    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    rank.scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     count = missing.sum(1, keepdim=True)
     rounds = torch.where(count > n_steps, rank * n_steps // count.clamp_min(1), rank)
     return torch.where(missing, rounds, -1)

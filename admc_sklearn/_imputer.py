@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -232,6 +233,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             self.indicator_ = MissingIndicator(error_on_new=False)
             self.indicator_.fit(np.where(missing, np.nan, 0.0))
         self._codec = TableCodec().fit(X, missing)
+        self._warn_of_empty_columns()
         values, observed = self._codec.encode(X, missing)
         self.model_, history = None, []
         if len(self._codec.kept_):
@@ -339,6 +341,17 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             return names
         indicators = self.indicator_.get_feature_names_out(input_features)
         return np.concatenate([names, indicators])
+
+    def _warn_of_empty_columns(self):
+        empty = np.setdiff1d(np.arange(self.n_features_in_), self._codec.kept_)
+        if len(empty):
+            names = _check_feature_names_in(self, generate_names=True)[empty].tolist()
+            action = "filled with 0" if self.keep_empty_features else "dropped"
+            warnings.warn(
+                f"Columns without a single observed value are {action}: {names}.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _columns_out(self):
         if self.keep_empty_features:

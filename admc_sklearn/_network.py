@@ -90,7 +90,7 @@ class CellPosterior:
         return self.atoms.value_within(mean, sd, columns, atom, u)
 
     def mean(self):
-        """Posterior mean, (d, T)."""
+        """Posterior mean in the columns' own standardised units, (d, T)."""
         every = torch.arange(self.logits.shape[-1], device=self.logits.device)
         values = self._within(every.expand(self.logits.shape))
         return (torch.softmax(self.logits, -1) * values).sum(-1)
@@ -98,7 +98,8 @@ class CellPosterior:
     def quantile(self, level):
         """Posterior quantile, (d, T); ``level`` is a number or of shape (d, T).
 
-        With uniform noise for a level this is a draw.
+        It is in the coordinates of the warp, as the network's input is. With uniform
+        noise for a level it is a draw.
         """
         share = torch.softmax(self.logits, -1)
         below = share.cumsum(-1)
@@ -154,7 +155,9 @@ class CompletionNetwork(nn.Module):
         The anchor is computed where its parameters are: MPS has no float64.
         """
         home = self.anchor.mean.device
-        mean, sd = self.anchor.condition(values.to(home), observed.to(home))
+        mean, sd = self.anchor.condition(
+            values.to(home), observed.to(home), shared=not self.training
+        )
         mean, sd = mean.to(values.device), sd.to(values.device)
         bounded = mean.clamp(self.atoms.low[:, 0], self.atoms.high[:, -1])
         return torch.where(observed, values, bounded), mean, sd
@@ -164,7 +167,7 @@ class CompletionNetwork(nn.Module):
 
         Parameters
         ----------
-        values : float32 tensor of shape (B, d), standardised
+        values : float32 tensor of shape (B, d), in the coordinates of the warp
         observed, targets : bool tensors of shape (B, d)
         anchored : tuple, optional
             What `anchored` returned for these rows, where it is known already.
@@ -178,7 +181,10 @@ class CompletionNetwork(nn.Module):
         features = torch.cat([self.encoder(value), flags], -1)  # (B, d, f)
         row = self.denoiser(features)  # (B, hidden)
         cells = PackedCells.from_mask(targets)
-        correction = torch.baddbmm(self.head_bias, row[cells.rows], self.head)
+        # index_select: its gradient is far cheaper than that of row[cells.rows].
+        row = row.index_select(0, cells.rows.flatten())
+        row = row.view(*cells.rows.shape, -1)  # (d, T, hidden)
+        correction = torch.baddbmm(self.head_bias, row, self.head)
         anchor_mean = cells.gather(mean)
         anchor_sd = cells.gather(sd).clamp_min(MIN_SD)
         log_mass = self.atoms.log_mass(anchor_mean, anchor_sd, cells.columns)

@@ -34,7 +34,10 @@ def resolve_device(device):
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device: {error}") from error
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    available = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
     if resolved.type in available and not available[resolved.type]():
         raise ValueError(
             f"device={device!r} is not available on this machine; "

@@ -84,7 +84,9 @@ class TableCodec:
             X[missing[:, j], j] = 0.0
         for k, j in enumerate(self.kept_):
             rows = missing[:, j]
-            decoded = values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
+            decoded = (
+                values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
+            )
             if self.grids_[k] is not None:
                 decoded = _snap(decoded, self.grids_[k], 1e-5 * self.scale_[k])
             X[rows, j] = np.clip(decoded, self.low_[k], self.high_[k])

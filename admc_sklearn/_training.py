@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ._anchor import fit_anchor
 from ._atoms import Atoms, column_atoms
+from ._coordinates import choose_coordinates
 from ._diffusion import absorb
 from ._encoders import PiecewiseLinearEncoder, quantile_knots
 from ._network import CompletionNetwork, NetworkSize
@@ -85,8 +86,9 @@ class Trainer:
     """
 
     def __init__(self, network, values, observed, plan, seed):
-        self.network, self.values, self.observed = network, values, observed
-        self.atom = network.atoms.index(values)
+        self.network, self.observed = network, observed
+        self.values = network.atoms.warp(values)
+        self.atom = network.atoms.index(self.values)
         self.plan = plan
         self.generator = torch.Generator(values.device).manual_seed(seed)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
@@ -156,7 +158,8 @@ class Validation:
     def __init__(self, network, values, observed, generator):
         n_cells = max(1, int(observed.sum()) * VALIDATION_RATE)
         repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
-        self.values = values.repeat(repeats, 1)
+        self.truth = values.repeat(repeats, 1)
+        self.values = network.atoms.warp(self.truth)
         observed = observed.repeat(repeats, 1)
         rates = torch.full((len(self.values), 1), VALIDATION_RATE)
         noise = torch.rand(self.values.shape, generator=generator)
@@ -167,9 +170,7 @@ class Validation:
         self.atom = network.atoms.index(self.values)
         # As many rows at once as a posterior's working set allows.
         step = max(1, 4_000_000 // (values.shape[1] * network.atoms.n_atoms))
-        self.parts = [
-            slice(lo, lo + step) for lo in range(0, len(self.values), step)
-        ]
+        self.parts = [slice(lo, lo + step) for lo in range(0, len(self.values), step)]
         with torch.no_grad():
             self.anchored = [
                 network.anchored(self.values[part], self.kept[part])
@@ -185,7 +186,7 @@ class Validation:
             values, hidden = self.values[part], self.hidden[part]
             posterior = self.network(values, self.kept[part], hidden, anchored)
             cells = posterior.cells
-            error = (posterior.mean() - cells.gather(values)).square()
+            error = (posterior.mean() - cells.gather(self.truth[part])).square()
             nll = posterior.nll(cells.gather(self.atom[part]))
             squared += float(error[cells.filled].sum())
             nats += float(nll[cells.filled].sum())
@@ -193,15 +194,17 @@ class Validation:
         return math.sqrt(squared / count), nats / count
 
 
-def build_network(values, observed, anchor, size):
+def build_network(values, observed, warp, anchor, size):
     """An untrained network for a table: the anchor, in the mean and in the draws.
 
-    Shapes: (n, d) twice, arrays.
+    Shapes of ``values`` and ``observed``: (n, d), arrays.
     """
     d = values.shape[1]
     atoms = Atoms(
-        [column_atoms(values[observed[:, j], j].astype(np.float64)) for j in range(d)]
+        [column_atoms(values[observed[:, j], j].astype(np.float64)) for j in range(d)],
+        warp.cpu(),
     )
+    values = atoms.warp(torch.tensor(values)).numpy()
     n_knots = 17 if d <= 256 else 9
     encoder = PiecewiseLinearEncoder(quantile_knots(values, observed, n_knots))
     return CompletionNetwork(anchor, atoms, encoder, size)
@@ -244,10 +247,12 @@ def fit_network(values, observed, size, plan, device, seed):
     home = torch.device("cpu") if device.type == "mps" else device
     x = torch.tensor(values, device=device)
     o = torch.tensor(observed, device=device)
-    anchor, ridge = fit_anchor(x[kept].to(home), o[kept].to(home), generator)
+    warp, ridge = choose_coordinates(x[kept].to(home), o[kept].to(home), generator)
+    warped, o_home = warp(x.to(home)), o.to(home)
+    anchor = fit_anchor(warped[kept], o_home[kept], ridge, generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_network(values, observed, anchor, size)
+        network = build_network(values, observed, warp, anchor, size)
     place(network, device)
     history = []
     validation = Validation(network, x[held], o[held], generator) if n_held else None
@@ -255,7 +260,7 @@ def fit_network(values, observed, size, plan, device, seed):
         trainer = Trainer(network, x[kept], o[kept], plan, seed)
         history = _train(trainer, validation)
     # Every row for the final anchor; the correction learnt on top of it stays.
-    network.anchor = fit_anchor(x.to(home), o.to(home), generator, ridge)[0]
+    network.anchor = fit_anchor(warped, o_home, ridge, generator, start=anchor)
     network.eval()
     return network, history
 

@@ -1,0 +1,1 @@
+"""Measurements; none of it is part of the package."""

@@ -1,0 +1,70 @@
+"""Tables, splits and scores of the field's protocol (DiffPuter, arXiv:2405.20690)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn import datasets
+
+BUNDLED = {
+    "breast_cancer": datasets.load_breast_cancer,
+    "diabetes": datasets.load_diabetes,
+    "digits": datasets.load_digits,
+    "wine": datasets.load_wine,
+}
+
+
+def load_numeric(name, data):
+    """Numeric columns of a table, without its target, as a float64 array.
+
+    Parameters
+    ----------
+    name : str
+        One that scikit-learn bundles, or ``<data>/tabular/<name>.parquet``.
+    data : str or Path or None
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features), or None where the file is absent
+    """
+    if name in BUNDLED:
+        return BUNDLED[name](return_X_y=True)[0].astype(np.float64)
+    path = Path(data or ".") / "tabular" / f"{name}.parquet"
+    if not path.exists():
+        return None
+    frame = pd.read_parquet(path).drop(columns="target")
+    return frame.select_dtypes("number").to_numpy(np.float64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Standardised training and test rows, and both with cells hidden (NaN)."""
+
+    train: np.ndarray
+    test: np.ndarray
+    train_incomplete: np.ndarray
+    test_incomplete: np.ndarray
+
+
+def split_mcar(X, seed, rate=0.3):
+    """70/30 split; the rate hidden in both; z-scores by observed training cells."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(X))
+    n_train = round(0.7 * len(X))
+    parts = X[order[:n_train]], X[order[n_train:]]
+    masks = [rng.random(part.shape) < rate for part in parts]
+    seen = np.where(masks[0], np.nan, parts[0])
+    scale = np.nanstd(seen, axis=0)
+    scale[~(scale > 0)] = 1.0
+    train, test = ((part - np.nanmean(seen, axis=0)) / scale for part in parts)
+    hidden = [np.where(m, np.nan, p) for m, p in zip(masks, (train, test), strict=True)]
+    return Split(train, test, *hidden)
+
+
+def errors(truth, incomplete, completed):
+    """RMSE and MAE over the hidden cells, in the unit of the arrays."""
+    difference = (completed - truth)[np.isnan(incomplete) & ~np.isnan(truth)]
+    return np.sqrt(np.mean(difference**2)), np.mean(np.abs(difference))

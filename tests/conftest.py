@@ -1,0 +1,50 @@
+"""Shared tables. Everything is made here or bundled with scikit-learn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from admc_sklearn import ADMCImputer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def hide(X, rate, seed):
+    """A copy of X with cells hidden completely at random."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(X.shape) < rate, np.nan, X)
+
+
+def gaussian_table(n, d, seed, n_factors=2):
+    """Correlated Gaussian rows, their mean and covariance."""
+    rng = np.random.default_rng(seed)
+    loadings = rng.normal(size=(d, n_factors))
+    cov = loadings @ loadings.T + 0.3 * np.eye(d)
+    mean = rng.normal(size=d)
+    return rng.multivariate_normal(mean, cov, size=n), mean, cov
+
+
+def rings(n, seed):
+    """Two columns on a ring and a third that says on which side: far from Gaussian."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    radius = 1 + 0.05 * rng.normal(size=n)
+    x, y = radius * np.cos(angle), radius * np.sin(angle)
+    return np.column_stack([x, y, x * y + 0.05 * rng.normal(size=n)])
+
+
+def quick(**parameters):
+    """An imputer that trains for moments only."""
+    return ADMCImputer(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
+@pytest.fixture(scope="session")
+def ring_rows():
+    return hide(rings(3000, 0), 0.25, 1), rings(1000, 2)
+
+
+@pytest.fixture(scope="session")
+def ring_imputer(ring_rows):
+    """An imputer trained in earnest; tests leave it as it is."""
+    return ADMCImputer(max_epochs=60, random_state=0).fit(ring_rows[0])

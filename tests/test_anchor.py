@@ -1,0 +1,153 @@
+"""The anchor against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+
+from admc_sklearn import _anchor
+from admc_sklearn._anchor import (
+    FactorAnchor,
+    GaussianAnchor,
+    fit_anchor,
+    fit_factors,
+    fit_gaussian,
+)
+
+from .conftest import gaussian_table
+
+
+def conditional(mean, cov, x, observed):
+    """Mean and sd of the missing cells of one row, by the textbook."""
+    o, u = np.flatnonzero(observed), np.flatnonzero(~observed)
+    gain = cov[np.ix_(u, o)] @ np.linalg.inv(cov[np.ix_(o, o)])
+    sd = np.sqrt(np.diag(cov[np.ix_(u, u)] - gain @ cov[np.ix_(o, u)]))
+    return mean[u] + gain @ (x[o] - mean[o]), sd
+
+
+def factor_parameters(d=7, k=2, seed=0):
+    rng = np.random.default_rng(seed)
+    loadings = rng.normal(size=(d, k))
+    noise = rng.uniform(0.2, 1.0, d)
+    mean = rng.normal(size=d)
+    return mean, loadings, noise
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kind", ["gaussian", "factor"])
+def test_condition_is_the_exact_posterior(kind, shared):
+    mean, loadings, noise = factor_parameters()
+    cov = loadings @ loadings.T + np.diag(noise)
+    tensors = [torch.tensor(a) for a in (mean, loadings, noise)]
+    if kind == "gaussian":
+        anchor = GaussianAnchor(tensors[0], torch.tensor(cov))
+    else:
+        anchor = FactorAnchor(*tensors)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 7))
+    observed = np.repeat(rng.random((10, 7)) < 0.6, 4, axis=0)
+    observed[0] = False  # an all-missing row
+    observed[1] = True
+    got_mean, got_sd = anchor.condition(
+        torch.tensor(x), torch.tensor(observed), shared=shared
+    )
+    for i in range(len(x)):
+        expected_mean, expected_sd = conditional(mean, cov, x[i], observed[i])
+        np.testing.assert_allclose(got_mean[i, ~observed[i]], expected_mean, atol=1e-9)
+        np.testing.assert_allclose(got_sd[i, ~observed[i]], expected_sd, atol=1e-9)
+        np.testing.assert_array_equal(got_mean[i, observed[i]], x[i, observed[i]])
+        assert (got_sd[i, observed[i]] == 0).all()
+
+
+def test_batches_do_not_matter(monkeypatch):
+    X, mean, cov = gaussian_table(300, 6, 0)
+    rng = np.random.default_rng(0)
+    observed = torch.tensor(rng.random(X.shape) < 0.6)
+    x = torch.tensor(X)
+    anchor = GaussianAnchor(torch.tensor(mean), torch.tensor(cov))
+    whole = anchor.condition(x, observed)
+    refit = fit_gaussian(x, observed, 1.0)
+    monkeypatch.setattr(_anchor, "_BATCH_ELEMENTS", 36 * 7)
+    parts = anchor.condition(x, observed)
+    torch.testing.assert_close(whole, parts)
+    torch.testing.assert_close(refit.cov, fit_gaussian(x, observed, 1.0).cov)
+
+
+def test_em_on_complete_rows_is_the_posterior_mode():
+    X, _, _ = gaussian_table(50, 4, 0)
+    X = (X - X.mean(0)) / X.std(0)
+    x = torch.tensor(X)
+    anchor = fit_gaussian(x, torch.ones(X.shape, dtype=torch.bool), ridge=5.0)
+    mode = (X.T @ X + 5.0 * np.eye(4)) / (50 + 5.0)
+    np.testing.assert_allclose(anchor.cov, mode, atol=1e-6)
+
+
+def test_em_increases_the_likelihood_of_incomplete_rows():
+    """The observed-data log-posterior must rise with every iteration."""
+    X, _, _ = gaussian_table(200, 5, 3)
+    X = (X - X.mean(0)) / X.std(0)
+    observed = np.random.default_rng(0).random(X.shape) < 0.6
+    heights = []
+    for n_iter in range(1, 12):
+        anchor = fit_gaussian(
+            torch.tensor(X), torch.tensor(observed), 1.0, max_iter=n_iter, tol=0.0
+        )
+        mean, cov = anchor.mean.numpy(), anchor.cov.numpy()
+        height = -0.5 * (np.linalg.slogdet(cov)[1] + np.trace(np.linalg.inv(cov)))
+        height -= 0.5 * 0.01 * mean @ np.linalg.solve(cov, mean)
+        for row, o in zip(X, observed, strict=True):
+            block = cov[np.ix_(o, o)]
+            residual = row[o] - mean[o]
+            height -= 0.5 * np.linalg.slogdet(block)[1]
+            height -= 0.5 * residual @ np.linalg.solve(block, residual)
+        heights.append(height)
+    assert (np.diff(heights) > -1e-6).all(), heights
+    assert heights[-1] > heights[0] + 1
+
+
+def test_em_recovers_the_covariance_from_incomplete_rows():
+    X, mean, cov = gaussian_table(6000, 5, 0)
+    scale = np.sqrt(np.diag(cov))
+    x = torch.tensor((X - mean) / scale)
+    observed = torch.tensor(np.random.default_rng(1).random(X.shape) < 0.6)
+    anchor = fit_gaussian(x, observed, 0.1, tol=1e-6)
+    np.testing.assert_allclose(anchor.cov, cov / np.outer(scale, scale), atol=0.06)
+    np.testing.assert_allclose(anchor.mean, 0, atol=0.06)
+
+
+def test_factor_em_recovers_the_covariance_from_incomplete_rows():
+    mean, loadings, noise = factor_parameters(d=12, k=2)
+    cov = loadings @ loadings.T + np.diag(noise)
+    scale = np.sqrt(np.diag(cov))
+    rng = np.random.default_rng(2)
+    X = rng.multivariate_normal(np.zeros(12), cov / np.outer(scale, scale), size=6000)
+    observed = torch.tensor(rng.random(X.shape) < 0.6)
+    anchor = fit_factors(torch.tensor(X), observed, 1.0, 2, max_iter=200, tol=1e-6)
+    got = anchor.loadings @ anchor.loadings.T + torch.diag(anchor.noise)
+    np.testing.assert_allclose(got, cov / np.outer(scale, scale), atol=0.06)
+
+
+def test_the_ridge_follows_the_data():
+    """Nothing to learn asks for a strong prior, collinear columns for a weak one."""
+    rng = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.tensor(rng.normal(size=(60, 12)))
+    collinear = rng.normal(size=(400, 1)) + 0.05 * rng.normal(size=(400, 6))
+    observed = torch.tensor(rng.random((400, 12)) < 0.8)
+    _, strong = fit_anchor(noise, observed[:60], generator)
+    collinear = torch.tensor(collinear / collinear.std(0))
+    _, weak = fit_anchor(collinear, observed[:, :6], generator)
+    assert strong >= 30
+    assert weak <= 1
+
+
+@pytest.mark.parametrize("d", [40, 150])
+def test_more_columns_than_rows(d):
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(20, 1)) + rng.normal(size=(20, d)))
+    observed = torch.tensor(rng.random((20, d)) < 0.7)
+    anchor, _ = fit_anchor(x, observed, torch.Generator().manual_seed(0))
+    mean, sd = anchor.condition(x, observed)
+    assert torch.isfinite(mean).all()
+    assert torch.isfinite(sd).all()
+    error = (mean - x)[~observed].square().mean()
+    assert error < x[~observed].square().mean()

@@ -1,0 +1,117 @@
+"""Atoms: few values, bins, points, and the anchor's masses and means on them."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from admc_sklearn._atoms import Atoms, column_atoms
+
+
+def summaries(values, mean, sd):
+    """Mean of an untrained posterior for one column, by masses times means."""
+    atoms = Atoms([column_atoms(values)])
+    mean, sd = torch.tensor([mean]).float(), torch.tensor([sd]).float()
+    column = torch.zeros(1, dtype=torch.long)
+    share = torch.softmax(atoms.log_mass(mean, sd, column), -1)
+    every = torch.arange(atoms.n_atoms)[None]
+    inside = atoms.value_within(mean[:, None], sd[:, None], column[:, None], every)
+    return float((share * inside).sum()), atoms, share[0]
+
+
+def test_few_values_are_atoms():
+    values = np.repeat([-1.0, 0.5, 3.0], [20, 10, 5])
+    atoms = column_atoms(values)
+    np.testing.assert_array_equal(atoms["low"], [-1.0, 0.5, 3.0])
+    np.testing.assert_array_equal(atoms["high"], atoms["low"])
+    np.testing.assert_allclose(atoms["share"], [20 / 35, 10 / 35, 5 / 35])
+
+
+def test_bins_cover_the_range_once():
+    values = np.random.default_rng(0).lognormal(size=2000)
+    atoms = column_atoms(values)
+    assert len(atoms["low"]) > 40
+    assert atoms["low"][0] == values.min()
+    assert atoms["high"][-1] == values.max()
+    assert atoms["share"].sum() == pytest.approx(1)
+    assert (atoms["low"] <= atoms["center"]).all()
+    assert (atoms["center"] <= atoms["high"]).all()
+    # Empty stretches have no bin, so neighbours touch or leave a gap.
+    assert (atoms["high"][:-1] <= atoms["low"][1:] + 1e-12).all()
+
+
+def test_a_value_that_recurs_is_a_point_of_its_own():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([np.zeros(600), rng.exponential(size=1400)])
+    atoms = column_atoms(values)
+    point = (atoms["low"] == 0) & (atoms["high"] == 0)
+    assert point.sum() == 1
+    assert atoms["share"][point] == pytest.approx(0.3)
+
+
+def test_index_finds_the_atom_that_holds_the_value():
+    rng = np.random.default_rng(0)
+    mixed = np.concatenate([np.zeros(500), rng.normal(size=1500)])
+    coarse = rng.integers(0, 5, 2000).astype(float)
+    table = np.column_stack([mixed, coarse]).astype(np.float32)
+    atoms = Atoms([column_atoms(c.astype(float)) for c in table.T])
+    index = atoms.index(torch.tensor(table))
+    columns = torch.arange(2)
+    low, high = atoms.low[columns, index], atoms.high[columns, index]
+    assert (low - 1e-6 <= torch.tensor(table)).all()
+    assert (torch.tensor(table) <= high + 1e-6).all()
+    zero = torch.tensor(table[:, 0] == 0)
+    assert (high[zero, 0] == 0).all()
+    assert (low[zero, 0] == 0).all()
+    assert atoms.valid[columns, index].all()
+
+
+@pytest.mark.parametrize("mean", [-1.3, 0.0, 0.77])
+@pytest.mark.parametrize("sd", [0.003, 0.05, 0.4, 1.0])
+def test_untrained_mean_is_the_anchor(mean, sd):
+    """Within the bin correction and the share of the marginal, in sd of the data."""
+    values = np.random.default_rng(0).normal(size=20_000)
+    got, _, _ = summaries(values, mean, sd)
+    assert got == pytest.approx(mean, abs=0.01)
+
+
+def test_masses_are_the_normal_probabilities():
+    values = np.random.default_rng(0).normal(size=5000)
+    _, atoms, share = summaries(values, 0.3, 0.5)
+    edges = atoms.edges[0].numpy()
+    expected = np.diff(stats.norm(0.3, 0.5).cdf(edges))
+    np.testing.assert_allclose(share, expected, atol=2e-3)
+
+
+def test_within_a_bin_the_anchor_is_cut_to_it():
+    values = np.random.default_rng(0).uniform(-3, 3, size=4000)
+    atoms = Atoms([column_atoms(values)])
+    zero = torch.zeros(atoms.n_atoms, dtype=torch.long)
+    every = torch.arange(atoms.n_atoms)
+    for mean, sd in [(0.2, 0.1), (0.2, 0.03)]:
+        args = (torch.tensor(mean), torch.tensor(sd), zero, every)
+        low, high = atoms.low[0].numpy(), atoms.high[0].numpy()
+        cut = stats.truncnorm((low - mean) / sd, (high - mean) / sd, mean, sd)
+        near = (np.abs((low + high) / 2 - mean) < 3 * sd) & (high - low > 0.3 * sd)
+        assert near.sum() >= 3
+        got = atoms.value_within(*args).numpy()
+        np.testing.assert_allclose(got[near], cut.mean()[near], atol=0.15 * sd)
+        for u in (0.1, 0.5, 0.9):
+            got = atoms.value_within(*args, u=torch.tensor(u)).numpy()
+            np.testing.assert_allclose(got[near], cut.ppf(u)[near], atol=0.02 * sd)
+
+
+@pytest.mark.parametrize("mean", [-80.0, 80.0, 1e4])
+def test_an_anchor_far_outside_stays_finite_and_inside(mean):
+    values = np.random.default_rng(0).normal(size=2000)
+    got, _, share = summaries(values, mean, 1e-3)
+    assert np.isfinite(got)
+    assert values.min() - 1e-5 <= got <= values.max() + 1e-5
+    assert float(share.sum()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[], [2.0], [2.0, 2.0, 2.0], [1.0, 2.0]])
+def test_tiny_columns(values):
+    atoms = Atoms([column_atoms(np.array(values))])
+    assert atoms.valid.any()
+    assert torch.isfinite(atoms.center).all()

@@ -1,0 +1,54 @@
+"""scikit-learn's own checks, and those that its suite leaves out."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from sklearn.utils import estimator_checks as checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from .conftest import quick
+
+
+@parametrize_with_checks(
+    [quick(), quick(add_indicator=True, keep_empty_features=False, strategy="sample")]
+)
+def test_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "check_set_output_transform",
+        "check_set_output_transform_pandas",
+        "check_global_output_transform_pandas",
+        "check_transformer_get_feature_names_out",
+        "check_transformer_get_feature_names_out_pandas",
+        "check_get_feature_names_out_error",
+        "check_dataframe_column_names_consistency",
+        "check_param_validation",
+    ],
+)
+def test_checks_that_the_suite_leaves_out(name):
+    getattr(checks, name)("ADMCImputer", quick())
+
+
+def test_checks_with_the_array_api_switched_on():
+    """The switch is read when SciPy is imported, hence a process of its own."""
+    code = (
+        "from sklearn.utils.estimator_checks import check_estimator\n"
+        "from admc_sklearn import ADMCImputer\n"
+        "results = check_estimator(ADMCImputer(max_epochs=1, random_state=0))\n"
+        "skipped = [r['check_name'] for r in results if r['status'] == 'skipped']\n"
+        "assert len(results) > 40, len(results)\n"
+        "print('skipped:', skipped)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]

@@ -1,0 +1,55 @@
+"""The codec: standardise, and come back within the range and onto the grid."""
+
+import numpy as np
+import pytest
+
+from admc_sklearn._table import TableCodec
+
+
+def test_standardises_by_the_observed_cells():
+    X = np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, np.nan]])
+    missing = np.isnan(X)
+    codec = TableCodec().fit(X, missing)
+    values, observed = codec.encode(X, missing)
+    np.testing.assert_allclose(values, [[-1, 0], [1, 0], [0, 0]])
+    np.testing.assert_array_equal(observed, ~missing)
+    assert values.dtype == np.float32
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-20, 1.0, 1e20, 1e300])
+def test_any_unit_is_standardised(unit):
+    X = np.random.default_rng(0).normal(3, 2, size=(100, 1)) * unit
+    missing = np.zeros(X.shape, dtype=bool)
+    values, _ = TableCodec().fit(X, missing).encode(X, missing)
+    assert values.std() == pytest.approx(1, rel=1e-3)
+
+
+def test_decoding_writes_missing_cells_only_and_stays_in_range():
+    X = np.array([[0.0], [10.0], [20.0], [np.nan], [np.nan]])
+    missing = np.isnan(X)
+    codec = TableCodec().fit(X, missing)
+    out = X.copy()
+    codec.decode_into(out, missing, np.array([[9.0], [9.0], [9.0], [50.0], [-50.0]]))
+    assert out.ravel().tolist() == [0.0, 10.0, 20.0, 20.0, 0.0]
+
+
+def test_rounding_is_undone_on_the_grid_of_few_values():
+    X = np.array([[0.1], [0.2], [0.3], [np.nan]])
+    missing = np.isnan(X)
+    codec = TableCodec().fit(X, missing)
+    values, _ = codec.encode(X, missing)
+    values[3] = values[2] + np.float32(1e-6)
+    out = X.copy()
+    codec.decode_into(out, missing, values)
+    assert out[3, 0] == 0.3
+    values[3] = values[2] - 0.1  # a mean between grid points is left alone
+    codec.decode_into(out, missing, values)
+    assert 0.2 < out[3, 0] < 0.3
+
+
+def test_values_far_beyond_the_training_range_stay_finite():
+    X = np.array([[0.0], [1e-200], [2e-200]])
+    none = np.zeros(X.shape, dtype=bool)
+    codec = TableCodec().fit(X, none)
+    values, _ = codec.encode(np.array([[1e300], [0.0], [0.0]]), none)
+    assert np.isfinite(values).all()
