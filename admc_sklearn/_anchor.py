@@ -46,26 +46,69 @@ def unique_patterns(observed):
 class GaussianAnchor(nn.Module):
     """Multivariate normal with a full covariance, in float64.
 
-    Shape of ``mean``: (d,), of ``cov``: (d, d).
+    Works with the precision matrix: given the observed cells, the missing ones have
+    the inverse of its missing block for a covariance, so that only a block as large as
+    the number of missing cells is factorised.
+
+    Shape of ``mean``: (d,), of ``cov`` and ``precision``: (d, d).
     """
 
     def __init__(self, mean, cov):
         super().__init__()
+        cov = cov.double()
         self.register_buffer("mean", mean.double())
-        self.register_buffer("cov", cov.double())
+        self.register_buffer("cov", cov)
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(cov))
+        self.register_buffer("precision", precision)
 
-    def _factorise(self, observed):
-        """Cholesky factor of the observed block, and the solved cross-covariance.
+    def _missing_blocks(self, patterns):
+        """Conditional covariance of every pattern's missing cells.
 
-        Missing rows and columns are replaced by those of the identity, so that every
-        pattern has the same size and one batched call serves them all.
+        Padded to the largest number U of missing cells: returns their columns and
+        whether they are no padding, (P, U) twice, and the covariances (P, U, U).
         """
-        m = observed.double()  # (P, d)
-        a = m[:, :, None] * self.cov * m[:, None, :]  # (P, d, d)
-        a.diagonal(dim1=1, dim2=2).add_(1.0 - m)
-        chol = torch.linalg.cholesky(a)
-        cross = m[:, :, None] * self.cov  # (P, d, d)
-        return chol, torch.linalg.solve_triangular(chol, cross, upper=False)
+        size = max(1, int((~patterns).sum(1).max()))
+        columns = patterns.to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
+        filled = ~patterns.gather(1, columns)
+        block = self.precision[columns[:, :, None], columns[:, None, :]]
+        both = filled[:, :, None] & filled[:, None, :]
+        eye = torch.eye(size, dtype=block.dtype, device=block.device)
+        chol = torch.linalg.cholesky(torch.where(both, block, eye))
+        return columns, filled, torch.cholesky_inverse(chol)
+
+    def _batches(self, observed, shared):
+        """Patterns, rows that have them and the rows' pattern, in bounded batches."""
+        d = observed.shape[1]
+        step = max(1, _BATCH_ELEMENTS // d**2)
+        if not shared:
+            for lo in range(0, len(observed), step):
+                part = observed[lo : lo + step]
+                rows = torch.arange(lo, lo + len(part), device=part.device)
+                yield part, rows, rows - lo
+            return
+        patterns, inverse = unique_patterns(observed)
+        order = torch.argsort(inverse)
+        ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
+        begin = 0
+        for lo in range(0, len(patterns), step):
+            end = int(ends[min(lo + step, len(ends)) - 1])
+            rows = order[begin:end]
+            yield patterns[lo : lo + step], rows, inverse[rows] - lo
+            begin = end
+
+    def _deviation(self, x, pattern, blocks):
+        """Conditional means of missing cells, about the mean, (n, U).
+
+        ``x`` (n, d) is about the mean too, and 0 at missing cells.
+        """
+        columns, filled, cov = blocks
+        pull = (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
+        step = max(1, _BATCH_ELEMENTS // cov[0].numel())
+        parts = [
+            torch.bmm(cov[p], r[:, :, None]).squeeze(2)
+            for p, r in zip(pattern.split(step), pull.split(step), strict=True)
+        ]
+        return -torch.cat(parts)
 
     def condition(self, values, observed, *, shared=True):
         """Mean and standard deviation of every cell given the observed ones.
@@ -84,88 +127,48 @@ class GaussianAnchor(nn.Module):
             Observed cells have their own value and 0.
         """
         x = torch.where(observed, values.double() - self.mean, 0.0)
-        mean, sd = torch.empty_like(x), torch.empty_like(x)
-        if shared:
-            patterns, inverse = unique_patterns(observed)
-            order = torch.argsort(inverse)
-            shared = 2 * len(patterns) <= len(x)
-        if shared:
-            for rows, part, local in self._pattern_batches(patterns, inverse, order):
-                chol, solved = self._factorise(part)
-                mean[rows] = _rows_by_pattern(x[rows], _gain(chol, solved), local)
-                sd[rows] = self._sd(solved)[local]
-        else:
-            step = max(1, _BATCH_ELEMENTS // self.cov.numel())
-            for lo in range(0, len(x), step):
-                rows = slice(lo, lo + step)
-                chol, solved = self._factorise(observed[rows])
-                mean[rows] = _fill(x[rows], chol, solved)
-                sd[rows] = self._sd(solved)
+        mean, variance = torch.zeros_like(x), torch.zeros_like(x)
+        for patterns, rows, pattern in self._batches(observed, shared):
+            blocks = self._missing_blocks(patterns)
+            columns, _, cov = blocks
+            deviation = self._deviation(x[rows], pattern, blocks)
+            target = columns[pattern]
+            mean[rows] = mean[rows].scatter(1, target, deviation)
+            spread = cov.diagonal(dim1=1, dim2=2)[pattern]
+            variance[rows] = variance[rows].scatter(1, target, spread)
         mean = torch.where(observed, values, (mean + self.mean).to(values.dtype))
-        return mean, torch.where(observed, 0.0, sd.to(values.dtype))
+        sd = variance.clamp_min(MIN_SD**2).sqrt().to(values.dtype)
+        return mean, torch.where(observed, 0.0, sd)
 
-    def _sd(self, solved):
-        """Conditional standard deviations, (P, d)."""
-        variance = self.cov.diagonal() - solved.square().sum(1)
-        return variance.clamp_min(MIN_SD**2).sqrt()
-
-    def _pattern_batches(self, patterns, inverse, order):
-        """Rows, their patterns and the index among those, in bounded batches."""
-        ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
-        step = max(1, _BATCH_ELEMENTS // self.cov.numel())
-        begin = 0
-        for lo in range(0, len(patterns), step):
-            end = int(ends[min(lo + step, len(ends)) - 1])
-            rows = order[begin:end]
-            yield rows, patterns[lo : lo + step], inverse[rows] - lo
-            begin = end
-
-    def expected_moments(self, x, patterns, inverse, order):
+    def expected_moments(self, x, batches):
         """Sum over rows of E[x] and of E[x x'], about ``mean``: the E-step.
 
         Parameters
         ----------
         x : float64 tensor of shape (n, d)
-        patterns, inverse : as `unique_patterns` returns them
-        order : int tensor of shape (n,), sorting ``inverse``
+        batches : list, from `_batches`
 
         Returns
         -------
         first, second : tensors of shape (d,), (d, d)
         """
+        d = len(self.mean)
         first = torch.zeros_like(self.mean)
-        second = torch.zeros_like(self.cov)
-        for rows, part, local in self._pattern_batches(patterns, inverse, order):
-            chol, solved = self._factorise(part)
-            centred = torch.where(part[local], x[rows] - self.mean, 0.0)
-            if 2 * len(part) > len(rows):
-                filled = _fill(centred, chol[local], solved[local])
-            else:
-                filled = _rows_by_pattern(centred, _gain(chol, solved), local)
-            weight = torch.bincount(local, minlength=len(part)).double()
-            root = (weight.sqrt()[:, None, None] * solved).flatten(0, 1)  # (P * d, d)
-            first += filled.sum(0)
-            second += self.cov * len(rows) - root.T @ root + filled.T @ filled
-        return first, second
-
-
-def _gain(chol, solved):
-    """Regression of all columns on the observed ones, (P, d, d)."""
-    return torch.linalg.solve_triangular(chol.transpose(1, 2), solved, upper=True)
-
-
-def _fill(x, chol, solved):
-    """Conditional means where every row has a pattern of its own, (n, d)."""
-    half = torch.linalg.solve_triangular(chol, x[:, :, None], upper=False)
-    return torch.bmm(half.transpose(1, 2), solved).squeeze(1)
-
-
-def _rows_by_pattern(x, gain, pattern):
-    """``x[i] @ gain[pattern[i]]`` for sorted ``pattern``; one product a pattern."""
-    counts = torch.bincount(pattern, minlength=gain.shape[0]).tolist()
-    return torch.cat(
-        [part @ g for part, g in zip(x.split(counts), gain, strict=True) if len(part)]
-    )
+        second = torch.zeros_like(self.cov).flatten()
+        for patterns, rows, pattern in batches:
+            blocks = self._missing_blocks(patterns)
+            columns, filled, cov = blocks
+            known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
+            deviation = self._deviation(known, pattern, blocks) * filled[pattern]
+            complete = known.scatter_add(1, columns[pattern], deviation)
+            first += complete.sum(0)
+            second += (complete.T @ complete).flatten()
+            weight = torch.bincount(pattern, minlength=len(patterns)).to(cov.dtype)
+            weight = weight[:, None] * filled  # (P, U)
+            cell = columns[:, :, None] * d + columns[:, None, :]  # (P, U, U)
+            cov = cov * weight[:, :, None] * filled[:, None, :]
+            second.index_add_(0, cell.flatten(), cov.flatten())
+        return first, second.view(d, d)
 
 
 def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
@@ -188,10 +191,9 @@ def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
     n, d = x.shape
     eye = torch.eye(d, dtype=torch.float64, device=x.device)
     anchor = start or GaussianAnchor(x.new_zeros(d), eye)
-    patterns, inverse = unique_patterns(observed)
-    order = torch.argsort(inverse)
+    batches = list(anchor._batches(observed, shared=True))
     for _ in range(max_iter):
-        first, second = anchor.expected_moments(x, patterns, inverse, order)
+        first, second = anchor.expected_moments(x, batches)
         # The mean has a prior of its own, worth a hundredth of a row at zero: it only
         # decides for columns that are never observed.
         shift = first / (n + 0.01)
@@ -265,7 +267,7 @@ def fit_factors(x, observed, ridge, n_factors, max_iter=30, tol=1e-3):
     m = observed.to(x.dtype)
     filled = torch.where(observed, x, 0.0)
     # Missing cells shrink the leading singular values: give them back by the rate.
-    u, sv, v = torch.svd_lowrank(filled, q=n_factors, niter=4)
+    _, sv, v = torch.svd_lowrank(filled, q=n_factors, niter=4)
     rate = m.mean().clamp_min(1e-3)
     loadings = v * (sv / math.sqrt(n) / rate.sqrt())
     noise = (1.0 - loadings.square().sum(1)).clamp(0.05, 1.0)
@@ -303,7 +305,7 @@ def fit_factors(x, observed, ridge, n_factors, max_iter=30, tol=1e-3):
 
 
 def fitter(n_rows, n_columns):
-    """The fit that suits a table's shape, and its grid of ridges.
+    """Choose the fit that suits a table's shape, and its grid of ridges.
 
     Returns
     -------

@@ -46,42 +46,40 @@ def column_atoms(values, max_atoms=MAX_ATOMS):
         values = np.zeros(1)
     distinct, counts = np.unique(values, return_counts=True)
     n = len(values)
-    if len(distinct) <= max_atoms and n >= MIN_REPEATS * len(distinct):
-        return {
-            "low": distinct,
-            "high": distinct,
-            "center": distinct,
-            "share": counts / n,
-        }
     n_bins = int(np.clip(n // 8, 4, max_atoms))
-    is_point = counts > 2 * n / n_bins
-    points = distinct[is_point]
-    rest = distinct[~is_point]
-    edges = _bin_edges(rest, counts[~is_point], max(2, n_bins - len(points)))
-    # Cut bins at the points, so that no bin spans one.
-    bins = [(lo, hi) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
-    low, high, center, share = [], [], [], []
-    for lo, hi in bins:
-        inside_points = points[(points > lo) & (points < hi)]
-        pieces = np.concatenate([[lo], inside_points, [hi]])
-        for a, b in zip(pieces[:-1], pieces[1:], strict=True):
-            first = a == edges[0]
-            inside = (rest >= a if first else rest > a) & (rest <= b)
-            total = counts[~is_point][inside].sum()
-            if total == 0:
-                continue
-            low.append(a)
-            high.append(b)
-            center.append((rest[inside] * counts[~is_point][inside]).sum() / total)
-            share.append(total / n)
+    if len(distinct) <= max_atoms and n >= MIN_REPEATS * len(distinct):
+        is_point = np.ones(len(distinct), dtype=bool)
+    else:
+        is_point = counts > 2 * n / n_bins
+    points, rest = distinct[is_point], distinct[~is_point]
+    bins = _bins(rest, counts[~is_point], points, max(2, n_bins - len(points)))
     atoms = {
-        "low": np.concatenate([low, points]),
-        "high": np.concatenate([high, points]),
-        "center": np.concatenate([center, points]),
-        "share": np.concatenate([share, counts[is_point] / n]),
+        "low": np.concatenate([bins["low"], points]),
+        "high": np.concatenate([bins["high"], points]),
+        "center": np.concatenate([bins["center"], points]),
+        "share": np.concatenate([bins["count"], counts[is_point]]) / n,
     }
     order = np.lexsort((atoms["high"], atoms["center"]))
     return {name: part[order] for name, part in atoms.items()}
+
+
+def _bins(distinct, counts, points, n_bins):
+    """Bins of the sorted distinct values, cut at the points so that none spans one."""
+    bins = {"low": [], "high": [], "center": [], "count": []}
+    if len(distinct):
+        edges = _bin_edges(distinct, counts, n_bins)
+        inner = points[(points > edges[0]) & (points < edges[-1])]
+        edges = np.unique(np.concatenate([edges, inner]))
+        # The bin of every value: (edges[k], edges[k + 1]], the first one closed.
+        place = np.clip(np.searchsorted(edges, distinct) - 1, 0, max(0, len(edges) - 2))
+        for k in np.unique(place):
+            inside = place == k
+            total = counts[inside].sum()
+            bins["low"].append(edges[k])
+            bins["high"].append(edges[min(k + 1, len(edges) - 1)])
+            bins["center"].append((distinct[inside] * counts[inside]).sum() / total)
+            bins["count"].append(total)
+    return bins
 
 
 def _bin_edges(distinct, counts, n_bins):

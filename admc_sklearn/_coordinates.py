@@ -9,10 +9,15 @@ from ._anchor import fitter
 from ._warp import Warp
 
 # Cells that decide: with more, the candidates' errors hardly change.
-MAX_TUNING_CELLS = 30_000
+MAX_TUNING_CELLS = 100_000
+# Rows times columns cubed: what the factorisations cost.
+MAX_TUNING_WORK = 100_000_000
 MIN_TUNING_ROWS = 300
 TUNING_ITER = 15
 HIDE_RATE = 0.3
+MIN_ROWS = 6
+# Root mean squared error of a warp that is taken, relative to that of none, at most.
+MIN_GAIN = 0.98
 
 
 class HiddenCellError:
@@ -30,11 +35,12 @@ class HiddenCellError:
 
     def __init__(self, values, observed, generator):
         n, d = values.shape
-        n_rows = int(min(n, max(MIN_TUNING_ROWS, MAX_TUNING_CELLS // d)))
+        affordable = min(MAX_TUNING_CELLS // d, MAX_TUNING_WORK // d**3)
+        n_rows = min(n, max(MIN_TUNING_ROWS, affordable))
         order = torch.randperm(n, generator=generator)[:n_rows].to(values.device)
         self.values, self.observed = values[order], observed[order]
         self.fold = torch.arange(n_rows, device=values.device) % 3
-        self.n_folds = 3 if n_rows * d < MAX_TUNING_CELLS // 2 else 1
+        self.n_folds = 3 if n_rows * d < 20_000 else 1
         hide = torch.rand(n_rows, d, generator=generator) < HIDE_RATE
         self.hidden = hide.to(values.device) & self.observed
         self.low = torch.where(observed, values, torch.inf).amin(0)
@@ -44,7 +50,7 @@ class HiddenCellError:
         self.fit, self.ridges = fitter(*values.shape)
 
     def of(self, warp, ridges):
-        """Summed squared error for every ridge and column, (n_ridges, d)."""
+        """Sum the squared error for every ridge and column, (n_ridges, d)."""
         warped = warp(self.values)
         errors = torch.zeros(len(ridges), self.values.shape[1], dtype=torch.float64)
         for fold in range(self.n_folds):
@@ -61,6 +67,12 @@ class HiddenCellError:
                     errors[np.asarray(ridges) < ridges[i]] += error
                     break
         return errors
+
+    def best(self, warp, ridges):
+        """Squared error of every column under the best ridge, and that ridge."""
+        errors = self.of(warp, ridges)
+        best = int(errors.sum(1).argmin())
+        return errors[best], ridges[best]
 
     def _error(self, warp, anchor, warped, rows):
         hidden, truth = self.hidden[rows], self.values[rows]
@@ -80,8 +92,9 @@ class HiddenCellError:
 def choose_coordinates(values, observed, generator):
     """Warp and ridge with the lowest error on hidden cells.
 
-    Candidates are no warp, a warp of every column, and a warp of those columns that
-    gained from it.
+    Candidates are no warp, powers about the columns' means, powers about any of their
+    ends, and the best of these column by column. A warp must gain `MIN_GAIN` over none:
+    the squared error of heavy tails is noisy, and the network bends what is left.
 
     Parameters
     ----------
@@ -94,26 +107,20 @@ def choose_coordinates(values, observed, generator):
     warp : Warp
     ridge : float
     """
-    n, d = values.shape
     device = values.device
     judge = HiddenCellError(values, observed, generator)
-    plain = Warp.identity(d).to(device)
-    if n < 6:
-        return plain, judge.ridges[-1]
-    warp = Warp.fit(values.cpu().numpy(), observed.cpu().numpy()).to(device)
-    candidates = []
-    for candidate in (plain, warp):
-        errors = judge.of(candidate, judge.ridges)
-        best = int(errors.sum(1).argmin())
-        candidates.append((float(errors.sum(1)[best]), candidate, judge.ridges[best]))
-        if candidate is plain:
-            plain_errors = errors[best]
-        else:
-            gained = (errors[best] < plain_errors).to(device)
-    mixed = warp.only(gained)
-    ridges = sorted({ridge for _, _, ridge in candidates})
-    errors = judge.of(mixed, ridges).sum(1)
-    best = int(errors.argmin())
-    candidates.append((float(errors[best]), mixed, ridges[best]))
-    _, warp, ridge = min(candidates, key=lambda candidate: candidate[0])
-    return warp, ridge
+    warps = [Warp.identity(values.shape[1]).to(device)]
+    if len(values) < MIN_ROWS:
+        return warps[0], judge.ridges[-1]
+    arrays = values.cpu().numpy(), observed.cpu().numpy()
+    warps += [Warp.fit(*arrays, ends=ends).to(device) for ends in (False, True)]
+    errors, ridges = zip(*(judge.best(w, judge.ridges) for w in warps), strict=True)
+    choice = torch.stack(errors).argmin(0).to(device)
+    mixed = Warp.of_columns(warps, choice)
+    error, ridge = judge.best(mixed, sorted(set(ridges)))
+    warps, errors, ridges = [*warps, mixed], [*errors, error], [*ridges, ridge]
+    totals = [float(error.sum()) for error in errors]
+    best = int(np.argmin(totals))
+    if totals[best] > MIN_GAIN**2 * totals[0]:
+        best = 0
+    return warps[best], ridges[best]

@@ -59,7 +59,7 @@ class TokenAttention(nn.Module):
         )
 
     def forward(self, tokens):
-        n_rows, n_tokens, width = tokens.shape
+        n_rows, n_tokens, _ = tokens.shape
         qkv = self.qkv(self.norm(tokens)).view(n_rows, n_tokens, 3, self.n_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, tokens, w)
         mixed = F.scaled_dot_product_attention(query, key, value)

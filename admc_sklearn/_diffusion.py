@@ -39,7 +39,7 @@ def absorb_like(observed, pattern):
 
 
 def reveal_rounds(missing, noise, n_steps):
-    """The round, from 0, in which each missing cell is revealed; -1 elsewhere.
+    """Deal missing cells into rounds: their round, from 0; -1 elsewhere.
 
     A row's missing cells, in the order of their noise, are dealt into at most
     ``n_steps`` rounds of nearly equal size. With as many rounds as missing cells every

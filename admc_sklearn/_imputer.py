@@ -148,8 +148,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     --------
     >>> import numpy as np
     >>> from admc_sklearn import ADMCImputer
-    >>> X = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, 6.0], [np.nan, 8.0]])
-    >>> ADMCImputer(random_state=0).fit_transform(X).round(1)
+    >>> X = np.arange(20.0)[:, None] * [1.0, 2.0, 3.0]
+    >>> X[3, 1] = X[8, 0] = X[8, 2] = np.nan
+    >>> ADMCImputer(random_state=0).fit_transform(X)[[3, 8]].round(1)
     """
 
     _parameter_constraints = {  # noqa: RUF012
@@ -359,7 +360,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         return self._codec.kept_
 
     def _validate(self, X, reset):
-        """A float array of one's own and its missing cells."""
+        """Copy X to a float array, and say which of its cells are missing."""
         nan_like = (
             self.missing_values is None
             or is_pandas_na(self.missing_values)

@@ -52,7 +52,7 @@ def draw_seeds(random_state, n_seeds):
 
 
 def _mix(x):
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014), elementwise."""
+    """Apply the finaliser of splitmix64 (Steele, Lea and Flood, 2014), elementwise."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -60,7 +60,7 @@ def _mix(x):
 
 
 def row_keys(values, observed, seed):
-    """A 64-bit key for every row, from its observed values and the seed alone.
+    """Make a 64-bit key for every row, from its observed values and the seed alone.
 
     Noise made from the key does not depend on a row's place or on its companions.
     Equal rows are told apart by how many of them came before, so that they get

@@ -195,7 +195,7 @@ class Validation:
 
 
 def build_network(values, observed, warp, anchor, size):
-    """An untrained network for a table: the anchor, in the mean and in the draws.
+    """Put together an untrained network: the anchor, in the mean and in the draws.
 
     Shapes of ``values`` and ``observed``: (n, d), arrays.
     """

@@ -23,9 +23,14 @@ from benchmarks._protocol import errors, load_numeric, split_mcar
 
 TABLES = ("breast_cancer diabetes wine digits bean california letter magic").split()
 
+LINE = (
+    "{table:14s} seed {seed} {imputer:10s} rmse {rmse:.4f} mae {mae:.4f} "
+    "fit {fit_s:6.1f} s transform {transform_s:6.2f} s"
+)
+
 
 def extra_trees(seed):
-    """A MissForest of extremely randomised trees."""
+    """Build a MissForest of extremely randomised trees."""
     trees = ExtraTreesRegressor(50, min_samples_leaf=2, n_jobs=2, random_state=seed)
     return IterativeImputer(trees, max_iter=5, random_state=seed)
 
@@ -80,13 +85,7 @@ def main():
             for name in options.imputers:
                 record = {"table": table, "seed": seed, **measure(name, split, seed)}
                 records.append(record)
-                print(
-                    "{table:14s} seed {seed} {imputer:10s} rmse {rmse:.4f} "
-                    "mae {mae:.4f} fit {fit_s:6.1f} s transform {transform_s:6.2f} s".format(
-                        **record
-                    ),
-                    flush=True,
-                )
+                print(LINE.format(**record), flush=True)
     frame = pd.DataFrame(records)
     if options.csv:
         frame.to_csv(options.csv, index=False)

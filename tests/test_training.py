@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer, _training
+from admc_sklearn._anchor import fit_anchor
 from admc_sklearn._runtime import resolve_device
 from admc_sklearn._training import SIZES, TrainingPlan, build_network, fit_network
+from admc_sklearn._warp import Warp
 
 from .conftest import gaussian_table, hide, quick, rings
 
@@ -86,7 +88,7 @@ def test_missing_cells_never_enter_a_loss():
     results = []
     for filler in (0.0, 1e3):
         values = np.where(observed, X, filler).astype(np.float32)
-        network, history = fit_network(
+        _, history = fit_network(
             values, observed, SIZES["small"], plan(), torch.device("cpu"), 0
         )
         results.append([r["train_loss"] for r in history[1:]])
@@ -154,10 +156,9 @@ def test_an_odd_last_batch_and_rows_without_cells_train():
 def test_network_sizes_and_wide_tables_share_tokens():
     X = np.random.default_rng(0).normal(size=(30, 150)).astype(np.float32)
     observed = np.ones(X.shape, dtype=bool)
-    anchor = _training.fit_anchor(
-        torch.tensor(X), torch.tensor(observed), torch.Generator().manual_seed(0)
-    )[0]
-    network = build_network(X, observed, anchor, SIZES["small"])
+    generator = torch.Generator().manual_seed(0)
+    anchor = fit_anchor(torch.tensor(X), torch.tensor(observed), 10.0, generator)
+    network = build_network(X, observed, Warp.identity(150), anchor, SIZES["small"])
     assert network.denoiser.embedding.n_tokens == 50
     targets = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.3)
     posterior = network(torch.tensor(X), ~targets, targets)
