@@ -89,6 +89,14 @@ class HiddenCellError:
         return error.square().sum(0).double().cpu()
 
 
+def _near(grid, known):
+    """Ridges worth trying where some are known to be best for other coordinates."""
+    if not known:
+        return grid
+    places = {grid.index(ridge) + step for ridge in known for step in (-1, 0, 1)}
+    return [grid[k] for k in sorted(places) if 0 <= k < len(grid)]
+
+
 def choose_coordinates(values, observed, generator):
     """Warp and ridge with the lowest error on hidden cells.
 
@@ -114,11 +122,14 @@ def choose_coordinates(values, observed, generator):
         return warps[0], judge.ridges[-1]
     arrays = values.cpu().numpy(), observed.cpu().numpy()
     warps += [Warp.fit(*arrays, ends=ends).to(device) for ends in (False, True)]
-    errors, ridges = zip(*(judge.best(w, judge.ridges) for w in warps), strict=True)
-    choice = torch.stack(errors).argmin(0).to(device)
-    mixed = Warp.of_columns(warps, choice)
-    error, ridge = judge.best(mixed, sorted(set(ridges)))
-    warps, errors, ridges = [*warps, mixed], [*errors, error], [*ridges, ridge]
+    errors, ridges = [], []
+    for k in range(4):
+        if k == 3:
+            choice = torch.stack(errors).argmin(0).to(device)
+            warps.append(Warp.of_columns(warps, choice))
+        error, ridge = judge.best(warps[k], _near(judge.ridges, ridges))
+        errors.append(error)
+        ridges.append(ridge)
     totals = [float(error.sum()) for error in errors]
     best = int(np.argmin(totals))
     if totals[best] > MIN_GAIN**2 * totals[0]:

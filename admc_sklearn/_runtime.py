@@ -6,6 +6,8 @@ number of threads or a backend switch.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -44,6 +46,36 @@ def resolve_device(device):
             "device='auto' takes the best that is."
         )
     return resolved
+
+
+@contextmanager
+def seeded(seed, device):
+    """Seed torch's default generators of the CPU and a device; restore them after.
+
+    For what takes no generator of its own: initial weights, dropout, low-rank
+    decompositions.
+
+    Parameters
+    ----------
+    seed : int
+    device : torch.device
+    """
+    kept = torch.get_rng_state()
+    other = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
+    place = (device,) if device.type == "cuda" else ()
+    kept_other = other.get_rng_state(*place) if other else None
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif other:
+        other.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(kept)
+        if other:
+            other.set_rng_state(kept_other, *place)
 
 
 def draw_seeds(random_state, n_seeds):

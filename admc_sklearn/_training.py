@@ -17,6 +17,7 @@ from ._coordinates import choose_coordinates
 from ._diffusion import absorb
 from ._encoders import PiecewiseLinearEncoder, quantile_knots
 from ._network import CompletionNetwork, NetworkSize
+from ._runtime import seeded
 
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
@@ -240,6 +241,11 @@ def fit_network(values, observed, size, plan, device, seed):
     history : list of dict
         One record an epoch; epoch 0 is the anchor.
     """
+    with seeded(seed, device):
+        return _fit_network(values, observed, size, plan, device, seed)
+
+
+def _fit_network(values, observed, size, plan, device, seed):
     generator = torch.Generator().manual_seed(seed)
     n_held = min(len(values) // 2, math.ceil(plan.validation_fraction * len(values)))
     order = torch.randperm(len(values), generator=generator)
@@ -250,9 +256,7 @@ def fit_network(values, observed, size, plan, device, seed):
     warp, ridge = choose_coordinates(x[kept].to(home), o[kept].to(home), generator)
     warped, o_home = warp(x.to(home)), o.to(home)
     anchor = fit_anchor(warped[kept], o_home[kept], ridge, generator)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_network(values, observed, warp, anchor, size)
+    network = build_network(values, observed, warp, anchor, size)
     place(network, device)
     history = []
     validation = Validation(network, x[held], o[held], generator) if n_held else None
@@ -325,5 +329,5 @@ def _record(epoch, loss, rmse, nats, seconds):
 def automatic_size(name, observed):
     """`NetworkSize` of a name; ``"auto"`` chooses by the number of observed cells."""
     if name == "auto":
-        name = "medium" if observed.sum() > 30_000 else "small"
+        name = "medium" if observed.sum() > 60_000 else "small"
     return SIZES[name]

@@ -71,7 +71,7 @@ def test_set_output_keeps_names_and_index(frame):
 def test_indicator_and_names_are_those_of_scikit_learn(keep):
     X = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": [np.nan] * 3, "c": [1.0, 2.0, 3.0]})
     ours = quick(add_indicator=True, keep_empty_features=keep)
-    theirs = KNNImputer(add_indicator=True, keep_empty_features=keep).fit(X)
+    theirs = SimpleImputer(add_indicator=True, keep_empty_features=keep).fit(X)
     with pytest.warns(UserWarning, match="observed"):
         ours.fit(X)
     assert list(ours.get_feature_names_out()) == list(theirs.get_feature_names_out())
