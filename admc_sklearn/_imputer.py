@@ -351,7 +351,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             warnings.warn(
                 f"Columns without a single observed value are {action}: {names}.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _columns_out(self):

@@ -107,16 +107,16 @@ class Warp(nn.Module):
 
 def _fit_column(values, ends):
     """Parameters of one column, in the order of `Warp.fields`, by likelihood."""
-    values = values[:: 1 + len(values) // MAX_FIT_VALUES]
-    best = (1.0, 0.0, 1.0, 0.0, 1.0)
+    every, values = values, values[:: 1 + len(values) // MAX_FIT_VALUES]
+    best = (1.0, 0.0, 1.0)
     if len(np.unique(values)) < 3:
-        return best
+        return (*best, 0.0, 1.0)
     spread = values.std()
     likelihood = MIN_GAIN - np.log(spread)
     trials = [(values.mean(), spread)]
     if ends:
         units = [spread * unit for unit in END_UNITS]
-        trials += itertools.product((values.min(), values.max()), units)
+        trials += itertools.product((every.min(), every.max()), units)
     for origin, unit in trials:
         x = (values - origin) / unit
         warped = _yeo_johnson(x, POWERS)  # (n_powers, n)
@@ -126,8 +126,12 @@ def _fit_column(values, ends):
         k = int(gains.argmax())
         if gains[k] > likelihood and POWERS[k] != 1:
             likelihood = gains[k]
-            best = (POWERS[k], origin, unit, warped[k].mean(), scale[k])
-    return best
+            best = (POWERS[k], origin, unit)
+    if best[0] == 1:
+        return (*best, 0.0, 1.0)
+    power, origin, unit = best
+    warped = _yeo_johnson((every - origin) / unit, np.array([power]))
+    return power, origin, unit, warped.mean(), warped.std()
 
 
 def _yeo_johnson(x, powers):
