@@ -16,8 +16,6 @@ MIN_TUNING_ROWS = 300
 TUNING_ITER = 15
 HIDE_RATE = 0.3
 MIN_ROWS = 6
-# Root mean squared error of a warp that is taken, relative to that of none, at most.
-MIN_GAIN = 0.98
 
 
 class HiddenCellError:
@@ -101,8 +99,7 @@ def choose_coordinates(values, observed, generator):
     """Warp and ridge with the lowest error on hidden cells.
 
     Candidates are no warp, powers about the columns' means, powers about any of their
-    ends, and the best of these column by column. A warp must gain `MIN_GAIN` over none:
-    the squared error of heavy tails is noisy, and the network bends what is left.
+    ends, and the best of these column by column.
 
     Parameters
     ----------
@@ -130,8 +127,5 @@ def choose_coordinates(values, observed, generator):
         error, ridge = judge.best(warps[k], _near(judge.ridges, ridges))
         errors.append(error)
         ridges.append(ridge)
-    totals = [float(error.sum()) for error in errors]
-    best = int(np.argmin(totals))
-    if totals[best] > MIN_GAIN**2 * totals[0]:
-        best = 0
+    best = int(np.argmin([float(error.sum()) for error in errors]))
     return warps[best], ridges[best]
