@@ -7,7 +7,8 @@ values that recur often kept as points of their own. The distribution of a cell 
 
 where mass_k is the probability that the anchor, N(mu, s^2), gives to the atom's
 interval. Within a bin the anchor's own density, cut to the bin, says where the value
-lies. With all logits zero q is therefore the anchor, in its mean and in its draws.
+lies. With all logits zero q is therefore the anchor, in its mean and in its draws, up to
+what the range that was observed cuts off.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Atoms(nn.Module):
     that come in are in the coordinates of ``warp``, and so are ``low``, ``high`` and
     ``edges``; ``center`` and means are in the columns' own units.
 
-    Shape of ``center``, ``low``, ``high``, ``log_share``: (d, K); of ``edges``, the
+    Shape of ``center``, ``low``, ``high``, ``share``: (d, K); of ``edges``, the
     borders of the intervals that the anchor's mass is taken over: (d, K + 1).
     """
 

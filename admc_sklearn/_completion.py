@@ -16,11 +16,7 @@ _BATCH_ELEMENTS = 4_000_000
 
 
 def _batches(network, missing):
-    """Slices of rows whose posteriors fit the working set.
-
-    Rows of one missing pattern share their anchor's factorisation, so callers sort
-    rows by pattern first.
-    """
+    """Slices of rows whose posteriors fit the working set."""
     n, d = missing.shape
     per_row = d * network.atoms.n_atoms
     step = int(max(1, min(8192, _BATCH_ELEMENTS // per_row)))

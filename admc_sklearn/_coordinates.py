@@ -14,6 +14,9 @@ MAX_TUNING_CELLS = 100_000
 MAX_TUNING_WORK = 100_000_000
 MIN_TUNING_ROWS = 300
 TUNING_ITER = 15
+# Every third row is held out; small tables take all three turns.
+N_FOLDS = 3
+MIN_CELLS_FOR_ONE_FOLD = 20_000
 HIDE_RATE = 0.3
 MIN_ROWS = 6
 
@@ -37,8 +40,8 @@ class HiddenCellError:
         n_rows = min(n, max(MIN_TUNING_ROWS, affordable))
         order = torch.randperm(n, generator=generator)[:n_rows].to(values.device)
         self.values, self.observed = values[order], observed[order]
-        self.fold = torch.arange(n_rows, device=values.device) % 3
-        self.n_folds = 3 if n_rows * d < 20_000 else 1
+        self.fold = torch.arange(n_rows, device=values.device) % N_FOLDS
+        self.n_folds = N_FOLDS if n_rows * d < MIN_CELLS_FOR_ONE_FOLD else 1
         hide = torch.rand(n_rows, d, generator=generator) < HIDE_RATE
         self.hidden = hide.to(values.device) & self.observed
         self.low = torch.where(observed, values, torch.inf).amin(0)
@@ -61,7 +64,8 @@ class HiddenCellError:
                 error = self._error(warp, anchor, warped, held)
                 errors[i] += error
                 best = min(best, float(error.sum()))
-                if error.sum() > 1.5 * best:  # far past the valley
+                # Far past the valley: what is rougher still can only be worse.
+                if error.sum() > 1.5 * best:
                     errors[np.asarray(ridges) < ridges[i]] += error
                     break
         return errors
@@ -80,7 +84,7 @@ class HiddenCellError:
         weights = [1.0] if warp.is_identity else self.weights
         for node, weight in zip(nodes, weights, strict=True):
             value = warp.inverse(mean + node * sd)
-            # NaN only where a warp has lost its digits: the worst of all guesses.
+            # A strong warp runs out of digits far outside: guess the column's mean.
             value = torch.nan_to_num(value, nan=0.0)
             expected += weight * torch.clamp(value, self.low, self.high)
         error = torch.where(hidden, expected - truth, 0.0)
@@ -120,12 +124,16 @@ def choose_coordinates(values, observed, generator):
     arrays = values.cpu().numpy(), observed.cpu().numpy()
     warps += [Warp.fit(*arrays, ends=ends).to(device) for ends in (False, True)]
     errors, ridges = [], []
-    for k in range(4):
-        if k == 3:
-            choice = torch.stack(errors).argmin(0).to(device)
-            warps.append(Warp.of_columns(warps, choice))
-        error, ridge = judge.best(warps[k], _near(judge.ridges, ridges))
+
+    def try_out(warp):
+        error, ridge = judge.best(warp, _near(judge.ridges, ridges))
         errors.append(error)
         ridges.append(ridge)
+
+    for warp in warps:
+        try_out(warp)
+    choice = torch.stack(errors).argmin(0).to(device)
+    warps.append(Warp.of_columns(warps, choice))
+    try_out(warps[-1])
     best = int(np.argmin([float(error.sum()) for error in errors]))
     return warps[best], ridges[best]

@@ -19,8 +19,9 @@ class TableCodec:
         Columns with at least one observed cell; only these are modelled.
     low_, high_ : float64 arrays of shape (n_kept,)
         Smallest and largest observed value.
-    grids_ : list of n_kept float64 arrays or None
-        The distinct values of columns that have few.
+    grids_ : list of n_kept float64 arrays
+        Values that a completion may have to hit exactly: all of a column with few,
+        else those that recur often.
     n_columns_ : int
     """
 
@@ -45,9 +46,11 @@ class TableCodec:
             values = X[~missing[:, j], j].astype(np.float64)
             low.append(values.min())
             high.append(values.max())
-            distinct = np.unique(values)
-            few = len(distinct) <= self.max_grid
-            self.grids_.append(distinct if few else None)
+            distinct, counts = np.unique(values, return_counts=True)
+            if len(distinct) > self.max_grid:
+                often = counts > max(2, len(values) / self.max_grid)
+                distinct = distinct[often]
+            self.grids_.append(distinct)
             # Sums of squares of very large or very small numbers overflow.
             unit = np.abs(values).max() or 1.0
             values = values / unit
@@ -76,8 +79,8 @@ class TableCodec:
         """Write standardised ``values`` into the missing cells of ``X``, in place.
 
         Shape of ``values``: (n, n_kept). Cells of columns without any observed
-        training cell become 0. Values that differ from one of a column's few distinct
-        values by float32 rounding alone become that value; none leaves the range that
+        training cell become 0. Values that differ from a point of the column's grid
+        by float32 rounding alone become that point; none leaves the range that
         was observed.
         """
         for j in np.setdiff1d(np.arange(self.n_columns_), self.kept_):
@@ -87,8 +90,8 @@ class TableCodec:
             decoded = (
                 values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
             )
-            if self.grids_[k] is not None:
-                decoded = _snap(decoded, self.grids_[k], 1e-5 * self.scale_[k])
+            if len(self.grids_[k]):
+                decoded = _snap(decoded, self.grids_[k], 3e-5 * self.scale_[k])
             X[rows, j] = np.clip(decoded, self.low_[k], self.high_[k])
 
 

@@ -53,3 +53,16 @@ def test_values_far_beyond_the_training_range_stay_finite():
     codec = TableCodec().fit(X, none)
     values, _ = codec.encode(np.array([[1e300], [0.0], [0.0]]), none)
     assert np.isfinite(values).all()
+
+
+def test_a_value_that_recurs_is_hit_exactly_among_many_others():
+    """Zeros of a zero-inflated column stay zeros."""
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((500, 1)) < 0.4, 0.0, rng.lognormal(size=(500, 1)))
+    missing = np.zeros(X.shape, dtype=bool)
+    codec = TableCodec().fit(X, missing)
+    assert codec.grids_[0].tolist() == [0.0]
+    values, _ = codec.encode(X, missing)
+    out = X.copy()
+    codec.decode_into(out, ~missing, values * np.float32(1 + 1e-6))
+    assert ((out == 0) == (X == 0)).all()
