@@ -7,8 +7,8 @@ values that recur often kept as points of their own. The distribution of a cell 
 
 where mass_k is the probability that the anchor, N(mu, s^2), gives to the atom's
 interval. Within a bin the anchor's own density, cut to the bin, says where the value
-lies. With all logits zero q is therefore the anchor, in its mean and in its draws, up to
-what the range that was observed cuts off.
+lies. With all logits zero q is therefore the anchor, in its mean and in its draws, up
+to what the observed range cuts off.
 """
 
 from __future__ import annotations

@@ -151,6 +151,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     >>> X = np.arange(20.0)[:, None] * [1.0, 2.0, 3.0]
     >>> X[3, 1] = X[8, 0] = X[8, 2] = np.nan
     >>> ADMCImputer(random_state=0).fit_transform(X)[[3, 8]].round(1)
+    array([[ 3.,  6.,  9.],
+           [ 8., 16., 24.]])
     """
 
     _parameter_constraints = {  # noqa: RUF012

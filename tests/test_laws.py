@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from .conftest import gaussian_table, hide, quick
 
+pytestmark = pytest.mark.filterwarnings("ignore:Columns without")
 laws = settings(
     max_examples=25,
     deadline=None,
