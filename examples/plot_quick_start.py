@@ -27,43 +27,51 @@ from admc_sklearn import ADMCImputer
 # %%
 # The imputers. Each is fitted once on incomplete rows, and completes other rows.
 IMPUTERS = {
-    "SimpleImputer": SimpleImputer(),
-    "KNNImputer": KNNImputer(n_neighbors=10, weights="distance"),
-    "IterativeImputer": IterativeImputer(max_iter=5, random_state=0),
+    "SimpleImputer": SimpleImputer(keep_empty_features=True),
+    "KNNImputer": KNNImputer(
+        n_neighbors=10, weights="distance", keep_empty_features=True
+    ),
+    "IterativeImputer": IterativeImputer(
+        max_iter=5, random_state=0, keep_empty_features=True
+    ),
     "ADMCImputer": ADMCImputer(random_state=0, verbose=1),
 }
 
 
 # %%
 # Errors are taken over the hidden cells only, in standard deviations of each column.
+# The columns are standardised first: nearest neighbours need it.
 def compare(X, seed=0, rate=0.3):
-    """Scores of every imputer, the hidden test rows and their completions."""
+    """Scores of every imputer, the test rows, what is hidden of them, completions."""
     rng = np.random.default_rng(seed)
     X = X[rng.permutation(len(X))]
-    hidden = rng.random(X.shape) < rate
-    incomplete = np.where(hidden, np.nan, X)
+    incomplete = np.where(rng.random(X.shape) < rate, np.nan, X)
     n_train = int(0.7 * len(X))
-    train, test = incomplete[:n_train], incomplete[n_train:]
-    scale = np.nanstd(train, axis=0)
+    mean = np.nanmean(incomplete[:n_train], axis=0)
+    scale = np.nanstd(incomplete[:n_train], axis=0)
     scale[scale == 0] = 1.0
+    train, test = np.split((incomplete - mean) / scale, [n_train])
+    truth = (X[n_train:] - mean) / scale
     scores, completions = [], {}
     for name, imputer in IMPUTERS.items():
         started = time.perf_counter()
         imputer.fit(train)
         fitted = time.perf_counter()
-        completions[name] = imputer.transform(test)
-        seconds = time.perf_counter() - fitted
-        error = ((completions[name] - X[n_train:]) / scale)[hidden[n_train:]]
+        completed = imputer.transform(test)
+        done = time.perf_counter()
+        error = (completed - truth)[np.isnan(test)]
         scores.append(
             {
                 "imputer": name,
                 "RMSE": np.sqrt(np.mean(error**2)),
                 "MAE": np.mean(np.abs(error)),
                 "fit [s]": fitted - started,
-                "transform [s]": seconds,
+                "transform [s]": done - fitted,
             }
         )
-    return pd.DataFrame(scores).set_index("imputer"), X[n_train:], test, completions
+        completions[name] = completed * scale + mean
+    scores = pd.DataFrame(scores).set_index("imputer")
+    return scores, X[n_train:], incomplete[n_train:], completions
 
 
 tables = {
@@ -81,7 +89,7 @@ for title, X in tables.items():
 scores, truth, incomplete, completions = results["digits (1797 x 64)"]
 rows = {"hidden": incomplete, **completions, "truth": truth}
 n_digits = 9
-figure = plt.figure(figsize=(11, 6.2), layout="constrained")
+figure = plt.figure(figsize=(11, 5.4), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=[1.6, 1])
 grid = left.subplots(len(rows), n_digits)
 for axes, (name, images) in zip(grid, rows.items(), strict=True):
