@@ -101,9 +101,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     ----------
     history_ : pandas.DataFrame
         One row an epoch: ``epoch``, ``train_loss`` and ``valid_loss`` (nats a cell),
-        ``valid_rmse`` (standardised units, cells hidden in held-out rows), ``seconds``.
-        Epoch 0 is the Gaussian alone. Empty where there were too few cells to hold
-        any out: then the Gaussian alone is used.
+        ``valid_rmse`` (standardised units, cells hidden in held-out rows), ``seconds``
+        since training began. Epoch 0 is the Gaussian alone. Empty where there were
+        too few cells to hold any out: then the Gaussian alone is used.
 
     n_epochs_ : int
         The epoch whose weights are kept: that with the lowest ``valid_rmse``.
