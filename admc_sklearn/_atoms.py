@@ -198,7 +198,7 @@ class Atoms(nn.Module):
         # float32 has no digits left to say where in a bin the far tail lies.
         sharp = (above - below > 1e-5) & (b - a > 0.05)
         if u is not None:
-            inner = mean + sd * torch.special.ndtri(below + u * (above - below))
+            inner = mean + sd * _ndtri(below + u * (above - below))
             return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
         center = self.center[column, atom]
         density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
@@ -212,6 +212,13 @@ class Atoms(nn.Module):
         low, high = self.warp.inverse(low, column), self.warp.inverse(high, column)
         rough = torch.where(b - a > 0.05, torch.where(a > 0, low, high), center)
         return torch.where(sharp, cut, rough).clamp(low, high)
+
+
+def _ndtri(p):
+    """Quantile of the standard normal; MPS has no kernel for torch's own."""
+    if p.device.type == "mps":
+        return math.sqrt(2) * torch.erfinv(2 * p - 1)
+    return torch.special.ndtri(p)
 
 
 def _borders(atoms):

@@ -13,12 +13,14 @@ from ._runtime import row_keys, row_uniforms
 
 # Elements of one (cells, atoms) array; several of them are alive at once.
 _BATCH_ELEMENTS = 4_000_000
+# How far beyond the training range, in its standard deviations, values are told apart.
+REACH = 10.0
 
 
 def _batches(network, missing):
     """Slices of rows whose posteriors fit the working set."""
     n, d = missing.shape
-    per_row = d * network.atoms.n_atoms
+    per_row = d * max(network.atoms.n_atoms, network.head.shape[1] // 4)
     step = int(max(1, min(8192, _BATCH_ELEMENTS // per_row)))
     return [slice(lo, lo + step) for lo in range(0, n, step)]
 
@@ -27,7 +29,10 @@ def _tensors(network, values, observed):
     """Values in the network's coordinates, and the mask, on its device."""
     device = network.head.device
     values = torch.tensor(values, dtype=torch.float32, device=device)
-    return network.atoms.warp(values), torch.tensor(observed, device=device)
+    low, high = network.atoms.low[:, 0], network.atoms.high[:, -1]
+    # A strong warp makes astronomic numbers of values far outside the training range.
+    warped = network.atoms.warp(values).nan_to_num().clamp(low - REACH, high + REACH)
+    return warped, torch.tensor(observed, device=device)
 
 
 def complete(network, values, observed, statistics):

@@ -134,15 +134,14 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     statistics and atoms (for columns with few distinct values, those values); it
     never holds training rows. It opens on machines without the device it was made on.
 
-    The same seed on the same machine gives the same imputer, except under ``max_time``,
-    where the speed of the machine decides how much is learnt.
+    On a CPU the same seed gives the same imputer, except under ``max_time``, where the
+    speed of the machine decides how much is learnt.
 
     References
     ----------
     .. [1] "ADMC: Attention-based Diffusion Model for Missing Modalities Feature
        Completion", 2025, arXiv:2507.05624.
-    .. [2] Sahoo et al., "Simple and Effective Masked Diffusion Language Models",
-       2024, arXiv:2406.07524.
+    .. [2] Sahoo et al., masked diffusion, 2024, arXiv:2406.07524.
 
     Examples
     --------
@@ -283,6 +282,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             ``keep_empty_features``; the indicator's columns come last.
         """
         check_is_fitted(self)
+        self._validate_params()
         X, missing = self._validate(X, reset=False)
         values, observed = self._codec.encode(X, missing)
         if self.strategy == "sample":
@@ -310,6 +310,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             draws of their own.
         """
         check_is_fitted(self)
+        self._validate_params()
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
         index = X.index if isinstance(X, pd.DataFrame) else None

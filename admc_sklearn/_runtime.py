@@ -1,17 +1,19 @@
 """Devices, seeds and noise that belongs to a row.
 
-Nothing here, and nothing elsewhere in the package, touches a global random state, the
-number of threads or a backend switch.
+Nothing here, and nothing elsewhere in the package, touches the number of threads or a
+backend switch; torch's default generators are left as they were (see `seeded`).
 """
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_SEEDING = threading.Lock()
 
 
 def resolve_device(device):
@@ -34,13 +36,16 @@ def resolve_device(device):
         return torch.device("cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"device={device!r} is not a torch device: {error}") from error
     available = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
     }
-    if resolved.type in available and not available[resolved.type]():
+    usable = available.get(resolved.type, lambda: resolved.type == "cpu")()
+    if resolved.type == "cuda" and usable and resolved.index is not None:
+        usable = resolved.index < torch.cuda.device_count()
+    if not usable:
         raise ValueError(
             f"device={device!r} is not available on this machine; "
             "device='auto' takes the best that is."
@@ -53,13 +58,19 @@ def seeded(seed, device):
     """Seed torch's default generators of the CPU and a device; restore them after.
 
     For what takes no generator of its own: initial weights, dropout, low-rank
-    decompositions.
+    decompositions. The generators belong to the process: fits in threads of one
+    process wait for each other.
 
     Parameters
     ----------
     seed : int
     device : torch.device
     """
+    with _SEEDING:
+        yield from _seeded(seed, device)
+
+
+def _seeded(seed, device):
     kept = torch.get_rng_state()
     other = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
     place = (device,) if device.type == "cuda" else ()

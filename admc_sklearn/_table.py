@@ -57,6 +57,7 @@ class TableCodec:
             center, spread = values.mean(), values.std()
             # A spread that rounding alone explains is a constant column.
             constant = np.ptp(values) <= 8 * np.finfo(X.dtype).eps
+            constant |= spread * unit == 0  # subnormal numbers
             mean.append(low[-1] if constant else center * unit)
             scale.append(1.0 if constant else spread * unit)
         self.mean_, self.scale_ = np.array(mean), np.array(scale)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ._anchor import fit_anchor
 from ._atoms import Atoms, column_atoms
 from ._coordinates import choose_coordinates
-from ._diffusion import absorb
+from ._diffusion import absorb, absorb_like
 from ._encoders import PiecewiseLinearEncoder, quantile_knots
 from ._network import CompletionNetwork, NetworkSize
 from ._runtime import seeded
@@ -31,6 +31,8 @@ MAX_GRADIENT = 1.0
 # Share of a row's observed cells that a step hides, and that validation hides.
 HIDE_RATES = (0.1, 0.4)
 VALIDATION_RATE = 0.3
+# Share of the rows whose hidden cells follow another row's missing pattern instead.
+BORROWED_SHARE = 0.25
 # Masks laid over each validation row, so that a few rows still give a steady figure.
 MIN_VALIDATION_CELLS = 20
 VALIDATION_CELLS = 4000
@@ -90,6 +92,7 @@ class Trainer:
         self.network, self.observed = network, observed
         self.values = network.atoms.warp(values)
         self.atom = network.atoms.index(self.values)
+        self.borrows = has_structured_patterns(observed)
         self.plan = plan
         self.generator = torch.Generator(values.device).manual_seed(seed)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
@@ -113,16 +116,32 @@ class Trainer:
         warm = min(1.0, (self.n_steps + 1) / WARM_UP_STEPS)
         return self.plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def step(self, rows):
-        """One training step on the given rows; the loss, or None without targets."""
-        values, observed = self.values[rows], self.observed[rows]
+    def hide(self, observed):
+        """Absorb cells at random rates, or by the missing pattern of another row.
+
+        The patterns that a table has are those that it will have to complete.
+        """
+        n, d = observed.shape
+        options = {"generator": self.generator, "device": observed.device}
+        uniform = torch.rand(n, d + 1, **options)
         low, high = HIDE_RATES
-        uniform = torch.rand(
-            len(rows), values.shape[1] + 1, generator=self.generator, device=rows.device
-        )
         rates = low + (high - low) * uniform[:, :1]
-        kept, targets = absorb(observed, rates, uniform[:, 1:])
-        posterior = self.network(values, kept, targets)
+        kept, absorbed = absorb(observed, rates, uniform[:, 1:])
+        if not self.borrows:
+            return kept, absorbed
+        other = torch.randint(len(self.observed), (n,), **options)
+        like_kept, like_absorbed = absorb_like(observed, self.observed[other])
+        borrow = torch.rand(n, 1, **options) < BORROWED_SHARE
+        borrow = borrow & like_absorbed.any(1, keepdim=True)
+        return (
+            torch.where(borrow, like_kept, kept),
+            torch.where(borrow, like_absorbed, absorbed),
+        )
+
+    def step(self, rows):
+        """One training step on the given rows; the mean loss over its targets."""
+        kept, targets = self.hide(self.observed[rows])
+        posterior = self.network(self.values[rows], kept, targets)
         cells = posterior.cells
         nll = posterior.nll(cells.gather(self.atom[rows]))  # (d, T)
         loss = torch.where(cells.filled, nll, 0.0).sum() / targets.sum().clamp_min(1)
@@ -148,6 +167,24 @@ class Trainer:
             if time.monotonic() > self.plan.deadline:
                 break
         return float(torch.stack(losses).mean())
+
+
+def has_structured_patterns(observed):
+    """Whether a table's cells go missing together, or instead of each other.
+
+    Where they go missing independently, another row's pattern is but another random
+    mask. Then the number of missing cells in a row has the variance of a sum of
+    independent indicators.
+
+    Shape: (n, d), bool tensor.
+    """
+    rate = 1.0 - observed.float().mean(0)
+    independent = float((rate * (1.0 - rate)).sum())
+    if independent == 0 or len(observed) < 2:
+        return False
+    ratio = float((~observed).sum(1).float().var()) / independent
+    noise = 4 * math.sqrt(2 / len(observed))
+    return abs(math.log(max(ratio, 1e-6))) > max(0.2, noise)
 
 
 class Validation:
@@ -241,7 +278,7 @@ def fit_network(values, observed, size, plan, device, seed):
     history : list of dict
         One record an epoch; epoch 0 is the anchor.
     """
-    with seeded(seed, device):
+    with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
         return _fit_network(values, observed, size, plan, device, seed)
 
 
@@ -265,6 +302,7 @@ def _fit_network(values, observed, size, plan, device, seed):
         history = _train(trainer, validation)
     # Every row for the final anchor; the correction learnt on top of it stays.
     network.anchor = fit_anchor(warped, o_home, ridge, generator, start=anchor)
+    network.zero_grad(set_to_none=True)
     network.eval()
     return network, history
 

@@ -1,6 +1,6 @@
 """Unseen rows under 30 % MCAR: ADMCImputer, its anchor alone, and the peers.
 
-    python -m benchmarks.mcar --data DIR [--tables ...] [--seeds 0 1 2] [--peers ...]
+    python -m benchmarks.mcar --data DIR [--tables ...] [--seeds 0 1 2] [--imputers ...]
 
 RMSE is that of the posterior mean, MAE that of the posterior median; peers give one
 completion for both. Units are z-scores by the observed training cells. Each figure is

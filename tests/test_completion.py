@@ -7,7 +7,7 @@ import torch
 from admc_sklearn import ADMCImputer, _completion
 from admc_sklearn._diffusion import reverse
 
-from .conftest import gaussian_table, hide, rings
+from .conftest import gaussian_table, hide, quick, rings
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,14 @@ def test_batches_do_not_matter(ring_imputer, monkeypatch):
     monkeypatch.setattr(_completion, "_BATCH_ELEMENTS", 64 * 3 * 7)
     np.testing.assert_allclose(ring_imputer.transform(X), expected, atol=1e-3)
     assert np.mean(np.abs(ring_imputer.sample(X, 2) - draws) < 1e-3) > 0.99
+
+
+@pytest.mark.parametrize("strategy", ["mean", "median", "sample"])
+@pytest.mark.parametrize("far", [-1e9, -1e7, 1e7, 1e30])
+def test_values_far_outside_a_warped_range_leave_no_nan(strategy, far):
+    rng = np.random.default_rng(1)
+    latent = rng.multivariate_normal(np.zeros(3), 0.003 * np.eye(3) + 0.997, 50)
+    imputer = quick(strategy=strategy).fit(np.exp(latent * [1, 2, 3]))
+    completed = imputer.transform([[np.nan, far, np.nan], [np.nan, np.nan, far]])
+    assert np.isfinite(completed).all()
+    assert completed[0, 1] == completed[1, 2] == far

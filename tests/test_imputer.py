@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -234,3 +235,31 @@ def test_unknown_values_of_parameters_are_named():
         ADMCImputer(strategy="mode").fit(X)
     with pytest.raises(ValueError, match="not a torch device"):
         ADMCImputer(device="toaster").fit(X)
+
+
+def test_parameters_changed_after_fit_are_checked(frame):
+    imputer = quick().fit(frame)
+    with pytest.raises(ValueError, match="'strategy' parameter"):
+        imputer.set_params(strategy="mode").transform(frame)
+    with pytest.raises(ValueError, match="'n_steps' parameter"):
+        imputer.set_params(strategy="sample", n_steps=0).sample(frame)
+
+
+def test_fits_in_threads_do_not_disturb_each_other(frame):
+    expected = [quick(random_state=k).fit_transform(frame) for k in range(4)]
+    got = joblib.Parallel(n_jobs=2, backend="threading")(
+        joblib.delayed(quick(random_state=k).fit_transform)(frame) for k in range(4)
+    )
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_fit_inside_no_grad_still_trains(frame):
+    expected = quick().fit_transform(frame)
+    with torch.no_grad():
+        np.testing.assert_array_equal(quick().fit_transform(frame), expected)
+
+
+def test_subnormal_numbers_are_a_constant():
+    X = np.column_stack([np.arange(20.0), np.where(np.arange(20) % 2, 0.0, 5e-324)])
+    X[3, 1] = X[5, 0] = np.nan
+    assert np.isfinite(quick().fit_transform(X)).all()

@@ -59,11 +59,16 @@ def test_the_kept_weights_are_those_of_the_best_epoch(monkeypatch):
     assert kept["rmse"] == pytest.approx(imputer.history_["valid_rmse"].min(), rel=1e-5)
 
 
-def test_gaussian_rows_are_left_to_the_anchor_or_gain(monkeypatch):
-    X, _, _ = gaussian_table(300, 5, 1)
-    imputer = quick(max_epochs=10).fit(hide(X, 0.3, 0))
-    rmse = imputer.history_["valid_rmse"]
-    assert rmse[imputer.n_epochs_] <= rmse[0]
+def test_gaussian_rows_lose_next_to_nothing_by_training():
+    """The anchor is exact there; what training adds must stay small on new rows."""
+    X, _, _ = gaussian_table(1300, 5, 1)
+    train, test = hide(X[:300], 0.3, 0), hide(X[300:], 0.3, 1)
+    errors = [
+        np.nanstd(imputer.fit(train).transform(test)[np.isnan(test)] - truth)
+        for imputer in (quick(max_epochs=10), quick(max_epochs=0))
+        for truth in [X[300:][np.isnan(test)]]
+    ]
+    assert errors[0] < 1.05 * errors[1]
 
 
 def test_an_untrained_network_is_the_anchor():
@@ -82,7 +87,7 @@ def test_an_untrained_network_is_the_anchor():
 
 
 def test_missing_cells_never_enter_a_loss():
-    """What stands at missing cells, even NaN, changes nothing."""
+    """What stands at missing cells changes nothing."""
     X = rings(400, 0)
     observed = np.random.default_rng(0).random(X.shape) < 0.7
     results = []
@@ -93,6 +98,43 @@ def test_missing_cells_never_enter_a_loss():
         )
         results.append([r["train_loss"] for r in history[1:]])
     assert results[0] == results[1]
+
+
+def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
+    """Columns 0 and 1 are only ever missing together: that must be practised."""
+    observed = torch.ones(4000, 6, dtype=torch.bool)
+    observed[:2000, :2] = False
+    values = torch.zeros(4000, 6)
+    network, _ = fit_network(
+        *standardised(np.random.default_rng(0).normal(size=(60, 6))),
+        SIZES["small"],
+        plan(max_epochs=0),
+        torch.device("cpu"),
+        0,
+    )
+    trainer = _training.Trainer(network, values, observed, plan(), 0)
+    kept, hidden = trainer.hide(observed[2000:])
+    assert torch.equal(kept | hidden, observed[2000:])
+    assert not (kept & hidden).any()
+    pair_alone = hidden[:, :2].all(1) & ~hidden[:, 2:].any(1)
+    # By rates alone it would be 1 row in 50, by half of a quarter of patterns 1 in 8.
+    assert trainer.borrows
+    assert 0.1 < pair_alone.float().mean() < 0.2
+    complete = _training.Trainer(network, values, observed | True, plan(), 0)
+    assert not complete.borrows
+    low, high = _training.HIDE_RATES
+    share = complete.hide(observed[2000:])[1].float().mean()
+    assert share.item() == pytest.approx((low + high) / 2, abs=0.02)
+
+
+def test_independent_missing_cells_are_no_structure():
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.tensor([0.05, 0.3, 0.6, 0.0, 0.3, 0.2])
+    for n in (50, 500, 5000):
+        observed = torch.rand(n, 6, generator=generator) > rates
+        assert not _training.has_structured_patterns(observed)
+    blocks = torch.rand(500, 2, generator=generator).repeat_interleave(3, 1) > 0.3
+    assert _training.has_structured_patterns(blocks)
 
 
 def test_max_time_stops_and_brings_the_learning_rate_down(monkeypatch):
