@@ -11,18 +11,8 @@ import torch
 from ._diffusion import reveal_rounds, reverse
 from ._runtime import row_keys, row_uniforms
 
-# Elements of one (cells, atoms) array; several of them are alive at once.
-_BATCH_ELEMENTS = 4_000_000
 # How far beyond the training range, in its standard deviations, values are told apart.
 REACH = 10.0
-
-
-def _batches(network, missing):
-    """Slices of rows whose posteriors fit the working set."""
-    n, d = missing.shape
-    per_row = d * max(network.atoms.n_atoms, network.head.shape[1] // 4)
-    step = int(max(1, min(8192, _BATCH_ELEMENTS // per_row)))
-    return [slice(lo, lo + step) for lo in range(0, n, step)]
 
 
 def _tensors(network, values, observed):
@@ -55,7 +45,7 @@ def complete(network, values, observed, statistics):
     rows = np.flatnonzero(~observed.all(axis=1))
     network.eval()
     with torch.inference_mode():
-        for part in _batches(network, observed[rows]):
+        for part in network.row_batches(len(rows)):
             take = rows[part]
             x, o = _tensors(network, values[take], observed[take])
             posterior = network(x, o, ~o)
@@ -94,7 +84,7 @@ def draw(network, values, observed, n_draws, n_steps, seed):
     network.eval()
     with torch.inference_mode():
         for k in range(n_draws):
-            for part in _batches(network, observed[rows]):
+            for part in network.row_batches(len(rows)):
                 take = rows[part]
                 x, o = _tensors(network, values[take], observed[take])
                 order, noise = (

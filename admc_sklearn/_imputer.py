@@ -347,7 +347,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         return np.concatenate([names, indicators])
 
     def _warn_of_empty_columns(self):
-        empty = np.setdiff1d(np.arange(self.n_features_in_), self._codec.kept_)
+        empty = self._codec.empty_
         if len(empty):
             names = _check_feature_names_in(self, generate_names=True)[empty].tolist()
             action = "filled with 0" if self.keep_empty_features else "dropped"

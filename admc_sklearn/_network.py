@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ._anchor import MIN_SD
 from ._denoiser import Denoiser
 
 MAX_TOKENS = 64
-MIN_SD = 1e-4
+# Elements of one (cells, atoms) array; several of them are alive at once.
+BATCH_ELEMENTS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ class CompletionNetwork(nn.Module):
         # Zero: an untrained network is the anchor.
         self.head = nn.Parameter(torch.zeros(d, size.hidden, n_atoms))
         self.head_bias = nn.Parameter(torch.zeros(d, 1, n_atoms))
+
+    def row_batches(self, n_rows):
+        """Slices of rows whose posteriors fit the working set."""
+        per_row = self.n_columns * max(self.atoms.n_atoms, self.head.shape[1] // 4)
+        step = max(1, min(8192, BATCH_ELEMENTS // per_row))
+        return [slice(lo, lo + step) for lo in range(0, n_rows, step)]
 
     def anchored(self, values, observed):
         """Observed values and the anchor's means, within the observed range; sd.

@@ -120,7 +120,6 @@ def row_keys(values, observed, seed):
     uint64 array of shape (n,)
     """
     cells = np.where(observed, values, np.nan).astype(np.float32)
-    cells[~observed] = np.nan
     bits = np.ascontiguousarray(cells).view(np.uint32).astype(np.uint64)
     key = np.full(len(cells), _mix(np.uint64(seed) + _GOLDEN), dtype=np.uint64)
     with np.errstate(over="ignore"):

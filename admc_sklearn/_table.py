@@ -22,7 +22,8 @@ class TableCodec:
     grids_ : list of n_kept float64 arrays
         Values that a completion may have to hit exactly: all of a column with few,
         else those that recur often.
-    n_columns_ : int
+    empty_ : int array of shape (n_columns - n_kept,)
+        The other columns.
     """
 
     max_grid = 64
@@ -39,8 +40,8 @@ class TableCodec:
         -------
         self
         """
-        self.n_columns_ = X.shape[1]
-        self.kept_ = np.flatnonzero(~missing.all(axis=0))
+        is_empty = missing.all(axis=0)
+        self.kept_, self.empty_ = np.flatnonzero(~is_empty), np.flatnonzero(is_empty)
         mean, scale, low, high, self.grids_ = [], [], [], [], []
         for j in self.kept_:
             values = X[~missing[:, j], j].astype(np.float64)
@@ -84,7 +85,7 @@ class TableCodec:
         by float32 rounding alone become that point; none leaves the range that
         was observed.
         """
-        for j in np.setdiff1d(np.arange(self.n_columns_), self.kept_):
+        for j in self.empty_:
             X[missing[:, j], j] = 0.0
         for k, j in enumerate(self.kept_):
             rows = missing[:, j]

@@ -206,9 +206,7 @@ class Validation:
         )
         self.network = network
         self.atom = network.atoms.index(self.values)
-        # As many rows at once as a posterior's working set allows.
-        step = max(1, 4_000_000 // (values.shape[1] * network.atoms.n_atoms))
-        self.parts = [slice(lo, lo + step) for lo in range(0, len(self.values), step)]
+        self.parts = network.row_batches(len(self.values))
         with torch.no_grad():
             self.anchored = [
                 network.anchored(self.values[part], self.kept[part])

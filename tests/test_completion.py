@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _completion
+from admc_sklearn import ADMCImputer, _network
 from admc_sklearn._diffusion import reverse
 
 from .conftest import gaussian_table, hide, quick, rings
@@ -136,7 +136,7 @@ def test_batches_do_not_matter(ring_imputer, monkeypatch):
     X = hide(rings(300, 8), 0.5, 0)
     expected = ring_imputer.transform(X)
     draws = ring_imputer.sample(X, 2)
-    monkeypatch.setattr(_completion, "_BATCH_ELEMENTS", 64 * 3 * 7)
+    monkeypatch.setattr(_network, "BATCH_ELEMENTS", 64 * 3 * 7)
     np.testing.assert_allclose(ring_imputer.transform(X), expected, atol=1e-3)
     assert np.mean(np.abs(ring_imputer.sample(X, 2) - draws) < 1e-3) > 0.99
 
