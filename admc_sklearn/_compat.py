@@ -1,9 +1,9 @@
 """The only importer of scikit-learn's private helpers."""
 
 from sklearn.base import _fit_context
-from sklearn.utils._mask import _get_mask
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import Interval, MissingValues, StrOptions
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "StrOptions",
     "_check_feature_names_in",
     "_fit_context",
-    "_get_mask",
+    "_get_output_config",
     "is_pandas_na",
     "is_scalar_nan",
 ]

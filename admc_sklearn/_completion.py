@@ -17,11 +17,11 @@ REACH = 10.0
 
 def _tensors(network, values, observed):
     """Values in the network's coordinates, and the mask, on its device."""
-    device = network.head.device
+    device = network.device
     values = torch.tensor(values, dtype=torch.float32, device=device)
-    low, high = network.atoms.low[:, 0], network.atoms.high[:, -1]
+    low, high = network.low, network.high
     # A strong warp makes astronomic numbers of values far outside the training range.
-    warped = network.atoms.warp(values).nan_to_num().clamp(low - REACH, high + REACH)
+    warped = network.warp(values).nan_to_num().clamp(low - REACH, high + REACH)
     return warped, torch.tensor(observed, device=device)
 
 
@@ -34,7 +34,8 @@ def complete(network, values, observed, statistics):
     values : float array of shape (n, d)
     observed : bool array of shape (n, d)
     statistics : sequence of "mean" or float
-        The posterior mean, or the quantile of that level.
+        The posterior mean, or the quantile of that level; categorical cells get the
+        code of the most probable level.
 
     Returns
     -------
@@ -48,16 +49,42 @@ def complete(network, values, observed, statistics):
         for part in network.row_batches(len(rows)):
             take = rows[part]
             x, o = _tensors(network, values[take], observed[take])
-            posterior = network(x, o, ~o)
+            posteriors = network(x, o, ~o)
             for k, statistic in enumerate(statistics):
-                if statistic == "mean":
-                    summary = posterior.mean()
-                else:
-                    summary = network.atoms.warp.inverse(
-                        posterior.quantile(statistic), posterior.cells.columns
-                    )
-                posterior.cells.scatter_into(x, summary)
+                for posterior in posteriors:
+                    posterior.cells.scatter_into(x, posterior.point(statistic))
                 out[k, take] = np.where(observed[take], out[k, take], x.cpu().numpy())
+    return out
+
+
+def probabilities(network, values, observed, column):
+    """Probabilities of the levels of a categorical column, given the row's others.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    values : float array of shape (n, d)
+    observed : bool array of shape (n, d)
+        What stands in ``column`` itself is taken for missing.
+    column : int
+
+    Returns
+    -------
+    float64 array of shape (n, n_levels)
+    """
+    slot = network.anchor.coordinates.categorical.index(column)
+    n_levels = int((network.anchor.coordinates.share[slot] > 0).sum())
+    out = np.empty((len(values), n_levels))
+    network.eval()
+    with torch.inference_mode():
+        for part in network.row_batches(len(values)):
+            x, o = _tensors(network, values[part], observed[part])
+            targets = torch.zeros_like(o)
+            targets[:, column] = True
+            (posterior,) = network(x, o & ~targets, targets)
+            own = (posterior.cells.columns[:, 0] == column).nonzero().item()
+            share = posterior.probabilities()[own, :, :n_levels].double()
+            out[part] = (share / share.sum(-1, keepdim=True)).cpu().numpy()
     return out
 
 
@@ -97,6 +124,6 @@ def draw(network, values, observed, n_draws, n_steps, seed):
                 )
                 rounds = reveal_rounds(~o, order, n_steps)
                 drawn = reverse(network, x, o, rounds, noise)
-                drawn = network.atoms.warp.inverse(drawn).cpu().numpy()
+                drawn = network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(observed[take], out[k, take], drawn)
     return out

@@ -31,19 +31,24 @@ class HiddenCellError:
     ----------
     values : tensor of shape (n, d), standardised
     observed : bool tensor of shape (n, d)
+    column : int tensor of shape (d,)
+        Coordinates of one column go missing together and count as one.
     generator : torch.Generator on the CPU
     """
 
-    def __init__(self, values, observed, generator):
+    def __init__(self, values, observed, column, generator):
         n, d = values.shape
+        n_columns = int(column.max()) + 1
+        weight = 1.0 / torch.bincount(column, minlength=n_columns).clamp_min(1)
+        self.weight = weight[column].double().cpu()
         affordable = min(MAX_TUNING_CELLS // d, MAX_TUNING_WORK // d**3)
         n_rows = min(n, max(MIN_TUNING_ROWS, affordable))
         order = torch.randperm(n, generator=generator)[:n_rows].to(values.device)
         self.values, self.observed = values[order], observed[order]
         self.fold = torch.arange(n_rows, device=values.device) % N_FOLDS
         self.n_folds = N_FOLDS if n_rows * d < MIN_CELLS_FOR_ONE_FOLD else 1
-        hide = torch.rand(n_rows, d, generator=generator) < HIDE_RATE
-        self.hidden = hide.to(values.device) & self.observed
+        hide = torch.rand(n_rows, n_columns, generator=generator) < HIDE_RATE
+        self.hidden = hide.to(values.device)[:, column] & self.observed
         self.low = torch.where(observed, values, torch.inf).amin(0)
         self.high = torch.where(observed, values, -torch.inf).amax(0)
         nodes, weights = np.polynomial.hermite_e.hermegauss(7)
@@ -88,7 +93,7 @@ class HiddenCellError:
             value = torch.nan_to_num(value, nan=0.0)
             expected += weight * torch.clamp(value, self.low, self.high)
         error = torch.where(hidden, expected - truth, 0.0)
-        return error.square().sum(0).double().cpu()
+        return error.square().sum(0).double().cpu() * self.weight
 
 
 def _near(grid, known):
@@ -99,7 +104,7 @@ def _near(grid, known):
     return [grid[k] for k in sorted(places) if 0 <= k < len(grid)]
 
 
-def choose_coordinates(values, observed, generator):
+def choose_coordinates(values, observed, coordinates, generator):
     """Warp and ridge with the lowest error on hidden cells.
 
     Candidates are no warp, powers about the columns' means, powers about any of their
@@ -107,22 +112,32 @@ def choose_coordinates(values, observed, generator):
 
     Parameters
     ----------
-    values : float32 tensor of shape (n, d), standardised
+    values : float32 tensor of shape (n, d)
+        Standardised numbers, codes of levels.
     observed : bool tensor of shape (n, d)
+    coordinates : Coordinates
     generator : torch.Generator on the CPU
 
     Returns
     -------
     warp : Warp
+        Of the columns, those of levels being left as they are.
     ridge : float
     """
-    device = values.device
-    judge = HiddenCellError(values, observed, generator)
-    warps = [Warp.identity(values.shape[1]).to(device)]
-    if len(values) < MIN_ROWS:
-        return warps[0], judge.ridges[-1]
-    arrays = values.cpu().numpy(), observed.cpu().numpy()
-    warps += [Warp.fit(*arrays, ends=ends).to(device) for ends in (False, True)]
+    device, d = values.device, values.shape[1]
+    x, o = coordinates.expand(values, observed)
+    size, numeric = x.shape[1], slice(coordinates.n_numeric)
+    judge = HiddenCellError(x, o, coordinates.column, generator)
+    warps = [Warp.identity(size).to(device)]
+    if len(values) < MIN_ROWS or not coordinates.n_numeric:
+        ridge = judge.ridges[-1]
+        if len(values) >= MIN_ROWS:
+            _, ridge = judge.best(warps[0], judge.ridges)
+        return Warp.identity(d).to(device), ridge
+    arrays = x[:, numeric].cpu().numpy(), o[:, numeric].cpu().numpy()
+    for ends in (False, True):
+        warp = Warp.fit(*arrays, ends=ends).to(device)
+        warps.append(warp.spread(numeric, size))
     errors, ridges = [], []
 
     def try_out(warp):
@@ -136,4 +151,5 @@ def choose_coordinates(values, observed, generator):
     warps.append(Warp.of_columns(warps, choice))
     try_out(warps[-1])
     best = int(np.argmin([float(error.sum()) for error in errors]))
-    return warps[best], ridges[best]
+    warp = warps[best].select(numeric)
+    return warp.spread(coordinates.numeric, d), ridges[best]

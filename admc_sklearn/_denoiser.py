@@ -107,6 +107,7 @@ class Denoiser(nn.Module):
         dropout,
     ):
         super().__init__()
+        self.n_features, self.hidden = n_features, hidden
         self.embedding = TokenEmbedding(n_columns, n_features, width, group)
         n_heads = max(1, width // 8)
         self.attention = nn.ModuleList(
@@ -118,8 +119,11 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, features):
+    def forward(self, features, extra=None):
+        """Summarise rows; ``extra`` are tokens (m,) and what is added there, (B, m, w)."""
         tokens = self.embedding(features)
+        if extra is not None:
+            tokens = tokens.index_add(1, *extra)
         for block in self.attention:
             tokens = block(tokens)
         row = self.mix(tokens.flatten(1))

@@ -63,8 +63,8 @@ def reverse(posterior, values, observed, rounds, noise):
     Parameters
     ----------
     posterior : callable
-        ``posterior(values, observed, targets)`` returns a distribution over the
-        target cells with ``quantile(level)``, ``cells.gather`` and
+        ``posterior(values, observed, targets)`` returns distributions that share out
+        the target cells, each with ``quantile(level)``, ``cells.gather`` and
         ``cells.scatter_into``, as `CellPosterior` has.
     values : tensor of shape (B, d)
         What stands at missing cells is ignored.
@@ -79,7 +79,7 @@ def reverse(posterior, values, observed, rounds, noise):
     values, observed = values.clone(), observed.clone()
     for step in range(int(rounds.max()) + 1):
         targets = rounds == step
-        cells = posterior(values, observed, targets)
-        cells.cells.scatter_into(values, cells.quantile(cells.cells.gather(noise)))
+        for part in posterior(values, observed, targets):
+            part.cells.scatter_into(values, part.quantile(part.cells.gather(noise)))
         observed |= targets
     return values

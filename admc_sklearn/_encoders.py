@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -31,6 +32,29 @@ class PiecewiseLinearEncoder(nn.Module):
 
     def forward(self, values):
         return ((values[..., None] - self.left) * self.slope).clamp(0.0, 1.0)
+
+
+class LevelEmbedding(nn.Module):
+    """A vector for every level of every categorical column, zero to begin with.
+
+    Shape in: codes (B, C) and whether they are known (B, C); out: (B, C, width),
+    zero where the level is not known.
+
+    Parameters
+    ----------
+    n_levels : list of C int
+    width : int
+    """
+
+    def __init__(self, n_levels, width):
+        super().__init__()
+        start = np.concatenate([[0], np.cumsum(n_levels)])
+        self.register_buffer("start", torch.as_tensor(start[:-1]))
+        self.weight = nn.Parameter(torch.zeros(int(start[-1]), width))
+
+    def forward(self, codes, known):
+        vectors = F.embedding(codes.long() + self.start, self.weight)
+        return vectors * known[..., None]
 
 
 def quantile_knots(values, observed, n_knots):

@@ -13,7 +13,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.impute import MissingIndicator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from ._compat import (
     Interval,
@@ -21,20 +22,26 @@ from ._compat import (
     StrOptions,
     _check_feature_names_in,
     _fit_context,
-    _get_mask,
-    is_pandas_na,
-    is_scalar_nan,
+    _get_output_config,
 )
-from ._completion import complete, draw
+from ._checks import check_table, select_columns
+from ._columns import is_frame
+from ._completion import complete, draw, probabilities
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec
 from ._training import TrainingPlan, automatic_size, fit_network, place
 
 
+def _has_categories(imputer):
+    """Whether a fitted imputer has a categorical column: AttributeError if not."""
+    return any(levels is not None for levels in getattr(imputer, "categories_", ()))
+
+
 class ADMCImputer(TransformerMixin, BaseEstimator):
     """Complete missing values by an anchored, attention-based diffusion model.
 
-    A Gaussian over all columns, fitted to the incomplete table by
+    Tables may be mixed: numbers, whole numbers, truth values, categories, dates and
+    durations. A Gaussian over all columns, fitted to the incomplete table by
     expectation-maximisation, anchors a network with attention between columns. The
     network is trained as a masked diffusion model: it predicts hidden cells from the
     cells that are left, for every pattern at once, and starts out as the Gaussian. One
@@ -45,16 +52,23 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     strategy : {"mean", "median", "sample"}, default="mean"
         What a missing cell becomes: the mean of its posterior (lowest squared error),
         its median (lowest absolute error), both by one network call, or one joint draw
-        of all the row's missing cells. May be changed on a fitted imputer.
+        of all the row's missing cells. Categorical cells become the most probable
+        level, or the draw; whole numbers and dates are rounded. May be changed on a
+        fitted imputer.
 
     n_steps : int, default=8
         Rounds in which a draw reveals a row's missing cells. One round ignores how
         they depend on each other; as many rounds as missing cells is exact. May be
         changed on a fitted imputer.
 
-    missing_values : float, int, np.nan, None or pandas.NA, default=np.nan
-        The placeholder of missing values. Nullable columns of a data frame have
-        ``np.nan``, ``None`` and ``pandas.NA`` alike.
+    missing_values : float, int, str, np.nan, None or pandas.NA, default=np.nan
+        The placeholder of missing values. In frames and arrays of objects ``np.nan``,
+        ``None``, ``pandas.NA`` and ``pandas.NaT`` are missing whatever it is.
+
+    categorical_features : "from_dtype", array-like or callable, default="from_dtype"
+        Which columns are categorical. By dtype: categories, enumerations, text, truth
+        values, and columns of objects other than numbers and dates. Names, indices, a
+        mask or a `make_column_selector` name columns that are categorical besides.
 
     add_indicator : bool, default=False
         Append a :class:`~sklearn.impute.MissingIndicator` of the columns that had
@@ -62,7 +76,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     keep_empty_features : bool, default=True
         Keep columns without a single observed value in `fit`, their missing cells
-        filled with 0; otherwise drop them.
+        filled with 0 (the epoch for dates, False, the first category of a categorical
+        dtype, ``"missing_value"`` for text); otherwise drop them.
 
     max_epochs : int, default=60
         Passes over the training rows at most; 0 leaves the Gaussian alone.
@@ -101,8 +116,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     ----------
     history_ : pandas.DataFrame
         One row an epoch: ``epoch``, ``train_loss`` and ``valid_loss`` (nats a cell),
-        ``valid_rmse`` (standardised units, cells hidden in held-out rows), ``seconds``
-        since training began. Epoch 0 is the Gaussian alone. Empty where there were
+        ``valid_rmse`` (standardised units, cells hidden in held-out rows; categorical
+        cells by their Brier score, 1 for the frequencies alone), ``seconds`` since
+        training began. Epoch 0 is the Gaussian alone. Empty where there were
         too few cells to hold any out: then the Gaussian alone is used.
 
     n_epochs_ : int
@@ -113,6 +129,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     model_ : torch.nn.Module
         The fitted network.
+
+    categories_ : list of n_features_in_ arrays or None
+        Levels of each categorical column that `fit` saw; None for other columns.
 
     indicator_ : MissingIndicator or None
         Fitted if ``add_indicator``.
@@ -157,7 +176,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012
         "strategy": [StrOptions({"mean", "median", "sample"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
-        "missing_values": [MissingValues(numeric_only=True), None],
+        "missing_values": [MissingValues(), None],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", callable],
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -181,6 +201,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         strategy="mean",
         n_steps=8,
         missing_values=np.nan,
+        categorical_features="from_dtype",
         add_indicator=False,
         keep_empty_features=True,
         max_epochs=60,
@@ -197,6 +218,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.strategy = strategy
         self.n_steps = n_steps
         self.missing_values = missing_values
+        self.categorical_features = categorical_features
         self.add_indicator = add_indicator
         self.keep_empty_features = keep_empty_features
         self.max_epochs = max_epochs
@@ -217,7 +239,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Numbers, missing where they are ``missing_values``.
+            A pandas or polars frame, or an array; missing where it is
+            ``missing_values``.
         y : None
             Ignored.
 
@@ -226,24 +249,32 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self : ADMCImputer
         """
         started = time.monotonic()
-        X, missing = self._validate(X, reset=True)
+        whole = getattr(getattr(X, "dtype", None), "kind", "") in ("i", "u")
+        X = check_table(self, X, reset=True)
         self.device_ = resolve_device(self.device)
         seeds = draw_seeds(check_random_state(self.random_state), 2)
         training_seed, self._sampling_seed = seeds
+        names = _check_feature_names_in(self, generate_names=True)
+        categorical = np.zeros(self.n_features_in_, dtype=bool)
+        if not isinstance(self.categorical_features, str):
+            categorical = select_columns(self.categorical_features, X, names)
+        self._codec = TableCodec(self.missing_values)
+        cells = self._codec.fit(X, names, categorical, whole)
+        self.categories_ = self._codec.categories()
         self.indicator_ = None
         if self.add_indicator:
             self.indicator_ = MissingIndicator(error_on_new=False)
-            self.indicator_.fit(np.where(missing, np.nan, 0.0))
-        self._codec = TableCodec().fit(X, missing)
-        self._warn_of_empty_columns()
-        values, observed = self._codec.encode(X, missing)
+            self.indicator_.fit(np.where(cells.missing, np.nan, 0.0))
+        self._warn_of_empty_columns(names)
         self.model_, history = None, []
-        if len(self._codec.kept_):
+        kept = self._codec.scaling_.kept_
+        if len(kept):
             self.model_, history = fit_network(
-                values,
-                observed,
-                automatic_size(self.model_size, observed),
-                self._plan(len(X), started),
+                cells.values,
+                cells.observed,
+                self._codec.n_levels_[kept],
+                automatic_size(self.model_size, cells.observed),
+                self._plan(len(cells.values), started),
                 self.device_,
                 training_seed,
             )
@@ -276,21 +307,23 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        X_completed : ndarray of shape (n_samples, n_features_out)
-            In the dtype of X where that is a float, else float64; a data frame after
-            ``set_output``. Columns empty in `fit` are missing from it if not
-            ``keep_empty_features``; the indicator's columns come last.
+        X_completed : array or frame of shape (n_samples, n_features_out)
+            An array: of floats, in the dtype of X where that is a float, or of
+            objects where X is mixed. After ``set_output`` a frame, whose columns have
+            the dtypes of those of X. Columns empty in `fit` are missing from it if
+            not ``keep_empty_features``; the indicator's columns come last.
         """
         check_is_fitted(self)
         self._validate_params()
-        X, missing = self._validate(X, reset=False)
-        values, observed = self._codec.encode(X, missing)
+        X = check_table(self, X, reset=False)
+        cells = self._codec.read(X)
         if self.strategy == "sample":
-            completed = self._draw(values, observed, 1, self._sampling_seed)[0]
+            values = self._draw(cells, 1, self._sampling_seed)[0]
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
-            completed = self._summarise(values, observed, [statistic])[0]
-        return self._decode(X, missing, completed)
+            values = self._summarise(cells, [statistic])[0]
+        container = _get_output_config("transform", self)["dense"]
+        return self._decode(X, cells, values, container)
 
     def sample(self, X, n_draws=5, random_state=None):
         """Joint draws of the missing cells of X from their posterior.
@@ -313,18 +346,52 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self._validate_params()
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
-        index = X.index if isinstance(X, pd.DataFrame) else None
-        X, missing = self._validate(X, reset=False)
+        X = check_table(self, X, reset=False)
         seed = self._sampling_seed
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
-        values, observed = self._codec.encode(X, missing)
-        draws = self._draw(values, observed, n_draws, seed)
-        draws = [self._decode(X.copy(), missing, values) for values in draws]
-        if index is None:
-            return np.stack(draws)
-        names = self.get_feature_names_out()
-        return [pd.DataFrame(values, index=index, columns=names) for values in draws]
+        cells = self._codec.read(X)
+        draws = self._draw(cells, n_draws, seed)
+        container = "native" if is_frame(X) else "default"
+        draws = [self._decode(X, cells, values, container) for values in draws]
+        return draws if is_frame(X) else np.stack(draws)
+
+    @available_if(_has_categories)
+    def predict_proba(self, X, column):
+        """Probabilities of the levels of a categorical column.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        column : str or int
+            Name or index of the column.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_categories)
+            In the order of ``categories_[column]``. A level that is observed has 1;
+            where it was not there in `fit`, as where it is missing, the row's other
+            cells decide.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column, or it is not categorical. Before `fit`, and
+            where no column is categorical, there is no such method.
+        """
+        check_is_fitted(self)
+        names = _check_feature_names_in(self, generate_names=True)
+        X = check_table(self, X, reset=False)
+        (j,) = np.flatnonzero(select_columns([column], X, names))
+        if self.categories_[j] is None:
+            raise ValueError(f"Column {column!r} is not categorical.")
+        cells = self._codec.read(X)
+        k = int(np.searchsorted(self._codec.scaling_.kept_, j))
+        proba = probabilities(self.model_, cells.values, cells.observed, k)
+        known = np.flatnonzero(cells.observed[:, k])
+        proba[known] = 0.0
+        proba[known, cells.values[known, k].astype(int)] = 1.0
+        return proba
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns that `transform` returns.
@@ -346,13 +413,13 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         indicators = self.indicator_.get_feature_names_out(input_features)
         return np.concatenate([names, indicators])
 
-    def _warn_of_empty_columns(self):
-        empty = self._codec.empty_
+    def _warn_of_empty_columns(self, names):
+        empty = self._codec.scaling_.empty_
         if len(empty):
-            names = _check_feature_names_in(self, generate_names=True)[empty].tolist()
-            action = "filled with 0" if self.keep_empty_features else "dropped"
+            action = "filled with a constant" if self.keep_empty_features else "dropped"
             warnings.warn(
-                f"Columns without a single observed value are {action}: {names}.",
+                "Columns without a single observed value are "
+                f"{action}: {names[empty].tolist()}.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -360,42 +427,32 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     def _columns_out(self):
         if self.keep_empty_features:
             return np.arange(self.n_features_in_)
-        return self._codec.kept_
+        return self._codec.scaling_.kept_
 
-    def _validate(self, X, reset):
-        """Copy X to a float array, and say which of its cells are missing."""
-        nan_like = (
-            self.missing_values is None
-            or is_pandas_na(self.missing_values)
-            or is_scalar_nan(self.missing_values)
-        )
-        X = validate_data(
-            self,
-            X,
-            dtype=FLOAT_DTYPES,
-            ensure_all_finite="allow-nan" if nan_like else True,
-            copy=True,
-            reset=reset,
-        )
-        return X, _get_mask(X, np.nan if nan_like else self.missing_values)
-
-    def _summarise(self, values, observed, statistics):
+    def _summarise(self, cells, statistics):
         if self.model_ is None:
-            return np.repeat(values[None], len(statistics), axis=0)
-        return complete(self.model_, values, observed, statistics)
+            return np.repeat(cells.values[None], len(statistics), axis=0)
+        return complete(self.model_, cells.values, cells.observed, statistics)
 
-    def _draw(self, values, observed, n_draws, seed):
+    def _draw(self, cells, n_draws, seed):
         if self.model_ is None:
-            return np.repeat(values[None], n_draws, axis=0)
-        return draw(self.model_, values, observed, n_draws, self.n_steps, seed)
+            return np.repeat(cells.values[None], n_draws, axis=0)
+        return draw(
+            self.model_, cells.values, cells.observed, n_draws, self.n_steps, seed
+        )
 
-    def _decode(self, X, missing, values):
-        self._codec.decode_into(X, missing, values)
-        X = X[:, self._columns_out()]
-        if self.indicator_ is None:
-            return X
-        indicators = self.indicator_.transform(np.where(missing, np.nan, 0.0))
-        return np.hstack([X, indicators])
+    def _decode(self, X, cells, values, container):
+        """Fill X: an array, or a frame in the ``container`` library."""
+        numbers = self._codec.complete(cells, values)
+        flags = None
+        if self.indicator_ is not None:
+            flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))
+        keep = self._columns_out()
+        if container == "default" or not is_frame(X):
+            completed = self._codec.to_array(X, cells, numbers, keep)
+            return completed if flags is None else np.hstack([completed, flags])
+        names = self.get_feature_names_out()
+        return self._codec.to_frame(X, cells, numbers, keep, flags, names, container)
 
     def __getstate__(self):
         state = super().__getstate__().copy()
@@ -416,5 +473,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -1,6 +1,6 @@
 """The completion network: encoders, anchor, denoiser and heads put together.
 
-One call gives the posterior of every target cell, given a row's observed cells.
+One call gives the posteriors of the target cells, given a row's observed cells.
 """
 
 from __future__ import annotations
@@ -8,15 +8,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
-from ._anchor import MIN_SD
+from ._atoms import Atoms, column_atoms
 from ._denoiser import Denoiser
+from ._encoders import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
+from ._gaussian import MIN_SD
+from ._posterior import LevelHead, NumericHead, PackedCells
 
 MAX_TOKENS = 64
-# Elements of one (cells, atoms) array; several of them are alive at once.
+# Elements of one (cells, outcomes) array; several of them are alive at once.
 BATCH_ELEMENTS = 4_000_000
+# Heads of columns with like numbers of outcomes are computed together.
+HEAD_SIZES = (8, 64, 512)
+# Scores of rare levels are large; as features they need not be.
+MAX_SCORE = 4.0
 
 
 @dataclass(frozen=True)
@@ -30,172 +38,196 @@ class NetworkSize:
     dropout: float
 
 
-@dataclass(frozen=True)
-class PackedCells:
-    """Target cells sorted by column and padded to one number a column.
-
-    Heads differ between columns: packed, all their products are one batched product.
-
-    Shape of ``rows``, the row of each cell, and of ``filled``, False where padded:
-    (d, T). ``columns`` is (d, 1).
-    """
-
-    rows: torch.Tensor
-    filled: torch.Tensor
-    columns: torch.Tensor
-
-    @classmethod
-    def from_mask(cls, targets):
-        """Pack the True cells of a mask of shape (B, d)."""
-        d = targets.shape[1]
-        column, row = targets.T.nonzero(as_tuple=True)
-        counts = targets.sum(0)
-        start = torch.cumsum(counts, 0) - counts
-        place = torch.arange(len(column), device=column.device) - start[column]
-        size = (d, max(1, int(counts.max())))
-        rows = torch.zeros(size, dtype=torch.long, device=column.device)
-        filled = torch.zeros(size, dtype=torch.bool, device=column.device)
-        rows[column, place] = row
-        filled[column, place] = True
-        columns = torch.arange(d, device=column.device)[:, None]
-        return cls(rows, filled, columns)
-
-    def gather(self, table):
-        """Cells' entries of a (B, d) table: (d, T)."""
-        return table[self.rows, self.columns]
-
-    def scatter_into(self, table, entries):
-        """Write (d, T) entries into their cells of a (B, d) table, in place."""
-        columns = self.columns.expand_as(self.rows)
-        table[self.rows[self.filled], columns[self.filled]] = entries[self.filled]
-
-
-@dataclass(frozen=True)
-class CellPosterior:
-    """Distribution of packed target cells over their columns' atoms.
-
-    Shape of ``logits``: (d, T, K), the anchor's log-mass included; of ``mean`` and
-    ``sd``, the anchor's: (d, T).
-    """
-
-    atoms: nn.Module
-    cells: PackedCells
-    logits: torch.Tensor
-    anchor_mean: torch.Tensor
-    anchor_sd: torch.Tensor
-
-    def _within(self, atom, u=None):
-        columns = self.cells.columns
-        mean, sd = self.anchor_mean, self.anchor_sd
-        if atom.dim() == 3:
-            columns, mean, sd = columns[..., None], mean[..., None], sd[..., None]
-        return self.atoms.value_within(mean, sd, columns, atom, u)
-
-    def mean(self):
-        """Posterior mean in the columns' own standardised units, (d, T)."""
-        every = torch.arange(self.logits.shape[-1], device=self.logits.device)
-        values = self._within(every.expand(self.logits.shape))
-        return (torch.softmax(self.logits, -1) * values).sum(-1)
-
-    def quantile(self, level):
-        """Posterior quantile, (d, T); ``level`` is a number or of shape (d, T).
-
-        It is in the coordinates of the warp, as the network's input is. With uniform
-        noise for a level it is a draw.
-        """
-        share = torch.softmax(self.logits, -1)
-        below = share.cumsum(-1)
-        level = torch.as_tensor(level, dtype=share.dtype, device=share.device)
-        level = level.expand(share.shape[:2]).contiguous()
-        last = self.atoms.valid[self.cells.columns].sum(-1) - 1
-        atom = torch.searchsorted(below, level[..., None]).squeeze(-1)
-        atom = torch.minimum(atom, last)
-        inside = share.gather(-1, atom[..., None]).squeeze(-1)
-        start = below.gather(-1, atom[..., None]).squeeze(-1) - inside
-        u = ((level - start) / inside.clamp_min(1e-12)).clamp(1e-6, 1 - 1e-6)
-        return self._within(atom, u)
-
-    def nll(self, atom):
-        """Negative log-likelihood of the atoms (d, T) in nats, (d, T)."""
-        log_share = torch.log_softmax(self.logits, -1)
-        return -log_share.gather(-1, atom[..., None]).squeeze(-1)
-
-
 class CompletionNetwork(nn.Module):
     """Posterior of missing cells given the observed ones, for every pattern.
 
     Parameters
     ----------
-    anchor : GaussianAnchor or FactorAnchor
-    atoms : Atoms
+    anchor : ColumnAnchor
+    warp : Warp
+        Of all columns; the identity for categorical ones.
     encoder : PiecewiseLinearEncoder
+        Of the numeric columns.
+    heads : list of NumericHead and LevelHead
+        Of all columns.
     size : NetworkSize
     """
 
-    def __init__(self, anchor, atoms, encoder, size):
+    def __init__(self, anchor, warp, encoder, heads, size):
         super().__init__()
-        d, n_atoms = atoms.center.shape
-        self.anchor, self.atoms, self.encoder = anchor, atoms, encoder
+        coordinates = anchor.coordinates
+        d = coordinates.n_columns
+        self.anchor, self.warp, self.encoder = anchor, warp, encoder
+        self.heads = nn.ModuleList(heads)
         self.n_columns = d
+        group = math.ceil(d / MAX_TOKENS)
         self.denoiser = Denoiser(
             d,
-            encoder.n_features + 3,
-            group=math.ceil(d / MAX_TOKENS),
+            self._n_features(),
+            group=group,
             width=size.width,
             hidden=size.hidden,
             n_attention=size.n_attention,
             n_layers=size.n_layers,
             dropout=size.dropout,
         )
-        # Zero: an untrained network is the anchor.
-        self.head = nn.Parameter(torch.zeros(d, size.hidden, n_atoms))
-        self.head_bias = nn.Parameter(torch.zeros(d, 1, n_atoms))
+        self.levels = None
+        if not coordinates.is_plain:
+            n_levels = (coordinates.share > 0).sum(1).tolist()
+            self.levels = LevelEmbedding(n_levels, size.width)
+            token = torch.as_tensor(coordinates.categorical) // group
+            self.register_buffer("level_tokens", token)
+        self.register_buffer("numeric", coordinates.numeric.clone())
+        low, high = torch.zeros(2, d)
+        for head in self.heads:
+            if isinstance(head, NumericHead):
+                low[head.columns] = head.atoms.low[:, 0]
+                high[head.columns] = head.atoms.high[:, -1]
+            else:
+                high[head.columns] = (head.share > 0).sum(1).float() - 1
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def _n_features(self):
+        """Features a column: encoding, value, flag and sd, or scores and flag."""
+        width = self.anchor.coordinates.used.shape[1]
+        encoded = self.encoder.n_features + 3 if self.encoder is not None else 0
+        return max(encoded, width + 1)
+
+    @property
+    def device(self):
+        """Where the weights are."""
+        return self.low.device
+
+    @property
+    def n_outcomes(self):
+        """Outcomes of all columns' heads."""
+        return sum(len(head.columns) * head.n_outcomes for head in self.heads)
 
     def row_batches(self, n_rows):
         """Slices of rows whose posteriors fit the working set."""
-        per_row = self.n_columns * max(self.atoms.n_atoms, self.head.shape[1] // 4)
+        per_row = max(self.n_outcomes, self.n_columns * self.denoiser.hidden // 4)
         step = max(1, min(8192, BATCH_ELEMENTS // per_row))
         return [slice(lo, lo + step) for lo in range(0, n_rows, step)]
 
-    def anchored(self, values, observed):
-        """Observed values and the anchor's means, within the observed range; sd.
+    def index(self, values):
+        """Outcome of every cell, (n, d) -> int64 (n, d); values are warped."""
+        out = torch.zeros(values.shape, dtype=torch.long, device=values.device)
+        for head in self.heads:
+            out[:, head.columns] = head.index(values)
+        return out
 
-        The anchor is computed where its parameters are: MPS has no float64.
+    def anchored(self, values, observed):
+        """What the anchor says of rows, computed where its parameters are.
+
+        MPS has no float64: there the anchor stays on the CPU.
         """
-        home = self.anchor.mean.device
-        mean, sd = self.anchor.condition(
+        home, here = self.anchor.home, values.device
+        anchored = self.anchor.condition(
             values.to(home), observed.to(home), shared=not self.training
         )
-        mean, sd = mean.to(values.device), sd.to(values.device)
-        bounded = mean.clamp(self.atoms.low[:, 0], self.atoms.high[:, -1])
-        return torch.where(observed, values, bounded), mean, sd
+        return anchored if home == here else anchored.to(here)
+
+    def features(self, values, observed, anchored):
+        """Features of every column's cell, (B, d, f)."""
+        n = len(values)
+        out = values.new_zeros(n, self.n_columns, self.denoiser.n_features)
+        flag = observed.to(values.dtype)
+        if self.encoder is not None:
+            cells = slice(None) if self.levels is None else self.numeric
+            seen = observed[:, cells]
+            # The anchor's mean, within the observed range.
+            mean = anchored.mean[:, cells].clamp(self.low[cells], self.high[cells])
+            value = torch.where(seen, values[:, cells], mean)
+            parts = [value, flag[:, cells], anchored.sd[:, cells]]
+            known = torch.cat([self.encoder(value), torch.stack(parts, -1)], -1)
+            if self.levels is None:
+                return known
+            out[:, self.numeric, : known.shape[-1]] = known
+        columns = self.anchor.coordinates.codes_of.to(values.device)
+        scores = anchored.score_mean.to(values.device, values.dtype)
+        scores = scores.clamp(-MAX_SCORE, MAX_SCORE)
+        known = torch.cat([flag[:, columns, None], scores], -1)
+        out[:, columns, : known.shape[-1]] = known
+        return out
 
     def forward(self, values, observed, targets, anchored=None):
-        """Posterior of the target cells.
+        """Posteriors of the target cells, one for every head that has any.
 
         Parameters
         ----------
-        values : float32 tensor of shape (B, d), in the coordinates of the warp
+        values : float32 tensor of shape (B, d)
+            Numbers in the coordinates of the warp, codes of levels.
         observed, targets : bool tensors of shape (B, d)
-        anchored : tuple, optional
+        anchored : Anchored, optional
             What `anchored` returned for these rows, where it is known already.
 
         Returns
         -------
-        CellPosterior
+        list of CellPosterior
         """
-        value, mean, sd = anchored or self.anchored(values, observed)
-        flags = torch.stack([value, observed.to(value.dtype), sd], -1)
-        features = torch.cat([self.encoder(value), flags], -1)  # (B, d, f)
-        row = self.denoiser(features)  # (B, hidden)
-        cells = PackedCells.from_mask(targets)
-        # index_select: its gradient is far cheaper than that of row[cells.rows].
-        row = row.index_select(0, cells.rows.flatten())
-        row = row.view(*cells.rows.shape, -1)  # (d, T, hidden)
-        correction = torch.baddbmm(self.head_bias, row, self.head)
-        anchor_mean = cells.gather(mean)
-        anchor_sd = cells.gather(sd).clamp_min(MIN_SD)
-        log_mass = self.atoms.log_mass(anchor_mean, anchor_sd, cells.columns)
-        return CellPosterior(
-            self.atoms, cells, correction + log_mass, anchor_mean, anchor_sd
-        )
+        anchored = anchored or self.anchored(values, observed)
+        features = self.features(values, observed, anchored)
+        extra = None
+        if self.levels is not None:
+            columns = self.anchor.coordinates.codes_of.to(values.device)
+            embedded = self.levels(values[:, columns], observed[:, columns])
+            extra = self.level_tokens, embedded
+        row = self.denoiser(features, extra)  # (B, hidden)
+        posteriors = []
+        for head in self.heads:
+            cells = PackedCells.from_mask(targets, head.columns)
+            if len(self.heads) > 1 and not bool(cells.filled.any()):
+                continue
+            # index_select: its gradient is far cheaper than that of row[cells.rows].
+            known = row.index_select(0, cells.rows.flatten())
+            known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            correction = torch.baddbmm(head.bias, known, head.weight)
+            posteriors.append(
+                head.posterior(cells, correction, self.anchor, anchored, MIN_SD)
+            )
+        return posteriors
+
+
+def build_network(values, observed, warp, anchor, size):
+    """Put together an untrained network: the anchor, in the mean and in the draws.
+
+    Parameters
+    ----------
+    values, observed : arrays of shape (n, d)
+        Standardised numbers and codes of levels, and where they are known.
+    warp : Warp
+    anchor : ColumnAnchor
+    size : NetworkSize
+    """
+    c = anchor.coordinates
+    warp = warp.cpu()
+    numeric = c.numeric.cpu().numpy()
+    atoms = {
+        j: column_atoms(values[observed[:, j], j].astype(np.float64)) for j in numeric
+    }
+    heads = []
+    for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
+        chosen = Atoms([atoms[j] for j in columns], warp.select(columns))
+        heads.append(NumericHead(columns, chosen, size.hidden))
+    share = c.share.cpu().numpy()
+    slots = {j: k for k, j in enumerate(c.categorical)}
+    for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):
+        places = np.array([slots[j] for j in columns])
+        width = int((share[places] > 0).sum(1).max())
+        heads.append(LevelHead(columns, places, share[places, :width], size.hidden))
+    encoder = None
+    if len(numeric):
+        values = warp(torch.tensor(values)).numpy()[:, numeric]
+        n_knots = 17 if values.shape[1] <= 256 else 9
+        knots = quantile_knots(values, observed[:, numeric], n_knots)
+        encoder = PiecewiseLinearEncoder(knots)
+    return CompletionNetwork(anchor, warp, encoder, heads, size)
+
+
+def _by_size(n_outcomes):
+    """Columns with like numbers of outcomes together: a list of int arrays."""
+    groups = {}
+    for column, count in n_outcomes.items():
+        groups.setdefault(np.searchsorted(HEAD_SIZES, count), []).append(column)
+    return [np.array(columns) for _, columns in sorted(groups.items())]

@@ -1,106 +1,130 @@
-"""The table codec: numeric columns to standardised coordinates and back.
+"""The table codec: a frame or an array to values for the network, and back.
 
-Works on validated float arrays with a mask of missing cells; knows no torch.
+Knows no torch and no scikit-learn; tables come in validated.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import narwhals.stable.v2 as nw
 import numpy as np
+import pandas as pd
+
+from ._columns import ColumnCodec, is_frame, series_of
+from ._scaling import Standardiser
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table's cells in two guises.
+
+    Shape of ``numbers``, in the columns' units, codes of levels or steps of time, and
+    of ``missing``: (n, d); of ``values``, standardised, and of ``observed``:
+    (n, n_kept). A level that was not there in `fit` is neither missing nor observed.
+    """
+
+    numbers: np.ndarray
+    missing: np.ndarray
+    values: np.ndarray
+    observed: np.ndarray
 
 
 class TableCodec:
-    """Standardises each column by its observed training cells.
+    """Table to cells, and completed values back to a table.
+
+    Parameters
+    ----------
+    marker : object
+        The placeholder of missing values; nulls of any kind are missing beside it.
 
     Attributes
     ----------
-    mean_, scale_ : float64 arrays of shape (n_kept,)
-        ``scale_`` is 1 where a column is constant.
-    kept_ : int array of shape (n_kept,)
-        Columns with at least one observed cell; only these are modelled.
-    low_, high_ : float64 arrays of shape (n_kept,)
-        Smallest and largest observed value.
-    grids_ : list of n_kept float64 arrays
-        Values that a completion may have to hit exactly: all of a column with few,
-        else those that recur often.
-    empty_ : int array of shape (n_columns - n_kept,)
-        The other columns.
+    columns_ : ColumnCodec
+    n_levels_ : int array of shape (d,)
+        Levels of categorical columns, 0 for others.
+    scaling_ : Standardiser
     """
 
-    max_grid = 64
+    def __init__(self, marker):
+        self.marker = marker
 
-    def fit(self, X, missing):
-        """Learn the columns' location and scale.
+    def fit(self, X, names, categorical, whole):
+        """Learn kinds, levels, location and scale of the columns; return the cells.
 
         Parameters
         ----------
-        X : float array of shape (n, d)
-        missing : bool array of shape (n, d)
-
-        Returns
-        -------
-        self
+        X : frame, or array of shape (n, d)
+        names : sequence of d str
+        categorical : bool array of shape (d,)
+            Columns that are categorical whatever their dtype.
+        whole : bool
+            Whether an array of numbers held whole ones only, by its dtype.
         """
-        is_empty = missing.all(axis=0)
-        self.kept_, self.empty_ = np.flatnonzero(~is_empty), np.flatnonzero(is_empty)
-        mean, scale, low, high, self.grids_ = [], [], [], [], []
-        for j in self.kept_:
-            values = X[~missing[:, j], j].astype(np.float64)
-            low.append(values.min())
-            high.append(values.max())
-            distinct, counts = np.unique(values, return_counts=True)
-            if len(distinct) > self.max_grid:
-                often = counts > max(2, len(values) / self.max_grid)
-                distinct = distinct[often]
-            self.grids_.append(distinct)
-            # Sums of squares of very large or very small numbers overflow.
-            unit = np.abs(values).max() or 1.0
-            values = values / unit
-            center, spread = values.mean(), values.std()
-            # A spread that rounding alone explains is a constant column.
-            constant = np.ptp(values) <= 8 * np.finfo(X.dtype).eps
-            constant |= spread * unit == 0  # subnormal numbers
-            mean.append(low[-1] if constant else center * unit)
-            scale.append(1.0 if constant else spread * unit)
-        self.mean_, self.scale_ = np.array(mean), np.array(scale)
-        self.low_, self.high_ = np.array(low), np.array(high)
-        return self
+        self.columns_ = ColumnCodec(self.marker).fit(X, names, categorical)
+        self.n_levels_ = self.columns_.n_levels_
+        numbers, missing, known = self._numbers(X)
+        self.scaling_ = Standardiser().fit(
+            numbers, ~known, self.n_levels_ > 0, self.columns_.whole_ | whole
+        )
+        return Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
 
-    def encode(self, X, missing):
-        """Standardised float32 values, 0 at missing cells, and the observed mask.
+    def read(self, X):
+        """Cells of a table."""
+        numbers, missing, known = self._numbers(X)
+        return Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
 
-        Shapes in: (n, d); out: (n, n_kept) twice.
+    def _numbers(self, X):
+        if not self._is_plain(X):
+            return self.columns_.read(X)
+        missing = np.isnan(X) if pd.isna(self.marker) else X == self.marker
+        return X, missing, ~missing
+
+    def _is_plain(self, X):
+        """Whether X is an array of floats and all its columns numbers."""
+        return not is_frame(X) and X.dtype.kind == "f" and not self.n_levels_.any()
+
+    def complete(self, cells, values):
+        """Numbers with completed values, standardised (n, n_kept), where missing."""
+        numbers = cells.numbers.copy()
+        self.scaling_.decode_into(numbers, cells.missing, values)
+        return numbers
+
+    def to_array(self, X, cells, numbers, keep):
+        """Array of the ``keep`` columns: floats where they hold it, else objects."""
+        if self._is_plain(X):
+            return numbers[:, keep]
+        columns = self.columns_.columns_
+        if not is_frame(X) and X.dtype.kind == "f":
+            out = X[:, keep].copy()
+            for k, j in enumerate(keep):
+                rows = cells.missing[:, j]
+                out[rows, k] = columns[j].write(numbers[rows, j])
+            return out
+        if not all(column.is_number for column in columns):
+            return self.columns_.write_array(X, numbers, cells.missing, keep)
+        out = numbers[:, keep]
+        for k, j in enumerate(keep):
+            if columns[j].n_levels:  # truth values
+                out[:, k] = columns[j].write(out[:, k]).astype(np.float64)
+        narrow = is_frame(X) and all(
+            isinstance(series.dtype, nw.Float32) for series in series_of(X)
+        )
+        return out.astype(np.float32 if narrow else np.float64)
+
+    def to_frame(self, X, cells, numbers, keep, flags, names, container):
+        """Frame of the ``keep`` columns, in the dtypes of X, with flags beside them.
+
+        ``container`` is ``"pandas"``, ``"polars"`` or ``"native"``: X's own library.
         """
-        observed = ~missing[:, self.kept_]
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = (X[:, self.kept_] - self.mean_) / self.scale_
-        # A value far outside what `fit` saw must not become infinite in float32.
-        values = np.clip(values, -1e6, 1e6)
-        return np.where(observed, values, 0.0).astype(np.float32), observed
+        frame = self.columns_.write_frame(X, numbers, cells.missing, keep, flags)
+        if container == "pandas":
+            frame = nw.from_native(frame, eager_only=True).to_pandas()
+        elif container == "polars":
+            frame = nw.from_native(frame, eager_only=True).to_polars()
+        frame.columns = list(names)
+        return frame
 
-    def decode_into(self, X, missing, values):
-        """Write standardised ``values`` into the missing cells of ``X``, in place.
-
-        Shape of ``values``: (n, n_kept). Cells of columns without any observed
-        training cell become 0. Values that differ from a point of the column's grid
-        by float32 rounding alone become that point; none leaves the range that
-        was observed.
-        """
-        for j in self.empty_:
-            X[missing[:, j], j] = 0.0
-        for k, j in enumerate(self.kept_):
-            rows = missing[:, j]
-            decoded = (
-                values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
-            )
-            if len(self.grids_[k]):
-                decoded = _snap(decoded, self.grids_[k], 3e-5 * self.scale_[k])
-            X[rows, j] = np.clip(decoded, self.low_[k], self.high_[k])
-
-
-def _snap(values, grid, reach):
-    """``values`` moved to the nearest point of the sorted ``grid`` within ``reach``."""
-    right = np.searchsorted(grid, values).clip(1, max(1, len(grid) - 1))
-    left = grid[right - 1]
-    right = grid[np.minimum(right, len(grid) - 1)]
-    nearest = np.where(values - left < right - values, left, right)
-    return np.where(np.abs(values - nearest) <= reach, nearest, values)
+    def categories(self):
+        """Levels of each categorical column, None for others."""
+        return [c.levels if c.n_levels else None for c in self.columns_.columns_]

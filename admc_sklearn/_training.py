@@ -12,12 +12,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ._anchor import fit_anchor
-from ._atoms import Atoms, column_atoms
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
-from ._encoders import PiecewiseLinearEncoder, quantile_knots
-from ._network import CompletionNetwork, NetworkSize
+from ._network import NetworkSize, build_network
 from ._runtime import seeded
+from ._scores import score_levels
 
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
@@ -90,8 +89,8 @@ class Trainer:
 
     def __init__(self, network, values, observed, plan, seed):
         self.network, self.observed = network, observed
-        self.values = network.atoms.warp(values)
-        self.atom = network.atoms.index(self.values)
+        self.values = network.warp(values)
+        self.outcome = network.index(self.values)
         self.borrows = has_structured_patterns(observed)
         self.plan = plan
         self.generator = torch.Generator(values.device).manual_seed(seed)
@@ -141,10 +140,12 @@ class Trainer:
     def step(self, rows):
         """One training step on the given rows; the mean loss over its targets."""
         kept, targets = self.hide(self.observed[rows])
-        posterior = self.network(self.values[rows], kept, targets)
-        cells = posterior.cells
-        nll = posterior.nll(cells.gather(self.atom[rows]))  # (d, T)
-        loss = torch.where(cells.filled, nll, 0.0).sum() / targets.sum().clamp_min(1)
+        outcome = self.outcome[rows]
+        losses = [
+            part.cells.total(part.nll(part.cells.gather(outcome)))
+            for part in self.network(self.values[rows], kept, targets)
+        ]
+        loss = sum(losses) / targets.sum().clamp_min(1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.zero_grad(set_to_none=True)
@@ -197,7 +198,7 @@ class Validation:
         n_cells = max(1, int(observed.sum()) * VALIDATION_RATE)
         repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
         self.truth = values.repeat(repeats, 1)
-        self.values = network.atoms.warp(self.truth)
+        self.values = network.warp(self.truth)
         observed = observed.repeat(repeats, 1)
         rates = torch.full((len(self.values), 1), VALIDATION_RATE)
         noise = torch.rand(self.values.shape, generator=generator)
@@ -205,7 +206,7 @@ class Validation:
             observed, rates.to(values.device), noise.to(values.device)
         )
         self.network = network
-        self.atom = network.atoms.index(self.values)
+        self.outcome = network.index(self.values)
         self.parts = network.row_batches(len(self.values))
         with torch.no_grad():
             self.anchored = [
@@ -215,35 +216,23 @@ class Validation:
 
     @torch.no_grad()
     def measure(self):
-        """Root mean squared error of the posterior mean, and nats per cell."""
+        """Root mean squared error of the cells, and nats per cell.
+
+        Numbers are told by their posterior mean in standardised units, levels by the
+        Brier score in units of that of their frequencies.
+        """
         self.network.eval()
         squared, nats = 0.0, 0.0
         for part, anchored in zip(self.parts, self.anchored, strict=True):
             values, hidden = self.values[part], self.hidden[part]
-            posterior = self.network(values, self.kept[part], hidden, anchored)
-            cells = posterior.cells
-            error = (posterior.mean() - cells.gather(self.truth[part])).square()
-            nll = posterior.nll(cells.gather(self.atom[part]))
-            squared += float(error[cells.filled].sum())
-            nats += float(nll[cells.filled].sum())
+            for posterior in self.network(values, self.kept[part], hidden, anchored):
+                cells = posterior.cells
+                error = posterior.error(cells.gather(self.truth[part]))
+                nll = posterior.nll(cells.gather(self.outcome[part]))
+                squared += float(cells.total(error))
+                nats += float(cells.total(nll))
         count = max(1, int(self.hidden.sum()))
         return math.sqrt(squared / count), nats / count
-
-
-def build_network(values, observed, warp, anchor, size):
-    """Put together an untrained network: the anchor, in the mean and in the draws.
-
-    Shapes of ``values`` and ``observed``: (n, d), arrays.
-    """
-    d = values.shape[1]
-    atoms = Atoms(
-        [column_atoms(values[observed[:, j], j].astype(np.float64)) for j in range(d)],
-        warp.cpu(),
-    )
-    values = atoms.warp(torch.tensor(values)).numpy()
-    n_knots = 17 if d <= 256 else 9
-    encoder = PiecewiseLinearEncoder(quantile_knots(values, observed, n_knots))
-    return CompletionNetwork(anchor, atoms, encoder, size)
 
 
 def place(network, device):
@@ -257,13 +246,16 @@ def place(network, device):
     return network.to(device)
 
 
-def fit_network(values, observed, size, plan, device, seed):
+def fit_network(values, observed, n_levels, size, plan, device, seed):
     """Fit anchor and network to an incomplete table.
 
     Parameters
     ----------
-    values : float32 array of shape (n, d), standardised
+    values : float32 array of shape (n, d)
+        Standardised numbers, codes of levels.
     observed : bool array of shape (n, d)
+    n_levels : int array of shape (d,)
+        Levels of categorical columns, 0 for numeric ones.
     size : NetworkSize
     plan : TrainingPlan
     device : torch.device
@@ -277,10 +269,10 @@ def fit_network(values, observed, size, plan, device, seed):
         One record an epoch; epoch 0 is the anchor.
     """
     with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
-        return _fit_network(values, observed, size, plan, device, seed)
+        return _fit_network(values, observed, n_levels, size, plan, device, seed)
 
 
-def _fit_network(values, observed, size, plan, device, seed):
+def _fit_network(values, observed, n_levels, size, plan, device, seed):
     generator = torch.Generator().manual_seed(seed)
     n_held = min(len(values) // 2, math.ceil(plan.validation_fraction * len(values)))
     order = torch.randperm(len(values), generator=generator)
@@ -288,9 +280,11 @@ def _fit_network(values, observed, size, plan, device, seed):
     home = torch.device("cpu") if device.type == "mps" else device
     x = torch.tensor(values, device=device)
     o = torch.tensor(observed, device=device)
-    warp, ridge = choose_coordinates(x[kept].to(home), o[kept].to(home), generator)
-    warped, o_home = warp(x.to(home)), o.to(home)
-    anchor = fit_anchor(warped[kept], o_home[kept], ridge, generator)
+    x_home, o_home = x.to(home), o.to(home)
+    scores = score_levels(x_home, o_home, n_levels, kept)
+    warp, ridge = choose_coordinates(x_home[kept], o_home[kept], scores, generator)
+    warped = warp(x_home)
+    anchor = fit_anchor(warped[kept], o_home[kept], scores, ridge, generator)
     network = build_network(values, observed, warp, anchor, size)
     place(network, device)
     history = []
@@ -299,7 +293,7 @@ def _fit_network(values, observed, size, plan, device, seed):
         trainer = Trainer(network, x[kept], o[kept], plan, seed)
         history = _train(trainer, validation)
     # Every row for the final anchor; the correction learnt on top of it stays.
-    network.anchor = fit_anchor(warped, o_home, ridge, generator, start=anchor)
+    network.anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
     network.zero_grad(set_to_none=True)
     network.eval()
     return network, history

@@ -72,6 +72,18 @@ class Warp(nn.Module):
         )
         return cls(*(values[choice, columns] for values in stacked))
 
+    def select(self, columns):
+        """Warp of the given columns alone."""
+        return type(self)(*(getattr(self, name)[columns] for name in self.fields))
+
+    def spread(self, columns, n_columns):
+        """Warp of more columns, the identity but for the given ones."""
+        out = self.identity(n_columns).to(self.power.device)
+        for name in self.fields:
+            getattr(out, name)[columns] = getattr(self, name)
+        out.is_identity = self.is_identity
+        return out
+
     def forward(self, values):
         """Warped values, (n, d) -> (n, d)."""
         if self.is_identity:

@@ -68,3 +68,57 @@ def errors(truth, incomplete, completed):
     """RMSE and MAE over the hidden cells, in the unit of the arrays."""
     difference = (completed - truth)[np.isnan(incomplete) & ~np.isnan(truth)]
     return np.sqrt(np.mean(difference**2)), np.mean(np.abs(difference))
+
+
+def load_frame(name, data):
+    """All columns of a mixed table but its target, as a data frame.
+
+    Returns
+    -------
+    DataFrame, or None where ``<data>/tabular/<name>.parquet`` is absent
+    """
+    path = Path(data or ".") / "tabular" / f"{name}.parquet"
+    if not path.exists():
+        return None
+    return pd.read_parquet(path).drop(columns="target")
+
+
+def split_mcar_frame(X, seed, rate=0.3):
+    """As `split_mcar`, for a frame with numeric and categorical columns.
+
+    Cells are hidden at the rate among those that are known.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(X))
+    n_train = round(0.7 * len(X))
+    parts = [X.iloc[order[:n_train]], X.iloc[order[n_train:]]]
+    masks = [rng.random(part.shape) < rate for part in parts]
+    numeric = X.select_dtypes("number").columns
+    seen = parts[0].mask(masks[0])[numeric]
+    scale = seen.std(ddof=0)
+    scale[~(scale > 0)] = 1.0
+    parts = [
+        part.assign(**((part[numeric] - seen.mean().fillna(0.0)) / scale))
+        for part in parts
+    ]
+    hidden = [part.mask(m) for part, m in zip(parts, masks, strict=True)]
+    return Split(*parts, *hidden)
+
+
+def mixed_errors(truth, incomplete, completed):
+    """RMSE and MAE over hidden numeric cells, accuracy over hidden categorical ones."""
+    hidden = incomplete.isna() & truth.notna()
+    numeric = truth.select_dtypes("number").columns
+    where = hidden[numeric].to_numpy()
+    values = completed[numeric].to_numpy(np.float64)
+    difference = (values - truth[numeric].to_numpy(np.float64))[where]
+    right, total = 0, 0
+    for name in truth.columns.difference(numeric):
+        cells = hidden[name].to_numpy()
+        same = completed[name].astype(object) == truth[name].astype(object)
+        right, total = right + same.to_numpy()[cells].sum(), total + cells.sum()
+    return {
+        "rmse": np.sqrt(np.mean(difference**2)),
+        "mae": np.mean(np.abs(difference)),
+        "accuracy": right / total if total else np.nan,
+    }

@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn import _anchor
-from admc_sklearn._anchor import (
-    FactorAnchor,
-    GaussianAnchor,
-    fit_anchor,
-    fit_factors,
-    fit_gaussian,
-)
+from admc_sklearn import _gaussian
+from admc_sklearn._anchor import fit_anchor
+from admc_sklearn._factors import FactorAnchor, fit_factors
+from admc_sklearn._gaussian import GaussianAnchor, fit_gaussian
+from admc_sklearn._scores import Coordinates
 
 from .conftest import gaussian_table
 
@@ -66,7 +63,7 @@ def test_batches_do_not_matter(monkeypatch):
     anchor = GaussianAnchor(torch.tensor(mean), torch.tensor(cov))
     whole = anchor.condition(x, observed)
     refit = fit_gaussian(x, observed, 1.0)
-    monkeypatch.setattr(_anchor, "_BATCH_ELEMENTS", 36 * 7)
+    monkeypatch.setattr(_gaussian, "_BATCH_ELEMENTS", 36 * 7)
     parts = anchor.condition(x, observed)
     torch.testing.assert_close(whole, parts)
     torch.testing.assert_close(refit.cov, fit_gaussian(x, observed, 1.0).cov)
@@ -131,8 +128,10 @@ def test_more_columns_than_rows(d):
     rng = np.random.default_rng(0)
     x = torch.tensor(rng.normal(size=(20, 1)) + rng.normal(size=(20, d)))
     observed = torch.tensor(rng.random((20, d)) < 0.7)
-    anchor = fit_anchor(x, observed, 10.0, torch.Generator().manual_seed(0))
-    mean, sd = anchor.condition(x, observed)
+    generator = torch.Generator().manual_seed(0)
+    anchor = fit_anchor(x, observed, Coordinates(d, {}), 10.0, generator)
+    anchored = anchor.condition(x, observed)
+    mean, sd = anchored.mean, anchored.sd
     assert torch.isfinite(mean).all()
     assert torch.isfinite(sd).all()
     error = (mean - x)[~observed].square().mean()

@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from admc_sklearn._coordinates import choose_coordinates
+from admc_sklearn._scores import Coordinates
 from admc_sklearn._warp import Warp
 
 
@@ -14,7 +15,10 @@ def choose(X, observed):
     X = (X - X.mean(0)) / X.std(0)
     generator = torch.Generator().manual_seed(0)
     return choose_coordinates(
-        torch.tensor(X, dtype=torch.float32), torch.tensor(observed), generator
+        torch.tensor(X, dtype=torch.float32),
+        torch.tensor(observed),
+        Coordinates(X.shape[1], {}),
+        generator,
     )
 
 

@@ -174,7 +174,8 @@ def test_an_empty_column_is_kept_or_dropped_with_its_name(keep):
 def test_all_missing_rows_are_completed_by_the_columns_own_distribution(fitted):
     X = np.full((1, fitted.n_features_in_), np.nan)
     np.testing.assert_allclose(
-        (fitted.transform(X)[0] - fitted._codec.mean_) / fitted._codec.scale_,
+        (fitted.transform(X)[0] - fitted._codec.scaling_.mean_)
+        / fitted._codec.scaling_.scale_,
         0,
         atol=0.3,
     )

@@ -13,22 +13,30 @@ ORDER = [
     "_version",
     "_compat",
     "_runtime",
+    "_columns",
+    "_checks",
+    "_scaling",
     "_table",
     "_warp",
+    "_scores",
+    "_gaussian",
+    "_factors",
     "_anchor",
     "_coordinates",
     "_atoms",
     "_diffusion",
     "_encoders",
     "_denoiser",
+    "_posterior",
     "_network",
     "_training",
     "_completion",
     "_imputer",
     "__init__",
 ]
-TORCH_FREE = {"_version", "_compat", "_table", "_imputer", "__init__"}
-SKLEARN_USERS = {"_compat", "_imputer"}
+TORCH_FREE = {"_version", "_compat", "_imputer", "__init__"}
+TORCH_FREE |= {"_columns", "_checks", "_scaling", "_table"}
+SKLEARN_USERS = {"_compat", "_checks", "_imputer"}
 
 
 def imports(name):
@@ -70,13 +78,20 @@ def test_only_compat_touches_private_scikit_learn():
 @pytest.mark.parametrize("name", ORDER)
 def test_files_and_functions_stay_readable(name):
     text = (PACKAGE / f"{name}.py").read_text()
-    limit = 420 if name == "_imputer" else 380  # the estimator's docstring is long
-    assert len(text.splitlines()) <= limit
+    assert len(text.splitlines()) - n_documented(text) <= 320
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             body = [n for n in node.body if not _is_docstring(n)]
             length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
             assert length <= 55, (name, node.name, length)
+
+
+def n_documented(text):
+    """Lines of docstrings of classes and functions."""
+    documented = (ast.ClassDef, ast.FunctionDef)
+    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, documented)]
+    strings = [n.body[0] for n in nodes if _is_docstring(n.body[0])]
+    return sum(s.end_lineno - s.lineno + 1 for s in strings)
 
 
 def _is_docstring(node):

@@ -9,8 +9,10 @@ import torch
 
 from admc_sklearn import ADMCImputer, _training
 from admc_sklearn._anchor import fit_anchor
+from admc_sklearn._network import build_network
 from admc_sklearn._runtime import resolve_device
-from admc_sklearn._training import SIZES, TrainingPlan, build_network, fit_network
+from admc_sklearn._training import SIZES, TrainingPlan, fit_network
+from admc_sklearn._scores import Coordinates
 from admc_sklearn._warp import Warp
 
 from .conftest import gaussian_table, hide, quick, rings
@@ -75,13 +77,19 @@ def test_an_untrained_network_is_the_anchor():
     X, _, _ = gaussian_table(2000, 4, 0)
     values, observed = standardised(hide(X, 0.3, 0))
     network, history = fit_network(
-        values, observed, SIZES["small"], plan(max_epochs=0), torch.device("cpu"), 0
+        values,
+        observed,
+        [0] * 4,
+        SIZES["small"],
+        plan(max_epochs=0),
+        torch.device("cpu"),
+        0,
     )
     assert len(history) == 1
     x, o = torch.tensor(values), torch.tensor(observed)
     with torch.no_grad():
-        posterior = network(x, o, ~o)
-        mean, _ = network.anchor.condition(x, o)
+        (posterior,) = network(x, o, ~o)
+        mean = network.anchor.condition(x, o).mean
     error = posterior.mean() - posterior.cells.gather(mean)
     assert error[posterior.cells.filled].abs().mean() < 0.01
 
@@ -94,7 +102,7 @@ def test_missing_cells_never_enter_a_loss():
     for filler in (0.0, 1e3):
         values = np.where(observed, X, filler).astype(np.float32)
         _, history = fit_network(
-            values, observed, SIZES["small"], plan(), torch.device("cpu"), 0
+            values, observed, [0] * 3, SIZES["small"], plan(), torch.device("cpu"), 0
         )
         results.append([r["train_loss"] for r in history[1:]])
     assert results[0] == results[1]
@@ -107,6 +115,7 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     values = torch.zeros(4000, 6)
     network, _ = fit_network(
         *standardised(np.random.default_rng(0).normal(size=(60, 6))),
+        [0] * 6,
         SIZES["small"],
         plan(max_epochs=0),
         torch.device("cpu"),
@@ -199,12 +208,14 @@ def test_network_sizes_and_wide_tables_share_tokens():
     X = np.random.default_rng(0).normal(size=(30, 150)).astype(np.float32)
     observed = np.ones(X.shape, dtype=bool)
     generator = torch.Generator().manual_seed(0)
-    anchor = fit_anchor(torch.tensor(X), torch.tensor(observed), 10.0, generator)
+    anchor = fit_anchor(
+        torch.tensor(X), torch.tensor(observed), Coordinates(150, {}), 10.0, generator
+    )
     network = build_network(X, observed, Warp.identity(150), anchor, SIZES["small"])
     assert network.denoiser.embedding.n_tokens == 50
     targets = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.3)
-    posterior = network(torch.tensor(X), ~targets, targets)
-    assert torch.isfinite(posterior.mean()).all()
+    for posterior in network(torch.tensor(X), ~targets, targets):
+        assert torch.isfinite(posterior.mean()).all()
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "mps"])

@@ -1,0 +1,115 @@
+"""Tables and columns as users give them: checked, and named by position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
+
+from ._columns import NUMBERS, is_frame
+from ._compat import is_pandas_na, is_scalar_nan
+
+
+def check_table(estimator, X, reset):
+    """Check X and the estimator's features: a frame, an array of floats or of objects.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With a parameter ``missing_values``.
+    X : array-like of shape (n_samples, n_features)
+    reset : bool
+        Whether the features are learnt or compared.
+
+    Returns
+    -------
+    frame or ndarray
+        The frame itself, a float copy of an array of numbers, or an array of objects.
+    """
+    if is_frame(X):
+        if 0 in X.shape:
+            kind = "sample" if X.shape[0] == 0 else "feature"
+            raise ValueError(
+                f"Found array with 0 {kind}(s) (shape={X.shape}) while a minimum of 1 "
+                f"is required by {type(estimator).__name__}."
+            )
+        validate_data(estimator, X, skip_check_array=True, reset=reset)
+        return X
+    if _is_mixed(X):
+        X = np.asarray(X) if hasattr(X, "dtype") else np.asarray(X, dtype=object)
+        X = check_array(X, dtype=None, ensure_all_finite=False)
+        validate_data(estimator, X, skip_check_array=True, reset=reset)
+        return X.astype(object)
+    marker = estimator.missing_values
+    nan_like = marker is None or is_pandas_na(marker) or is_scalar_nan(marker)
+    return validate_data(
+        estimator,
+        X,
+        dtype=FLOAT_DTYPES,
+        ensure_all_finite="allow-nan" if nan_like else True,
+        copy=True,
+        reset=reset,
+    )
+
+
+def _is_mixed(X):
+    """Whether an array-like holds something else than numbers alone."""
+    if hasattr(X, "dtype") and X.dtype.kind not in "OUSmM":
+        return False
+    if not isinstance(X, (list, tuple, np.ndarray)):
+        return False
+    try:
+        cells = np.asarray(X, dtype=object)
+    except ValueError:  # ragged: scikit-learn's own check says so
+        return False
+    if cells.ndim != 2 or not cells.size:
+        return False
+    kinds = {
+        pd.api.types.infer_dtype(column[~pd.isna(column)], skipna=True)
+        for column in cells.T
+    }
+    return not kinds <= NUMBERS | {"complex"}
+
+
+def select_columns(columns, X, names):
+    """Mask of the columns that users mean.
+
+    Parameters
+    ----------
+    columns : array-like of str, int or bool, or callable
+        Names, indices, a mask, or a function of a frame such as
+        `sklearn.compose.make_column_selector`.
+    X : frame or ndarray of shape (n, d)
+    names : array of d str
+
+    Returns
+    -------
+    bool array of shape (d,)
+
+    Raises
+    ------
+    ValueError
+        Naming a column that is not there.
+    """
+    if callable(columns):
+        columns = columns(X)
+    columns, names = list(columns), list(names)
+    selected = np.zeros(len(names), dtype=bool)
+    if columns and all(isinstance(c, (bool, np.bool_)) for c in columns):
+        if len(columns) != len(names):
+            raise ValueError(
+                f"A mask of columns must have {len(names)} entries, got {len(columns)}."
+            )
+        return np.array(columns, dtype=bool)
+    for column in columns:
+        if isinstance(column, str):
+            if column not in names:
+                raise ValueError(f"There is no column {column!r}; there are {names}.")
+            selected[names.index(column)] = True
+        elif -len(names) <= column < len(names):
+            selected[column] = True
+        else:
+            raise ValueError(
+                f"There is no column {column!r}: X has {len(names)} columns."
+            )
+    return selected

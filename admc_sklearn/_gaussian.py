@@ -1,0 +1,222 @@
+"""A Gaussian with a full covariance, fitted to incomplete rows, and its conditional.
+
+The expectation-maximisation for incomplete Gaussian data is Dempster, Laird and Rubin
+(1977) with an inverse-Wishart prior (Schafer, 1997, section 5.3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+MIN_SD = 1e-4
+# The prior is worth so many rows.
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+# Elements of one batch of (n, d, d) matrices; keeps the working set within ~100 MB.
+_BATCH_ELEMENTS = 4_000_000
+
+
+def unique_patterns(observed):
+    """Distinct rows of a mask and, for each row, the index of its pattern.
+
+    Parameters
+    ----------
+    observed : bool tensor of shape (n_rows, n_columns)
+
+    Returns
+    -------
+    patterns : bool tensor of shape (n_patterns, n_columns)
+    inverse : int tensor of shape (n_rows,)
+    """
+    return torch.unique(observed, dim=0, return_inverse=True)
+
+
+class GaussianAnchor(nn.Module):
+    """Multivariate normal with a full covariance, in float64.
+
+    Works with the precision matrix: given the observed cells, the missing ones have
+    the inverse of its missing block for a covariance, so that only a block as large as
+    the number of missing cells is factorised.
+
+    Shape of ``mean``: (d,), of ``cov`` and ``precision``: (d, d).
+    """
+
+    def __init__(self, mean, cov):
+        super().__init__()
+        cov = cov.double()
+        self.register_buffer("mean", mean.double())
+        self.register_buffer("cov", cov)
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(cov))
+        self.register_buffer("precision", precision)
+
+    def _missing_blocks(self, patterns):
+        """Conditional covariance of every pattern's missing cells.
+
+        Padded to the largest number U of missing cells: returns their columns and
+        whether they are no padding, (P, U) twice, and the covariances (P, U, U).
+        """
+        size = max(1, int((~patterns).sum(1).max()))
+        columns = patterns.to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
+        filled = ~patterns.gather(1, columns)
+        block = self.precision[columns[:, :, None], columns[:, None, :]]
+        both = filled[:, :, None] & filled[:, None, :]
+        eye = torch.eye(size, dtype=block.dtype, device=block.device)
+        chol = torch.linalg.cholesky(torch.where(both, block, eye))
+        return columns, filled, torch.cholesky_inverse(chol)
+
+    def _batches(self, observed, shared):
+        """Patterns, rows that have them and the rows' pattern, in bounded batches."""
+        d = observed.shape[1]
+        step = max(1, _BATCH_ELEMENTS // d**2)
+        if not shared:
+            for lo in range(0, len(observed), step):
+                part = observed[lo : lo + step]
+                rows = torch.arange(lo, lo + len(part), device=part.device)
+                yield part, rows, rows - lo
+            return
+        patterns, inverse = unique_patterns(observed)
+        order = torch.argsort(inverse)
+        ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
+        begin = 0
+        for lo in range(0, len(patterns), step):
+            end = int(ends[min(lo + step, len(ends)) - 1])
+            rows = order[begin:end]
+            yield patterns[lo : lo + step], rows, inverse[rows] - lo
+            begin = end
+
+    def _deviation(self, x, pattern, blocks):
+        """Conditional means of missing cells, about the mean, (n, U).
+
+        ``x`` (n, d) is about the mean too, and 0 at missing cells.
+        """
+        columns, filled, cov = blocks
+        pull = (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
+        step = max(1, _BATCH_ELEMENTS // cov[0].numel())
+        parts = [
+            torch.bmm(cov[p], r[:, :, None]).squeeze(2)
+            for p, r in zip(pattern.split(step), pull.split(step), strict=True)
+        ]
+        return -torch.cat(parts)
+
+    def marginal(self, blocks):
+        """Mean (C, r) and covariance (C, r, r) of blocks of columns, (C, r)."""
+        return self.mean[blocks], self.cov[blocks[:, :, None], blocks[:, None, :]]
+
+    def condition(self, values, observed, *, shared=True, blocks=None):
+        """Mean and standard deviation of every cell given the observed ones.
+
+        Parameters
+        ----------
+        values : tensor of shape (n, d); what stands at missing cells is ignored
+        observed : bool tensor of shape (n, d)
+        shared : bool
+            Look for rows with the same pattern, to factorise once for all of them.
+            Not worth the search where patterns are drawn at random.
+        blocks : int tensor of shape (C, r), optional
+            Columns whose joint covariance is wanted, those of a block being missing
+            together.
+
+        Returns
+        -------
+        mean, sd : tensors of shape (n, d), in the dtype of ``values``
+            Observed cells have their own value and 0.
+        cov : float64 tensor of shape (n, C, r, r), if ``blocks`` are given
+            The identity where a block is observed.
+        """
+        x = torch.where(observed, values.double() - self.mean, 0.0)
+        mean, variance = torch.zeros_like(x), torch.zeros_like(x)
+        if blocks is not None:
+            joint = x.new_empty(len(x), *blocks.shape, blocks.shape[1])
+        for patterns, rows, pattern in self._batches(observed, shared):
+            missing = self._missing_blocks(patterns)
+            columns, _, cov = missing
+            deviation = self._deviation(x[rows], pattern, missing)
+            if blocks is not None:
+                joint[rows] = _blocks_of(cov, patterns, blocks)[pattern]
+            target = columns[pattern]
+            mean[rows] = mean[rows].scatter(1, target, deviation)
+            spread = cov.diagonal(dim1=1, dim2=2)[pattern]
+            variance[rows] = variance[rows].scatter(1, target, spread)
+        mean = torch.where(observed, values, (mean + self.mean).to(values.dtype))
+        sd = variance.clamp_min(MIN_SD**2).sqrt().to(values.dtype)
+        sd = torch.where(observed, 0.0, sd)
+        return (mean, sd) if blocks is None else (mean, sd, joint)
+
+    def expected_moments(self, x, batches):
+        """Sum over rows of E[x] and of E[x x'], about ``mean``: the E-step.
+
+        Parameters
+        ----------
+        x : float64 tensor of shape (n, d)
+        batches : list, from `_batches`
+
+        Returns
+        -------
+        first, second : tensors of shape (d,), (d, d)
+        """
+        d = len(self.mean)
+        first = torch.zeros_like(self.mean)
+        second = torch.zeros_like(self.cov).flatten()
+        for patterns, rows, pattern in batches:
+            blocks = self._missing_blocks(patterns)
+            columns, filled, cov = blocks
+            known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
+            deviation = self._deviation(known, pattern, blocks) * filled[pattern]
+            complete = known.scatter_add(1, columns[pattern], deviation)
+            first += complete.sum(0)
+            second += (complete.T @ complete).flatten()
+            weight = torch.bincount(pattern, minlength=len(patterns)).to(cov.dtype)
+            weight = weight[:, None] * filled  # (P, U)
+            cell = columns[:, :, None] * d + columns[:, None, :]  # (P, U, U)
+            cov = cov * weight[:, :, None] * filled[:, None, :]
+            second.index_add_(0, cell.flatten(), cov.flatten())
+        return first, second.view(d, d)
+
+
+def _blocks_of(cov, patterns, blocks):
+    """Covariance of blocks out of those of all missing cells, (P, C, r, r).
+
+    ``cov`` (P, U, U) is in the order of the missing columns.
+    """
+    place = torch.cumsum(~patterns, 1) - 1
+    place = place.clamp_min(0)[:, blocks]  # (P, C, r)
+    every = torch.arange(len(cov), device=cov.device)[:, None, None, None]
+    found = cov[every, place[..., :, None], place[..., None, :]]
+    eye = torch.eye(blocks.shape[1], dtype=cov.dtype, device=cov.device)
+    known = patterns[:, blocks]
+    return torch.where((known[..., :, None] | known[..., None, :]), eye, found)
+
+
+def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
+    """Posterior mode of a Gaussian by expectation-maximisation.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, d)
+    observed : bool tensor of shape (n, d)
+    ridge : float
+        Weight of the prior covariance, the identity, in rows.
+    start : GaussianAnchor, optional
+        Where to begin.
+
+    Returns
+    -------
+    GaussianAnchor
+    """
+    x = x.double()
+    n, d = x.shape
+    eye = torch.eye(d, dtype=torch.float64, device=x.device)
+    anchor = start or GaussianAnchor(x.new_zeros(d), eye)
+    batches = list(anchor._batches(observed, shared=True))
+    for _ in range(max_iter):
+        first, second = anchor.expected_moments(x, batches)
+        # The mean has a prior of its own, worth a hundredth of a row at zero: it only
+        # decides for columns that are never observed.
+        shift = first / (n + 0.01)
+        scatter = second - n * torch.outer(shift, shift)
+        cov = (scatter + ridge * eye) / (n + ridge)
+        change = (cov - anchor.cov).abs().max()
+        anchor = GaussianAnchor(anchor.mean + shift, (cov + cov.T) / 2)
+        if change < tol:
+            break
+    return anchor

@@ -1,0 +1,232 @@
+"""Distributions of missing cells: over atoms of numbers, over levels of categories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class PackedCells:
+    """Target cells of some columns, sorted by column and padded to one number each.
+
+    Heads differ between columns: packed, all their products are one batched product.
+
+    Shape of ``rows``, the row of each cell, and of ``filled``, False where padded:
+    (g, T). ``columns`` is (g, 1).
+    """
+
+    rows: torch.Tensor
+    filled: torch.Tensor
+    columns: torch.Tensor
+
+    @classmethod
+    def from_mask(cls, targets, columns):
+        """Pack the True cells of the given columns of a mask of shape (B, d)."""
+        targets = targets[:, columns]
+        g = targets.shape[1]
+        slot, row = targets.T.nonzero(as_tuple=True)
+        counts = targets.sum(0)
+        start = torch.cumsum(counts, 0) - counts
+        place = torch.arange(len(slot), device=slot.device) - start[slot]
+        size = (g, max(1, int(counts.max())))
+        rows = torch.zeros(size, dtype=torch.long, device=slot.device)
+        filled = torch.zeros(size, dtype=torch.bool, device=slot.device)
+        rows[slot, place] = row
+        filled[slot, place] = True
+        return cls(rows, filled, columns[:, None])
+
+    def gather(self, table):
+        """Cells' entries of a (B, d) table: (g, T)."""
+        return table[self.rows, self.columns]
+
+    def scatter_into(self, table, entries):
+        """Write (g, T) entries into their cells of a (B, d) table, in place."""
+        columns = self.columns.expand_as(self.rows)
+        table[self.rows[self.filled], columns[self.filled]] = entries[self.filled]
+
+    def total(self, entries):
+        """Sum of (g, T) entries over the cells."""
+        return torch.where(self.filled, entries, 0.0).sum()
+
+
+class CellPosterior:
+    """Distribution of packed target cells over a finite set of outcomes.
+
+    Shape of ``logits``: (g, T, K), the anchor's log-mass included.
+    """
+
+    def __init__(self, cells, logits):
+        self.cells, self.logits = cells, logits
+
+    def nll(self, outcome):
+        """Negative log-likelihood of the outcomes (g, T) in nats, (g, T)."""
+        log_share = torch.log_softmax(self.logits, -1)
+        return -log_share.gather(-1, outcome[..., None]).squeeze(-1)
+
+    def _locate(self, level, n_outcomes):
+        """Outcome at a quantile, (g, T), and how far into it the quantile lies."""
+        share = torch.softmax(self.logits, -1)
+        below = share.cumsum(-1)
+        level = torch.as_tensor(level, dtype=share.dtype, device=share.device)
+        level = level.expand(share.shape[:2]).contiguous()
+        outcome = torch.searchsorted(below, level[..., None]).squeeze(-1)
+        outcome = torch.minimum(outcome, n_outcomes[:, None] - 1)
+        inside = share.gather(-1, outcome[..., None]).squeeze(-1)
+        start = below.gather(-1, outcome[..., None]).squeeze(-1) - inside
+        u = ((level - start) / inside.clamp_min(1e-12)).clamp(1e-6, 1 - 1e-6)
+        return outcome, u
+
+
+class NumericPosterior(CellPosterior):
+    """Over a column's atoms; within an atom the anchor says where.
+
+    Shape of ``anchor_mean`` and ``anchor_sd``: (g, T).
+    """
+
+    def __init__(self, cells, logits, atoms, anchor_mean, anchor_sd):
+        super().__init__(cells, logits)
+        self.atoms, self.anchor_mean, self.anchor_sd = atoms, anchor_mean, anchor_sd
+        self.slots = torch.arange(len(logits), device=logits.device)[:, None]
+
+    def _within(self, atom, u=None):
+        slots, mean, sd = self.slots, self.anchor_mean, self.anchor_sd
+        if atom.dim() == 3:
+            slots, mean, sd = slots[..., None], mean[..., None], sd[..., None]
+        return self.atoms.value_within(mean, sd, slots, atom, u)
+
+    def mean(self):
+        """Posterior mean in the columns' own standardised units, (g, T)."""
+        every = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        values = self._within(every.expand(self.logits.shape))
+        return (torch.softmax(self.logits, -1) * values).sum(-1)
+
+    def quantile(self, level):
+        """Posterior quantile, (g, T); ``level`` is a number or of shape (g, T).
+
+        It is in the coordinates of the warp, as the network's input is. With uniform
+        noise for a level it is a draw.
+        """
+        atom, u = self._locate(level, self.atoms.valid.sum(-1))
+        return self._within(atom, u)
+
+    def point(self, statistic):
+        """Summary in own units, (g, T): ``"mean"`` or the quantile of a level."""
+        if statistic == "mean":
+            return self.mean()
+        return self.atoms.warp.inverse(self.quantile(statistic), self.slots)
+
+    def error(self, truth):
+        """Squared error of the mean, (g, T), for a truth (g, T) in own units."""
+        return (self.mean() - truth).square()
+
+
+class LevelPosterior(CellPosterior):
+    """Over a column's levels; a level's value is its code.
+
+    Shape of ``share``, the levels' frequencies: (g, K).
+    """
+
+    def __init__(self, cells, logits, share):
+        super().__init__(cells, logits)
+        self.share = share
+
+    def probabilities(self):
+        """Probability of every level, (g, T, K)."""
+        return torch.softmax(self.logits, -1)
+
+    def quantile(self, level):
+        """Code at a quantile of the levels in their order: a draw, with noise."""
+        n_levels = (self.share > 0).sum(-1)
+        return self._locate(level, n_levels)[0].to(self.logits.dtype)
+
+    def point(self, statistic):
+        """Code of the most probable level, (g, T), whatever the statistic."""
+        del statistic
+        return self.logits.argmax(-1).to(self.logits.dtype)
+
+    def error(self, truth):
+        """Brier score of true codes (g, T), in units of that of the frequencies.
+
+        So 1 is the error of knowing nothing, as the squared error of a standardised
+        number has it.
+        """
+        q = self.probabilities()
+        right = q.gather(-1, truth.long()[..., None]).squeeze(-1)
+        brier = q.square().sum(-1) - 2 * right + 1
+        spread = (1 - self.share.square().sum(-1)).clamp_min(1e-3)
+        return brier / spread[:, None]
+
+
+class NumericHead(nn.Module):
+    """Logits of the atoms of some numeric columns, starting at zero.
+
+    Parameters
+    ----------
+    columns : int array of shape (g,)
+    atoms : Atoms
+        Of these columns.
+    hidden : int
+    """
+
+    def __init__(self, columns, atoms, hidden):
+        super().__init__()
+        self.register_buffer("columns", torch.as_tensor(columns))
+        self.atoms, self.n_outcomes = atoms, atoms.n_atoms
+        _zero_head(self, len(columns), hidden)
+
+    def index(self, values):
+        """Atom of every value of its columns: (n, d) -> int64 (n, g)."""
+        return self.atoms.index(values[:, self.columns])
+
+    def posterior(self, cells, correction, anchor, anchored, min_sd):
+        """`NumericPosterior` of cells, from the network's (g, T, K) correction."""
+        del anchor
+        mean = cells.gather(anchored.mean)
+        sd = cells.gather(anchored.sd).clamp_min(min_sd)
+        slots = torch.arange(len(self.columns), device=mean.device)[:, None]
+        logits = correction + self.atoms.log_mass(mean, sd, slots)
+        return NumericPosterior(cells, logits, self.atoms, mean, sd)
+
+
+class LevelHead(nn.Module):
+    """Logits of the levels of some categorical columns, starting at zero.
+
+    Parameters
+    ----------
+    columns, slots : int arrays of shape (g,)
+        Their places among all columns and among the categorical ones.
+    share : float array of shape (g, K)
+        Frequencies of their levels, 0 beyond the last.
+    hidden : int
+    """
+
+    def __init__(self, columns, slots, share, hidden):
+        super().__init__()
+        self.register_buffer("columns", torch.as_tensor(columns))
+        self.register_buffer("slots", torch.as_tensor(slots))
+        self.register_buffer("share", torch.as_tensor(share, dtype=torch.float32))
+        self.n_outcomes = share.shape[1]
+        _zero_head(self, len(columns), hidden)
+
+    def index(self, values):
+        """Code of every level of its columns: (n, d) -> int64 (n, g)."""
+        return values[:, self.columns].long()
+
+    def posterior(self, cells, correction, anchor, anchored, min_sd):
+        """`LevelPosterior` of cells, from the network's (g, T, K) correction."""
+        del min_sd
+        home = anchor.home
+        mass = anchor.log_mass(
+            anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
+        )
+        logits = correction + mass.to(correction.dtype).to(correction.device)
+        return LevelPosterior(cells, logits, self.share)
+
+
+def _zero_head(module, n_columns, hidden):
+    shape = (n_columns, hidden, module.n_outcomes)
+    module.weight = nn.Parameter(torch.zeros(shape))
+    module.bias = nn.Parameter(torch.zeros(n_columns, 1, module.n_outcomes))

@@ -1,0 +1,115 @@
+"""Numbers to standardised values and back; codes of levels pass through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Standardiser:
+    """Standardises each numeric column by its observed training cells.
+
+    Attributes
+    ----------
+    mean_, scale_ : float64 arrays of shape (n_kept,)
+        ``scale_`` is 1 where a column is constant. 0 and 1 for codes of levels.
+    kept_ : int array of shape (n_kept,)
+        Columns with at least one observed cell; only these are modelled.
+    low_, high_ : float64 arrays of shape (n_kept,)
+        Smallest and largest observed value.
+    grids_ : list of n_kept float64 arrays
+        Values that a completion may have to hit exactly: all of a column with few,
+        else those that recur often.
+    whole_ : bool array of shape (n_kept,)
+        Columns that are completed by whole numbers.
+    empty_ : int array of shape (n_columns - n_kept,)
+        The other columns.
+    """
+
+    max_grid = 64
+
+    def fit(self, X, missing, is_level, whole):
+        """Learn the columns' location and scale.
+
+        Parameters
+        ----------
+        X : float array of shape (n, d)
+        missing : bool array of shape (n, d)
+        is_level, whole : bool arrays of shape (d,)
+            Columns that hold codes of levels, and that hold whole numbers.
+
+        Returns
+        -------
+        self
+        """
+        is_empty = missing.all(axis=0)
+        self.kept_, self.empty_ = np.flatnonzero(~is_empty), np.flatnonzero(is_empty)
+        self.whole_ = whole[self.kept_]
+        mean, scale, low, high, self.grids_ = [], [], [], [], []
+        for j in self.kept_:
+            values = X[~missing[:, j], j].astype(np.float64)
+            low.append(values.min())
+            high.append(values.max())
+            if is_level[j]:
+                mean.append(0.0)
+                scale.append(1.0)
+                self.grids_.append(np.empty(0))
+                continue
+            distinct, counts = np.unique(values, return_counts=True)
+            if len(distinct) > self.max_grid:
+                often = counts > max(2, len(values) / self.max_grid)
+                distinct = distinct[often]
+            self.grids_.append(distinct)
+            # Sums of squares of very large or very small numbers overflow.
+            unit = np.abs(values).max() or 1.0
+            values = values / unit
+            center, spread = values.mean(), values.std()
+            # A spread that rounding alone explains is a constant column.
+            constant = np.ptp(values) <= 8 * np.finfo(X.dtype).eps
+            constant |= spread * unit == 0  # subnormal numbers
+            mean.append(low[-1] if constant else center * unit)
+            scale.append(1.0 if constant else spread * unit)
+        self.mean_, self.scale_ = np.array(mean), np.array(scale)
+        self.low_, self.high_ = np.array(low), np.array(high)
+        return self
+
+    def encode(self, X, missing):
+        """Standardised float32 values, 0 at missing cells, and the observed mask.
+
+        Shapes in: (n, d); out: (n, n_kept) twice.
+        """
+        observed = ~missing[:, self.kept_]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = (X[:, self.kept_] - self.mean_) / self.scale_
+        # A value far outside what `fit` saw must not become infinite in float32.
+        values = np.clip(values, -1e6, 1e6)
+        return np.where(observed, values, 0.0).astype(np.float32), observed
+
+    def decode_into(self, X, missing, values):
+        """Write standardised ``values`` into the missing cells of ``X``, in place.
+
+        Shape of ``values``: (n, n_kept). Cells of columns without any observed
+        training cell become 0. Values that differ from a point of the column's grid
+        by float32 rounding alone become that point; none leaves the range that
+        was observed.
+        """
+        for j in self.empty_:
+            X[missing[:, j], j] = 0.0
+        for k, j in enumerate(self.kept_):
+            rows = missing[:, j]
+            decoded = (
+                values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
+            )
+            if len(self.grids_[k]):
+                decoded = _snap(decoded, self.grids_[k], 3e-5 * self.scale_[k])
+            if self.whole_[k]:
+                decoded = np.rint(decoded)
+            X[rows, j] = np.clip(decoded, self.low_[k], self.high_[k])
+
+
+def _snap(values, grid, reach):
+    """``values`` moved to the nearest point of the sorted ``grid`` within ``reach``."""
+    right = np.searchsorted(grid, values).clip(1, max(1, len(grid) - 1))
+    left = grid[right - 1]
+    right = grid[np.minimum(right, len(grid) - 1)]
+    nearest = np.where(values - left < right - values, left, right)
+    return np.where(np.abs(values - nearest) <= reach, nearest, values)

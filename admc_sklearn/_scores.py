@@ -1,0 +1,189 @@
+"""Categorical columns as coordinates of the anchor: scores of their levels.
+
+A level's scores are a few numbers, in the directions in which levels differ most in the
+means of the other columns: a correspondence analysis (Greenacre, 1984) that takes
+numeric columns along. Root-frequency times a mean has the same noise for every level,
+so that its singular vectors are not led by rare levels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+# An exact anchor affords so many.
+MAX_COORDINATES = 64
+MAX_SCORES = 8
+MAX_FIT_ROWS = 20_000
+# Levels of another column that take part in scoring a column.
+MAX_PARTNER_LEVELS = 20
+# Rows' worth of the overall mean that a level's scores are shrunken by.
+SHRINKAGE = 5.0
+# Standardised values beyond it are outliers and decide nothing.
+REACH = 3.0
+
+
+class Coordinates(nn.Module):
+    """Columns of a mixed table as coordinates of the anchor.
+
+    Numeric columns come first, then the scores of the categorical ones.
+
+    Parameters
+    ----------
+    n_columns : int
+    scores : dict
+        For each categorical column the scores of its levels, (n_levels, n_scores),
+        and their frequencies, (n_levels,).
+    """
+
+    def __init__(self, n_columns, scores):
+        super().__init__()
+        self.categorical = sorted(scores)
+        numeric = np.setdiff1d(np.arange(n_columns), self.categorical)
+        sizes = [scores[j][0].shape for j in self.categorical]
+        n_levels = max((k for k, _ in sizes), default=0)
+        width = max((r for _, r in sizes), default=0)
+        table = np.zeros((len(sizes), n_levels, width))
+        share = np.zeros((len(sizes), n_levels))
+        used = np.zeros((len(sizes), width), dtype=bool)
+        for c, j in enumerate(self.categorical):
+            k, r = sizes[c]
+            table[c, :k, :r], share[c, :k] = scores[j]
+            used[c, :r] = True
+        column = [np.full(r, j) for (_, r), j in zip(sizes, self.categorical)]
+        place = np.zeros(used.shape, dtype=np.int64)
+        place[used] = len(numeric) + np.arange(used.sum())
+        self.n_numeric, self.n_columns = len(numeric), n_columns
+        for name, array in {
+            "numeric": numeric,
+            "column": np.concatenate([numeric, *column]).astype(np.int64),
+            "codes_of": np.array(self.categorical, dtype=np.int64),
+            "table": table,
+            "share": share,
+            "used": used,
+            "place": place,
+        }.items():
+            self.register_buffer(name, torch.as_tensor(array))
+
+    @property
+    def is_plain(self):
+        """Whether every column is numeric."""
+        return not self.categorical
+
+    def scores(self, values):
+        """Scores of categorical cells by their codes: (B, d) -> (B, C, r)."""
+        codes = values[:, self.codes_of].long()  # (B, C)
+        return self.table[torch.arange(len(self.categorical)), codes]
+
+    def expand(self, values, observed):
+        """Cells of columns to cells of coordinates: (B, d) twice -> (B, D) twice."""
+        if self.is_plain:
+            return values, observed
+        scores = self.scores(values)[:, self.used].to(values.dtype)
+        return torch.cat([values[:, self.numeric], scores], 1), observed[:, self.column]
+
+    def to_columns(self, coordinates):
+        """Numeric columns of a (B, D) array put in their places: (B, d), 0 elsewhere."""
+        if self.is_plain:
+            return coordinates
+        out = coordinates.new_zeros(len(coordinates), self.n_columns)
+        out[:, self.numeric] = coordinates[:, : self.n_numeric]
+        return out
+
+
+def score_levels(values, observed, n_levels, rows):
+    """Scores of every categorical column.
+
+    Parameters
+    ----------
+    values : float tensor of shape (n, d)
+        Standardised values of numeric columns, codes of categorical ones.
+    observed : bool tensor of shape (n, d)
+    n_levels : int array of shape (d,)
+        0 for numeric columns.
+    rows : int array
+        Rows that decide on the scores; frequencies are those of all.
+
+    Returns
+    -------
+    Coordinates
+    """
+    d = values.shape[1]
+    categorical = np.flatnonzero(n_levels)
+    if not len(categorical):
+        return Coordinates(d, {})
+    directions, frequency = {}, {}
+    for j in categorical:
+        counts = torch.bincount(
+            values[observed[:, j], j].long(), minlength=int(n_levels[j])
+        ).double()
+        frequency[j] = counts / counts.sum().clamp_min(1)
+    rows = rows[:: 1 + len(rows) // MAX_FIT_ROWS]
+    values, some = values[rows], observed[rows]
+    partners = _partners(values, some, n_levels, frequency)
+    for j in categorical:
+        directions[j] = _directions(values[:, j], some[:, j], frequency[j], partners, j)
+    sizes = _share_out({j: v for j, (_, v) in directions.items()}, d)
+    scores = {}
+    for j, size in sizes.items():
+        share = frequency[j]
+        n = float(observed[:, j].sum())
+        unit = (share + SHRINKAGE / max(n, 1.0)).sqrt()
+        scores[j] = (
+            (directions[j][0][:, :size] / unit[:, None]).cpu().numpy(),
+            share.cpu().numpy(),
+        )
+    return Coordinates(d, scores)
+
+
+def _partners(values, observed, n_levels, frequency):
+    """Standardised columns and indicators, (n, m), observed or not, their column."""
+    parts, seen, column = [], [], []
+    for j, k in enumerate(n_levels):
+        if k == 0:
+            part = values[:, j : j + 1].clamp(-REACH, REACH).double()
+        else:
+            p = frequency[j]
+            often = torch.argsort(p, descending=True)[:MAX_PARTNER_LEVELS]
+            part = (values[:, j, None].long() == often).double() - p[often]
+            part = part / (p[often] * (1 - p[often])).clamp_min(1e-12).sqrt()
+        parts.append(part)
+        seen.append(observed[:, j, None].expand_as(part))
+        column += [j] * part.shape[1]
+    seen = torch.cat(seen, 1)
+    return torch.where(seen, torch.cat(parts, 1), 0.0), seen, np.array(column)
+
+
+def _directions(codes, observed, share, partners, j):
+    """Directions among a column's levels, (K, r), and their strength, (r,)."""
+    values, seen, column = partners
+    other = torch.as_tensor(np.flatnonzero(column != j), device=codes.device)
+    codes = codes[observed].long()
+    values, seen = values[observed][:, other], seen[observed][:, other].double()
+    # Root-frequency times a level's mean: its noise is the same for every level.
+    sums = values.new_zeros(len(share), len(other)).index_add_(0, codes, values)
+    pairs = seen.sum(0).clamp_min(1.0)
+    root = share.sqrt()
+    strength = sums / pairs / root.clamp_min(1e-6)[:, None]
+    # What no partner tells of comes last, so that no column is without a score.
+    center = torch.eye(len(share), dtype=root.dtype, device=root.device)
+    center = center - torch.outer(root, root)
+    u, s, _ = torch.linalg.svd(torch.cat([strength, 1e-6 * center], 1))
+    size = max(1, min(MAX_SCORES, len(share) - 1))
+    return u[:, :size], s[:size].cpu().numpy()
+
+
+def _share_out(strengths, n_columns):
+    """How many scores each column gets, within what an exact anchor affords."""
+    free = MAX_COORDINATES - n_columns
+    sizes = dict.fromkeys(strengths, 1)
+    extra = sorted(
+        ((s, j) for j, strength in strengths.items() for s in strength[1:]),
+        reverse=True,
+    )
+    # Wide tables have a low-rank anchor, whose cost hardly depends on them.
+    limit = free if free > 0 else 2 * len(strengths)
+    for _, j in extra[:limit]:
+        sizes[j] += 1
+    return sizes
