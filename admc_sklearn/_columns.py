@@ -53,7 +53,7 @@ def _contents(series):
 
 
 def _kind(values, null, dtype, name):
-    """``"number"``, ``"integer"``, ``"time"`` or ``"category"``."""
+    """Find ``"number"``, ``"integer"``, ``"time"`` or ``"category"``."""
     if isinstance(dtype, (nw.Categorical, nw.Enum, nw.String, nw.Boolean)):
         return "category"
     if dtype is not None and dtype.is_integer():
@@ -113,7 +113,7 @@ class TimeColumn:
         return values.astype(np.int64), values.dtype
 
     def read(self, values):
-        """Steps since the first value, float64."""
+        """Return steps since the first value, float64."""
         ticks, dtype = self._ticks(values)
         if dtype != self.dtype:  # the resolution of a frame's column may differ
             ticks = ticks.view(dtype).astype(self.dtype).astype(np.int64)
@@ -172,7 +172,7 @@ class CategoryColumn:
 
 
 def _objects(values):
-    """An array of Python's own objects."""
+    """Convert to an array of Python's own objects."""
     if values.dtype.kind in "mM":
         return pd.Series(values).astype(object).to_numpy()
     out = np.empty(len(values), dtype=object)
@@ -331,7 +331,7 @@ class ColumnCodec:
             if not isinstance(column, np.ndarray):
                 native = column.to_native()
                 column = native.astype(object) if hasattr(native, "astype") else native
-                column = np.array(column.to_list() + [None], dtype=object)[:-1]
+                column = np.array([*column.to_list(), None], dtype=object)[:-1]
             out[:, k] = column
             rows = missing[:, j]
             out[rows, k] = _objects(self.columns_[j].write(numbers[rows, j]))
@@ -339,7 +339,7 @@ class ColumnCodec:
 
 
 def _scatter(series, rows, values):
-    """A narwhals series with other values in some rows, in the same dtype."""
+    """Put values into some rows of a narwhals series, in its dtype."""
     dtype = series.dtype
     backend = series.implementation
     if values.dtype.kind in "mM":

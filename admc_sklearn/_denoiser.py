@@ -120,7 +120,7 @@ class Denoiser(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, features, extra=None):
-        """Summarise rows; ``extra`` are tokens (m,) and what is added there, (B, m, w)."""
+        """Summarise rows; ``extra``: tokens (m,) and what is added there, (B, m, w)."""
         tokens = self.embedding(features)
         if extra is not None:
             tokens = tokens.index_add(1, *extra)

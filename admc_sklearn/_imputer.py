@@ -16,6 +16,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from ._checks import check_table, select_columns
+from ._columns import is_frame
 from ._compat import (
     Interval,
     MissingValues,
@@ -24,8 +26,6 @@ from ._compat import (
     _fit_context,
     _get_output_config,
 )
-from ._checks import check_table, select_columns
-from ._columns import is_frame
 from ._completion import complete, draw, probabilities
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec

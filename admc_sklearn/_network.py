@@ -118,7 +118,7 @@ class CompletionNetwork(nn.Module):
         return out
 
     def anchored(self, values, observed):
-        """What the anchor says of rows, computed where its parameters are.
+        """Ask the anchor about rows, computed where its parameters are.
 
         MPS has no float64: there the anchor stays on the CPU.
         """

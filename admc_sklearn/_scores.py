@@ -14,6 +14,8 @@ from torch import nn
 
 # An exact anchor affords so many.
 MAX_COORDINATES = 64
+# Columns and further scores together: beyond, more scores cost more than they give.
+SCORED_COORDINATES = 40
 MAX_SCORES = 8
 MAX_FIT_ROWS = 20_000
 # Levels of another column that take part in scoring a column.
@@ -51,7 +53,9 @@ class Coordinates(nn.Module):
             k, r = sizes[c]
             table[c, :k, :r], share[c, :k] = scores[j]
             used[c, :r] = True
-        column = [np.full(r, j) for (_, r), j in zip(sizes, self.categorical)]
+        column = [
+            np.full(r, j) for (_, r), j in zip(sizes, self.categorical, strict=True)
+        ]
         place = np.zeros(used.shape, dtype=np.int64)
         place[used] = len(numeric) + np.arange(used.sum())
         self.n_numeric, self.n_columns = len(numeric), n_columns
@@ -84,7 +88,7 @@ class Coordinates(nn.Module):
         return torch.cat([values[:, self.numeric], scores], 1), observed[:, self.column]
 
     def to_columns(self, coordinates):
-        """Numeric columns of a (B, D) array put in their places: (B, d), 0 elsewhere."""
+        """Numeric columns of (B, D) cells in their places: (B, d), 0 elsewhere."""
         if self.is_plain:
             return coordinates
         out = coordinates.new_zeros(len(coordinates), self.n_columns)
@@ -176,7 +180,7 @@ def _directions(codes, observed, share, partners, j):
 
 def _share_out(strengths, n_columns):
     """How many scores each column gets, within what an exact anchor affords."""
-    free = MAX_COORDINATES - n_columns
+    free = SCORED_COORDINATES - n_columns
     sizes = dict.fromkeys(strengths, 1)
     extra = sorted(
         ((s, j) for j, strength in strengths.items() for s in strength[1:]),

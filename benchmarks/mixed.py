@@ -1,6 +1,6 @@
 """Unseen rows of mixed tables under 30 % MCAR: ADMCImputer and the peers.
 
-    python -m benchmarks.mixed --data DIR [--tables ...] [--seeds 0 1 2] [--imputers ...]
+    python -m benchmarks.mixed --data DIR [--tables ...] [--seeds ...] [--imputers ...]
 
 Known cells are hidden on top of those that are really missing. RMSE (of the mean) and
 MAE (of the median) are taken over hidden numeric cells in z-scores by the observed
@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
+from sklearn.impute import IterativeImputer, KNNImputer
 from sklearn.preprocessing import OrdinalEncoder
 
 from admc_sklearn import ADMCImputer

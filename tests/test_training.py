@@ -11,8 +11,8 @@ from admc_sklearn import ADMCImputer, _training
 from admc_sklearn._anchor import fit_anchor
 from admc_sklearn._network import build_network
 from admc_sklearn._runtime import resolve_device
-from admc_sklearn._training import SIZES, TrainingPlan, fit_network
 from admc_sklearn._scores import Coordinates
+from admc_sklearn._training import SIZES, TrainingPlan, fit_network
 from admc_sklearn._warp import Warp
 
 from .conftest import gaussian_table, hide, quick, rings
