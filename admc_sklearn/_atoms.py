@@ -3,12 +3,14 @@
 A column's atoms are its distinct values when there are few, else bins, with single
 values that recur often kept as points of their own. The distribution of a cell is
 
-    q(atom k)  proportional to  exp(logit_k) * mass_k(mu, s)
+    q(atom k)  proportional to  exp(logit_k) * p_k * mass_k(mu, s) / mass_k(mu_0, s_0)
 
-where mass_k is the probability that the anchor, N(mu, s^2), gives to the atom's
-interval. Within a bin the anchor's own density, cut to the bin, says where the value
-lies. With all logits zero q is therefore the anchor, in its mean and in its draws, up
-to what the observed range cuts off.
+where mass_k is the probability that the anchor gives to the atom's interval, by its
+conditional moments (mu, s) and by its marginal ones, and p_k is the atom's frequency:
+what the anchor knows of a row by Bayes' rule, on top of the column's own distribution.
+Where nothing is observed q is p, point masses and tails included; where the column is
+Gaussian q is the anchor itself. Within a bin the anchor's own density, cut to the bin,
+says where the value lies.
 """
 
 from __future__ import annotations
@@ -76,8 +78,9 @@ def _bins(distinct, counts, points, n_bins):
         for k in np.unique(place):
             inside = place == k
             total = counts[inside].sum()
-            bins["low"].append(edges[k])
-            bins["high"].append(edges[min(k + 1, len(edges) - 1)])
+            # A bin ends at its own values: none spans the gap to an outlier.
+            bins["low"].append(distinct[inside][0])
+            bins["high"].append(distinct[inside][-1])
             bins["center"].append((distinct[inside] * counts[inside]).sum() / total)
             bins["count"].append(total)
     return bins
@@ -174,6 +177,14 @@ class Atoms(nn.Module):
         mass = 0.5 * (torch.erfc(-upper * _SQRT1_2) - torch.erfc(-lower * _SQRT1_2))
         mixed = (1 - MARGINAL_SHARE) * mass + MARGINAL_SHARE * self.share[column]
         return torch.where(self.valid[column], mixed.log(), -torch.inf)
+
+    def log_margin(self, mean, sd):
+        """Log of each atom's frequency over the anchor's marginal mass on it, (d, K).
+
+        Shape of ``mean`` and ``sd``: (d,).
+        """
+        mass = self.log_mass(mean, sd, torch.arange(len(mean)))
+        return torch.where(self.valid, self.share.log() - mass, 0.0)
 
     def value_within(self, mean, sd, column, atom, u=None):
         """Value within given atoms, under the anchor cut to them.

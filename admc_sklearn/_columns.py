@@ -147,7 +147,7 @@ class CategoryColumn:
         else:
             place = pd.Index(declared, dtype=object).get_indexer(levels)
             levels = levels[np.argsort(place)]
-            self.fallback = declared[0] if len(declared) else None
+            self.fallback = declared[0] if len(declared) else EMPTY_TEXT
         n_levels = len(levels)
         if n_levels > max(MIN_TEXT_LEVELS, TEXT_SHARE * len(values)):
             raise ValueError(
@@ -350,10 +350,11 @@ def _scatter(series, rows, values):
         return series.scatter(rows, fill.cast(dtype))
     if isinstance(dtype, nw.Categorical) and backend.is_pandas():
         native = series.to_native().copy()
-        native.iloc[rows] = values
+        if len(native.cat.categories):  # without any, nothing can be filled in
+            native.iloc[rows] = values
         return nw.from_native(native, series_only=True)
     target = nw.Object if isinstance(dtype, nw.Object) else None
     fill = nw.new_series("", values.tolist(), dtype=target, backend=backend)
-    if not isinstance(dtype, nw.Object) and fill.dtype != dtype and backend.is_polars():
+    if dtype.is_float() or (backend.is_polars() and not isinstance(dtype, nw.Object)):
         fill = fill.cast(dtype)
     return series.scatter(rows, fill)

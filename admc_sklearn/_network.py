@@ -209,7 +209,10 @@ def build_network(values, observed, warp, anchor, size):
     heads = []
     for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
         chosen = Atoms([atoms[j] for j in columns], warp.select(columns))
-        heads.append(NumericHead(columns, chosen, size.hidden))
+        place = torch.as_tensor(np.searchsorted(numeric, columns))[:, None]
+        mean, cov = anchor.gaussian.cpu().marginal(place)
+        moments = mean[:, 0].float(), cov[:, 0, 0].float().sqrt()
+        heads.append(NumericHead(columns, chosen, *moments, size.hidden))
     share = c.share.cpu().numpy()
     slots = {j: k for k, j in enumerate(c.categorical)}
     for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):

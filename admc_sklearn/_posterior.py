@@ -168,12 +168,15 @@ class NumericHead(nn.Module):
     columns : int array of shape (g,)
     atoms : Atoms
         Of these columns.
+    mean, sd : float tensors of shape (g,)
+        The anchor's marginal moments of these columns.
     hidden : int
     """
 
-    def __init__(self, columns, atoms, hidden):
+    def __init__(self, columns, atoms, mean, sd, hidden):
         super().__init__()
         self.register_buffer("columns", torch.as_tensor(columns))
+        self.register_buffer("margin", atoms.log_margin(mean, sd)[:, None])
         self.atoms, self.n_outcomes = atoms, atoms.n_atoms
         _zero_head(self, len(columns), hidden)
 
@@ -187,7 +190,7 @@ class NumericHead(nn.Module):
         mean = cells.gather(anchored.mean)
         sd = cells.gather(anchored.sd).clamp_min(min_sd)
         slots = torch.arange(len(self.columns), device=mean.device)[:, None]
-        logits = correction + self.atoms.log_mass(mean, sd, slots)
+        logits = correction + self.atoms.log_mass(mean, sd, slots) + self.margin
         return NumericPosterior(cells, logits, self.atoms, mean, sd)
 
 

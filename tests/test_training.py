@@ -91,7 +91,8 @@ def test_an_untrained_network_is_the_anchor():
         (posterior,) = network(x, o, ~o)
         mean = network.anchor.condition(x, o).mean
     error = posterior.mean() - posterior.cells.gather(mean)
-    assert error[posterior.cells.filled].abs().mean() < 0.01
+    # Atoms have the frequencies of 2000 rows, not those of the Gaussian.
+    assert error[posterior.cells.filled].abs().mean() < 0.02
 
 
 def test_missing_cells_never_enter_a_loss():
