@@ -73,6 +73,14 @@ class ColumnAnchor(nn.Module):
         square = (s[..., :, None] * s[..., None, :]).flatten(2)
         self.register_buffer("features", torch.cat([s, -0.5 * square], 2).mT)
 
+    def marginal_moments(self, columns):
+        """Mean and sd of numeric columns where nothing is observed, float32 (g,)."""
+        numeric = self.coordinates.numeric
+        place = torch.searchsorted(numeric, columns.to(numeric.device))
+        mean, cov = self.gaussian.marginal(place[:, None])
+        mean, sd = mean[:, 0].float(), cov[:, 0, 0].sqrt().float()
+        return mean.to(columns.device), sd.to(columns.device)
+
     @property
     def home(self):
         """The device of its parameters."""

@@ -178,13 +178,16 @@ class Atoms(nn.Module):
         mixed = (1 - MARGINAL_SHARE) * mass + MARGINAL_SHARE * self.share[column]
         return torch.where(self.valid[column], mixed.log(), -torch.inf)
 
-    def log_margin(self, mean, sd):
+    def log_margin(self, mean, sd, share=None):
         """Log of each atom's frequency over the anchor's marginal mass on it, (d, K).
 
-        Shape of ``mean`` and ``sd``: (d,).
+        Shape of ``mean`` and ``sd``: (d,); of ``share``, other frequencies than the
+        column's own: (d, K).
         """
-        mass = self.log_mass(mean, sd, torch.arange(len(mean)))
-        return torch.where(self.valid, self.share.log() - mass, 0.0)
+        share = self.share if share is None else share
+        columns = torch.arange(len(mean), device=mean.device)
+        mass = self.log_mass(mean, sd, columns)
+        return torch.where(self.valid, share.log() - mass, 0.0)
 
     def value_within(self, mean, sd, column, atom, u=None):
         """Value within given atoms, under the anchor cut to them.

@@ -5,6 +5,8 @@ Takes and gives NumPy arrays in standardised units; batches bound the memory.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -111,6 +113,10 @@ def draw(network, values, observed, n_draws, n_steps, seed):
     network.eval()
     with torch.inference_mode():
         for k in range(n_draws):
+            prior = network.prior
+            if len(network.replicas):
+                prior = network.replicas[k % len(network.replicas)]
+            posterior = functools.partial(network, prior=prior)
             for part in network.row_batches(len(rows)):
                 take = rows[part]
                 x, o = _tensors(network, values[take], observed[take])
@@ -123,7 +129,7 @@ def draw(network, values, observed, n_draws, n_steps, seed):
                     for stream in range(2)
                 )
                 rounds = reveal_rounds(~o, order, n_steps)
-                drawn = reverse(network, x, o, rounds, noise)
+                drawn = reverse(posterior, x, o, rounds, noise)
                 drawn = network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(observed[take], out[k, take], drawn)
     return out

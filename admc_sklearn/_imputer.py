@@ -61,6 +61,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         they depend on each other; as many rounds as missing cells is exact. May be
         changed on a fitted imputer.
 
+    n_bootstraps : int, default=0
+        Draws take turns with so many versions of the anchor, fitted to resampled rows:
+        proper multiple imputation, for estimates that are pooled by
+        :func:`~admc_sklearn.pooling.pool_estimates`. 0 draws as if the model were
+        known, which is too narrow for some hundred rows. Take about as many as draws.
+
     missing_values : float, int, str, np.nan, None or pandas.NA, default=np.nan
         The placeholder of missing values. In frames and arrays of objects ``np.nan``,
         ``None``, ``pandas.NA`` and ``pandas.NaT`` are missing whatever it is.
@@ -176,6 +182,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012
         "strategy": [StrOptions({"mean", "median", "sample"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
         "missing_values": [MissingValues(), None],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", callable],
         "add_indicator": ["boolean"],
@@ -200,6 +207,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         *,
         strategy="mean",
         n_steps=8,
+        n_bootstraps=0,
         missing_values=np.nan,
         categorical_features="from_dtype",
         add_indicator=False,
@@ -217,6 +225,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     ):
         self.strategy = strategy
         self.n_steps = n_steps
+        self.n_bootstraps = n_bootstraps
         self.missing_values = missing_values
         self.categorical_features = categorical_features
         self.add_indicator = add_indicator
@@ -277,6 +286,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
                 self._plan(len(cells.values), started),
                 self.device_,
                 training_seed,
+                self.n_bootstraps,
             )
         columns = ["epoch", "train_loss", "valid_loss", "valid_rmse", "seconds"]
         self.history_ = pd.DataFrame(history, columns=columns)
@@ -351,10 +361,30 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
         cells = self._codec.read(X)
-        draws = self._draw(cells, n_draws, seed)
-        container = "native" if is_frame(X) else "default"
-        draws = [self._decode(X, cells, values, container) for values in draws]
-        return draws if is_frame(X) else np.stack(draws)
+        return self._decode_all(X, cells, self._draw(cells, n_draws, seed))
+
+    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
+        """Quantiles of the missing cells of X, each cell by itself.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        quantiles : sequence of float, default=(0.05, 0.5, 0.95)
+            Levels strictly between 0 and 1.
+
+        Returns
+        -------
+        values : ndarray of shape (n_quantiles, n_samples, n_features_out) or list
+            For a data frame, a list of ``n_quantiles`` data frames. Observed cells are
+            their own quantiles; categorical cells have the most probable level.
+        """
+        check_is_fitted(self)
+        levels = np.asarray(quantiles, dtype=np.float64)
+        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
+        X = check_table(self, X, reset=False)
+        cells = self._codec.read(X)
+        return self._decode_all(X, cells, self._summarise(cells, levels.tolist()))
 
     @available_if(_has_categories)
     def predict_proba(self, X, column):
@@ -440,6 +470,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         return draw(
             self.model_, cells.values, cells.observed, n_draws, self.n_steps, seed
         )
+
+    def _decode_all(self, X, cells, completions):
+        """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
+        container = "native" if is_frame(X) else "default"
+        tables = [self._decode(X, cells, values, container) for values in completions]
+        return tables if is_frame(X) else np.stack(tables)
 
     def _decode(self, X, cells, values, container):
         """Fill X: an array, or a frame in the ``container`` library."""

@@ -15,7 +15,6 @@ from torch import nn
 from ._atoms import Atoms, column_atoms
 from ._denoiser import Denoiser
 from ._encoders import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
-from ._gaussian import MIN_SD
 from ._posterior import LevelHead, NumericHead, PackedCells
 
 MAX_TOKENS = 64
@@ -38,12 +37,33 @@ class NetworkSize:
     dropout: float
 
 
+class Prior(nn.Module):
+    """What is believed before the network corrects it: the anchor and the margins.
+
+    Parameters
+    ----------
+    anchor : ColumnAnchor
+    margins : list of float tensor or None
+        One for each head, see `NumericHead.margin`.
+    """
+
+    def __init__(self, anchor, margins):
+        super().__init__()
+        self.anchor = anchor
+        for k, margin in enumerate(margins):
+            self.register_buffer(f"margin_{k}", margin)
+
+    def margin(self, k):
+        """Margin of head k."""
+        return getattr(self, f"margin_{k}")
+
+
 class CompletionNetwork(nn.Module):
     """Posterior of missing cells given the observed ones, for every pattern.
 
     Parameters
     ----------
-    anchor : ColumnAnchor
+    prior : Prior
     warp : Warp
         Of all columns; the identity for categorical ones.
     encoder : PiecewiseLinearEncoder
@@ -53,17 +73,20 @@ class CompletionNetwork(nn.Module):
     size : NetworkSize
     """
 
-    def __init__(self, anchor, warp, encoder, heads, size):
+    def __init__(self, prior, warp, encoder, heads, size):
         super().__init__()
-        coordinates = anchor.coordinates
+        coordinates = prior.anchor.coordinates
         d = coordinates.n_columns
-        self.anchor, self.warp, self.encoder = anchor, warp, encoder
+        self.prior, self.warp, self.encoder = prior, warp, encoder
+        # Other priors, fitted to resampled rows, that draws take turns with.
+        self.replicas = nn.ModuleList()
         self.heads = nn.ModuleList(heads)
         self.n_columns = d
         group = math.ceil(d / MAX_TOKENS)
+        n_features = encoder.n_features + 3 if encoder is not None else 0
         self.denoiser = Denoiser(
             d,
-            self._n_features(),
+            max(n_features, coordinates.used.shape[1] + 1),
             group=group,
             width=size.width,
             hidden=size.hidden,
@@ -78,6 +101,7 @@ class CompletionNetwork(nn.Module):
             token = torch.as_tensor(coordinates.categorical) // group
             self.register_buffer("level_tokens", token)
         self.register_buffer("numeric", coordinates.numeric.clone())
+        self.register_buffer("categorical", coordinates.codes_of.clone())
         low, high = torch.zeros(2, d)
         for head in self.heads:
             if isinstance(head, NumericHead):
@@ -88,11 +112,10 @@ class CompletionNetwork(nn.Module):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
-    def _n_features(self):
-        """Features a column: encoding, value, flag and sd, or scores and flag."""
-        width = self.anchor.coordinates.used.shape[1]
-        encoded = self.encoder.n_features + 3 if self.encoder is not None else 0
-        return max(encoded, width + 1)
+    @property
+    def anchor(self):
+        """The anchor fitted to all rows."""
+        return self.prior.anchor
 
     @property
     def device(self):
@@ -117,13 +140,14 @@ class CompletionNetwork(nn.Module):
             out[:, head.columns] = head.index(values)
         return out
 
-    def anchored(self, values, observed):
+    def anchored(self, values, observed, prior=None):
         """Ask the anchor about rows, computed where its parameters are.
 
         MPS has no float64: there the anchor stays on the CPU.
         """
-        home, here = self.anchor.home, values.device
-        anchored = self.anchor.condition(
+        anchor = (prior or self.prior).anchor
+        home, here = anchor.home, values.device
+        anchored = anchor.condition(
             values.to(home), observed.to(home), shared=not self.training
         )
         return anchored if home == here else anchored.to(here)
@@ -144,14 +168,14 @@ class CompletionNetwork(nn.Module):
             if self.levels is None:
                 return known
             out[:, self.numeric, : known.shape[-1]] = known
-        columns = self.anchor.coordinates.codes_of.to(values.device)
+        columns = self.categorical
         scores = anchored.score_mean.to(values.device, values.dtype)
         scores = scores.clamp(-MAX_SCORE, MAX_SCORE)
         known = torch.cat([flag[:, columns, None], scores], -1)
         out[:, columns, : known.shape[-1]] = known
         return out
 
-    def forward(self, values, observed, targets, anchored=None):
+    def forward(self, values, observed, targets, anchored=None, prior=None):
         """Posteriors of the target cells, one for every head that has any.
 
         Parameters
@@ -161,21 +185,24 @@ class CompletionNetwork(nn.Module):
         observed, targets : bool tensors of shape (B, d)
         anchored : Anchored, optional
             What `anchored` returned for these rows, where it is known already.
+        prior : Prior, optional
+            Instead of the network's own.
 
         Returns
         -------
         list of CellPosterior
         """
-        anchored = anchored or self.anchored(values, observed)
+        prior = prior or self.prior
+        anchored = anchored or self.anchored(values, observed, prior)
         features = self.features(values, observed, anchored)
         extra = None
         if self.levels is not None:
-            columns = self.anchor.coordinates.codes_of.to(values.device)
+            columns = self.categorical
             embedded = self.levels(values[:, columns], observed[:, columns])
             extra = self.level_tokens, embedded
         row = self.denoiser(features, extra)  # (B, hidden)
         posteriors = []
-        for head in self.heads:
+        for k, head in enumerate(self.heads):
             cells = PackedCells.from_mask(targets, head.columns)
             if len(self.heads) > 1 and not bool(cells.filled.any()):
                 continue
@@ -184,7 +211,9 @@ class CompletionNetwork(nn.Module):
             known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
             correction = torch.baddbmm(head.bias, known, head.weight)
             posteriors.append(
-                head.posterior(cells, correction, self.anchor, anchored, MIN_SD)
+                head.posterior(
+                    cells, correction, prior.anchor, prior.margin(k), anchored
+                )
             )
         return posteriors
 
@@ -209,10 +238,7 @@ def build_network(values, observed, warp, anchor, size):
     heads = []
     for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
         chosen = Atoms([atoms[j] for j in columns], warp.select(columns))
-        place = torch.as_tensor(np.searchsorted(numeric, columns))[:, None]
-        mean, cov = anchor.gaussian.cpu().marginal(place)
-        moments = mean[:, 0].float(), cov[:, 0, 0].float().sqrt()
-        heads.append(NumericHead(columns, chosen, *moments, size.hidden))
+        heads.append(NumericHead(columns, chosen, size.hidden))
     share = c.share.cpu().numpy()
     slots = {j: k for k, j in enumerate(c.categorical)}
     for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):
@@ -225,7 +251,8 @@ def build_network(values, observed, warp, anchor, size):
         n_knots = 17 if values.shape[1] <= 256 else 9
         knots = quantile_knots(values, observed[:, numeric], n_knots)
         encoder = PiecewiseLinearEncoder(knots)
-    return CompletionNetwork(anchor, warp, encoder, heads, size)
+    prior = Prior(anchor, [head.margin(anchor.cpu()) for head in heads])
+    return CompletionNetwork(prior, warp, encoder, heads, size)
 
 
 def _by_size(n_outcomes):

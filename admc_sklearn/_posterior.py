@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ._gaussian import MIN_SD
+
 
 @dataclass(frozen=True)
 class PackedCells:
@@ -168,15 +170,12 @@ class NumericHead(nn.Module):
     columns : int array of shape (g,)
     atoms : Atoms
         Of these columns.
-    mean, sd : float tensors of shape (g,)
-        The anchor's marginal moments of these columns.
     hidden : int
     """
 
-    def __init__(self, columns, atoms, mean, sd, hidden):
+    def __init__(self, columns, atoms, hidden):
         super().__init__()
         self.register_buffer("columns", torch.as_tensor(columns))
-        self.register_buffer("margin", atoms.log_margin(mean, sd)[:, None])
         self.atoms, self.n_outcomes = atoms, atoms.n_atoms
         _zero_head(self, len(columns), hidden)
 
@@ -184,13 +183,18 @@ class NumericHead(nn.Module):
         """Atom of every value of its columns: (n, d) -> int64 (n, g)."""
         return self.atoms.index(values[:, self.columns])
 
-    def posterior(self, cells, correction, anchor, anchored, min_sd):
+    def margin(self, anchor, share=None):
+        """Log of atom frequencies over the anchor's marginal masses, (g, 1, K)."""
+        mean, sd = anchor.marginal_moments(self.columns)
+        return self.atoms.log_margin(mean, sd, share)[:, None]
+
+    def posterior(self, cells, correction, prior, margin, anchored):
         """`NumericPosterior` of cells, from the network's (g, T, K) correction."""
-        del anchor
+        del prior
         mean = cells.gather(anchored.mean)
-        sd = cells.gather(anchored.sd).clamp_min(min_sd)
+        sd = cells.gather(anchored.sd).clamp_min(MIN_SD)
         slots = torch.arange(len(self.columns), device=mean.device)[:, None]
-        logits = correction + self.atoms.log_mass(mean, sd, slots) + self.margin
+        logits = correction + self.atoms.log_mass(mean, sd, slots) + margin
         return NumericPosterior(cells, logits, self.atoms, mean, sd)
 
 
@@ -218,11 +222,15 @@ class LevelHead(nn.Module):
         """Code of every level of its columns: (n, d) -> int64 (n, g)."""
         return values[:, self.columns].long()
 
-    def posterior(self, cells, correction, anchor, anchored, min_sd):
+    def margin(self, anchor, share=None):
+        """Nothing: the anchor itself knows the levels' frequencies."""
+        del anchor, share
+
+    def posterior(self, cells, correction, prior, margin, anchored):
         """`LevelPosterior` of cells, from the network's (g, T, K) correction."""
-        del min_sd
-        home = anchor.home
-        mass = anchor.log_mass(
+        del margin
+        home = prior.home
+        mass = prior.log_mass(
             anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
         )
         logits = correction + mass.to(correction.dtype).to(correction.device)

@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ._anchor import fit_anchor
+from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
 from ._network import NetworkSize, build_network
@@ -237,16 +238,19 @@ class Validation:
 
 def place(network, device):
     """Move a network to a device; the anchor's float64 stays on the CPU for MPS."""
-    anchor = network.anchor
-    if torch.device(device).type == "mps":
-        network.anchor = None
-        network.to(device)
-        network.anchor = anchor.to("cpu")
-        return network
-    return network.to(device)
+    if torch.device(device).type != "mps":
+        return network.to(device)
+    priors = [network.prior, *network.replicas]
+    anchors = [prior.anchor for prior in priors]
+    for prior in priors:
+        prior.anchor = None
+    network.to(device)
+    for prior, anchor in zip(priors, anchors, strict=True):
+        prior.anchor = anchor.to("cpu")
+    return network
 
 
-def fit_network(values, observed, n_levels, size, plan, device, seed):
+def fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstraps=0):
     """Fit anchor and network to an incomplete table.
 
     Parameters
@@ -260,6 +264,8 @@ def fit_network(values, observed, n_levels, size, plan, device, seed):
     plan : TrainingPlan
     device : torch.device
     seed : int
+    n_bootstraps : int
+        Priors fitted to resampled rows, for draws that know that it is estimated.
 
     Returns
     -------
@@ -269,10 +275,12 @@ def fit_network(values, observed, n_levels, size, plan, device, seed):
         One record an epoch; epoch 0 is the anchor.
     """
     with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
-        return _fit_network(values, observed, n_levels, size, plan, device, seed)
+        return _fit_network(
+            values, observed, n_levels, size, plan, device, seed, n_bootstraps
+        )
 
 
-def _fit_network(values, observed, n_levels, size, plan, device, seed):
+def _fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstraps):
     generator = torch.Generator().manual_seed(seed)
     n_held = min(len(values) // 2, math.ceil(plan.validation_fraction * len(values)))
     order = torch.randperm(len(values), generator=generator)
@@ -293,7 +301,11 @@ def _fit_network(values, observed, n_levels, size, plan, device, seed):
         trainer = Trainer(network, x[kept], o[kept], plan, seed)
         history = _train(trainer, validation)
     # Every row for the final anchor; the correction learnt on top of it stays.
-    network.anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
+    anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
+    network.prior.anchor = anchor
+    for _ in range(n_bootstraps):
+        replica = bootstrap_prior(network, warped, o_home, ridge, generator)
+        network.replicas.append(replica)
     network.zero_grad(set_to_none=True)
     network.eval()
     return network, history

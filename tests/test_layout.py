@@ -14,6 +14,8 @@ ORDER = [
     "_compat",
     "_runtime",
     "_columns",
+    "missingness",
+    "pooling",
     "_checks",
     "_scaling",
     "_table",
@@ -29,14 +31,15 @@ ORDER = [
     "_denoiser",
     "_posterior",
     "_network",
+    "_bootstrap",
     "_training",
     "_completion",
     "_imputer",
     "__init__",
 ]
 TORCH_FREE = {"_version", "_compat", "_imputer", "__init__"}
-TORCH_FREE |= {"_columns", "_checks", "_scaling", "_table"}
-SKLEARN_USERS = {"_compat", "_checks", "_imputer"}
+TORCH_FREE |= {"missingness", "pooling", "_columns", "_checks", "_scaling", "_table"}
+SKLEARN_USERS = {"_compat", "missingness", "_checks", "_imputer"}
 
 
 def imports(name):

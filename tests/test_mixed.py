@@ -196,16 +196,16 @@ def test_columns_declared_categorical():
     code = rng.integers(0, 4, 200) * 10.0
     X = np.column_stack([code, code == 20, rng.normal(size=200)])
     X[::5, 0] = np.nan
-    for given in ([0], [True, False, False]):
-        imputer = quick(max_epochs=10, categorical_features=given).fit(X)
+    for chosen in ([0], [True, False, False]):
+        imputer = quick(max_epochs=10, categorical_features=chosen).fit(X)
         completed = imputer.transform(X)
         assert completed.dtype == np.float64
         assert set(completed[:, 0]) <= {0.0, 10.0, 20.0, 30.0}
         assert imputer.categories_[0].tolist() == [0.0, 10.0, 20.0, 30.0]
     frame = pd.DataFrame(X, columns=list("abc"))
     selectors = [["a"], make_column_selector("a"), np.array(["a"])]
-    for given in selectors:
-        imputer = quick(max_epochs=10, categorical_features=given).fit(frame)
+    for chosen in selectors:
+        imputer = quick(max_epochs=10, categorical_features=chosen).fit(frame)
         assert imputer.categories_[0].tolist() == [0.0, 10.0, 20.0, 30.0]
     with pytest.raises(ValueError, match="no column 'd'"):
         quick(categorical_features=["d"]).fit(frame)

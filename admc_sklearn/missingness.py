@@ -1,0 +1,349 @@
+"""Removes known cells from a table by a stated mechanism, to test an imputer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, logit
+from sklearn.utils import check_random_state
+
+MECHANISMS = ("mcar", "mar", "mnar", "modality")
+# Share of the columns that "mar" leaves complete, as in the field's protocol.
+COMPLETE_SHARE = 0.3
+# Bounds that keep every probability and its complement above the smallest float.
+_MAX_SCORE, _MAX_INTERCEPT = 10.0, 40.0
+# Half a standard error: a rate missed in expectation by more is worth a warning.
+_TOLERANCE = 0.5
+
+
+def ampute(
+    X,
+    *,
+    mechanism="mcar",
+    rate=0.3,
+    modalities=None,
+    allow_empty_rows=False,
+    allow_empty_columns=False,
+    random_state=None,
+):
+    """Remove known cells from a table.
+
+    Cells that are missing already stay missing; the input is left as it is.
+
+    Parameters
+    ----------
+    X : array-like or data frame of shape (n_samples, n_features)
+        An array, or a frame that narwhals reads (pandas, polars, pyarrow). NaN, None
+        and null are missing.
+    mechanism : {"mcar", "mar", "mnar", "modality"}, default="mcar"
+        What a cell's chance of removal depends on.
+
+        - "mcar": nothing.
+        - "mar": a random 30 % of the columns (at least one), which stay complete,
+          those with ``rate`` 0 first. The others go missing by a logistic model of
+          these: normal weights, logits of standard deviation 1 [1]_ [2]_.
+        - "mnar": its own value, by a logistic model of slope 1 or -1, at random, on
+          the standardised column (self-masking [1]_).
+        - "modality": nothing, but the columns of a modality are removed together.
+
+        In the models a category is a standard normal number drawn for it, a date its
+        time, and a missing value the mean of its column.
+    rate : float, array of shape (n_features,) or dict, default=0.3
+        Share, in [0, 1], of the known cells of a column to remove; by "mar", of the
+        columns that do not stay complete. A dict has names, or indices of an array's
+        columns, as keys; columns without one lose nothing. By "modality" there is a
+        rate a modality: those of ``modalities`` in order, then the columns left out.
+    modalities : dict, default=None
+        Columns of each modality by its name: a name, an index, a list of these, a
+        slice of indices, a boolean mask, or a callable that gets X and returns such.
+        Columns left out are each a modality of their own. Only "modality" uses it.
+    allow_empty_rows : bool, default=False
+        Otherwise the draws are conditioned on every row keeping a known cell, and
+        the rate is met all the same as far as that is possible.
+    allow_empty_columns : bool, default=False
+        Otherwise a column that would lose all its known cells keeps one.
+    random_state : int, RandomState instance or None, default=None
+        Numeric tables of different types lose the same cells by the same seed.
+
+    Returns
+    -------
+    X_incomplete : same type as X, of shape (n_samples, n_features)
+        Arrays of integers and booleans become float64, of strings object. A pandas
+        column that loses a cell becomes float or "boolean" if it has to.
+
+    Raises
+    ------
+    ValueError
+        For an unknown mechanism, rate or column, shared columns, "mar" with one only.
+
+    Warns
+    -----
+    UserWarning
+        When the rate cannot be met while every row keeps a known cell.
+
+    References
+    ----------
+    .. [1] Muzellec et al. (2020). "Missing data imputation using optimal transport".
+    .. [2] Zhang et al. (2024). "DiffPuter", arXiv:2405.20690.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from admc_sklearn.missingness import ampute
+    >>> ampute(np.arange(6.0).reshape(3, 2), rate=0.4, random_state=0)
+    array([[ 0.,  1.],
+           [ 2., nan],
+           [ 4., nan]])
+    """
+    if mechanism not in MECHANISMS:
+        raise ValueError(f"mechanism must be one of {MECHANISMS}; got {mechanism!r}")
+    table = _Table(X)
+    rng = check_random_state(random_state)
+    # What is lost as one: columns, or modalities.
+    units = _units(table, modalities if mechanism == "modality" else None)
+    rates = _rates(rate, list(units))
+    known = np.column_stack([table.known[:, c].any(axis=1) for c in units.values()])
+    scores = np.zeros(known.shape)
+    if mechanism == "mar":
+        rates, scores = _missing_at_random(_column_scores(table, rng), rates, rng)
+    elif mechanism == "mnar":
+        scores = _column_scores(table, rng) * rng.choice([-1.0, 1.0], known.shape[1])
+    at_risk, safe = known & (rates > 0), known & (rates == 0)
+    guarded = at_risk.any(axis=1) & ~safe.any(axis=1) & (not allow_empty_rows)
+    logits, excess = _fit_logits(scores, at_risk, guarded, rates)
+    if np.any(np.abs(excess) * np.sqrt(at_risk.sum(axis=0)) > _TOLERANCE):
+        warnings.warn(
+            f"rate={rate!r} cannot be met while every row keeps a known cell: some "
+            f"shares differ by {np.abs(excess).max():.3f}; allow_empty_rows=True helps",
+            stacklevel=2,
+        )
+    lost = _draw_lost(logits, at_risk, guarded, rng)
+    if not allow_empty_columns:
+        _restore_emptied_columns(lost, logits, table.known, units, rng)
+    removed = np.zeros(table.known.shape, dtype=bool)
+    for unit, columns in enumerate(units.values()):
+        removed[:, columns] = lost[:, [unit]] & table.known[:, columns]
+    return table.without(removed)
+
+
+def _missing_at_random(scores, rates, rng):
+    """Rates, 0 at the complete columns, (d,), and logits by these, (n, d)."""
+    d = len(rates)
+    if d < 2:
+        raise ValueError(f'mechanism="mar" needs at least two columns; got {d}')
+    # Constant columns come last: nothing can depend on them.
+    order = rng.permutation(d)
+    order = order[np.lexsort((np.ptp(scores[:, order], axis=0) == 0, rates[order] > 0))]
+    n_complete = max(1, int(COMPLETE_SHARE * d), np.sum(rates == 0))
+    complete = order[:n_complete]
+    logits = scores[:, complete] @ rng.normal(size=(n_complete, d))
+    spread = logits.std(axis=0)
+    is_complete = np.isin(np.arange(d), complete)
+    return np.where(is_complete, 0.0, rates), logits / np.where(spread > 0, spread, 1.0)
+
+
+def _column_scores(table, rng):
+    """Columns as standardised numbers, 0 at missing cells, (n, d)."""
+    scores = np.zeros(table.known.shape)
+    for j, rows in enumerate(table.known.T):
+        if rows.any():
+            values = table.columns[j][rows]
+            # Categories may be numbers, whose order means nothing.
+            values = values.astype(str) if j in table.categorical else values
+            scores[rows, j] = _standardise(values, rng)
+    return scores
+
+
+def _standardise(values, rng):
+    """Numbers of mean 0 and standard deviation 1; each category is a random one."""
+    if values.dtype == object:
+        values = pd.Series(values).infer_objects().to_numpy()
+    if values.dtype.kind in "mM":
+        values = values.astype(np.int64)
+    elif values.dtype.kind not in "iufb":
+        codes, categories = pd.factorize(values)
+        values = rng.normal(size=len(categories))[codes]
+    # Infinities become huge, and sums of squares of huge or tiny numbers overflow.
+    values = np.nan_to_num(values.astype(np.float64))
+    values /= np.abs(values).max() or 1.0
+    spread = values.std()
+    if spread <= 8 * np.finfo(np.float64).eps:  # rounding of a constant
+        return np.zeros(len(values))
+    return (values - values.mean()) / spread
+
+
+def _fit_logits(scores, at_risk, guarded, rates):
+    """Add the intercepts at which each unit's expected share lost is its rate.
+
+    Rows are independent Bernoulli draws over the units at risk, (n, k), the guarded
+    rows, (n,), conditioned on not losing all. This is an exponential family in the
+    intercepts, so they minimise a convex function: the log-partition less its linear
+    term. Returns logits, (n, k), and by how much the shares miss the rates, (k,),
+    which is nothing unless these are out of reach.
+    """
+    scores = np.clip(scores, -_MAX_SCORE, _MAX_SCORE)
+    n, n_at_risk = len(scores), at_risk.sum(axis=0)
+
+    def objective(intercepts):
+        logits = scores + intercepts
+        log_lost, log_survival = _log_probabilities(logits, at_risk, guarded)
+        value = np.sum(logits - log_lost, where=at_risk) + log_survival.sum()
+        kept = expit(-logits) / np.exp(log_survival)[:, None]
+        excess = np.sum(1 - kept - rates, axis=0, where=at_risk)
+        return (value - intercepts @ (n_at_risk * rates)) / n, excess / n
+
+    with np.errstate(divide="ignore"):
+        start = logit(rates).clip(-_MAX_INTERCEPT, _MAX_INTERCEPT)
+    found = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-_MAX_INTERCEPT, _MAX_INTERCEPT)] * len(rates),
+        options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 300},
+    )
+    return scores + found.x, found.jac * n / np.maximum(n_at_risk, 1)
+
+
+def _log_probabilities(logits, at_risk, guarded):
+    """Log-probability of each loss, (n, k), and of a row not losing all, (n,).
+
+    The first is 0 where nothing is at risk, the second where nothing is guarded.
+    """
+    log_lost = np.where(at_risk, log_expit(logits), 0.0)
+    log_survival = np.zeros(len(logits))
+    log_survival[guarded] = np.log(-np.expm1(log_lost[guarded].sum(axis=1)))
+    return log_lost, log_survival
+
+
+def _draw_lost(logits, at_risk, guarded, rng):
+    """Draw the losses, (n, k), unit by unit given that a guarded row keeps one."""
+    log_lost, _ = _log_probabilities(logits, at_risk, guarded)
+    # Log-probability of losing this unit and all that follow it, 0 after the last.
+    log_rest = np.zeros((len(logits), logits.shape[1] + 1))
+    log_rest[:, :-1] = log_lost[:, ::-1].cumsum(axis=1)[:, ::-1]
+    draws = rng.uniform(size=logits.shape)
+    lost = np.zeros(logits.shape, dtype=bool)
+    pending = guarded  # guarded rows that have kept nothing yet
+    for j, risk in enumerate(at_risk.T):
+        chance = np.exp(log_lost[:, j])
+        tied = pending & risk
+        chance[tied] *= np.expm1(log_rest[tied, j + 1]) / np.expm1(log_rest[tied, j])
+        lost[:, j] = risk & (draws[:, j] < chance)
+        pending = pending & ~(risk & ~lost[:, j])
+    return lost
+
+
+def _restore_emptied_columns(lost, logits, known, units, rng):
+    """Take back one loss of each column without a known cell left, in place."""
+    for unit, columns in enumerate(units.values()):
+        for j in columns:
+            rows = np.flatnonzero(known[:, j])
+            if len(rows) and lost[rows, unit].all():
+                # By the Gumbel trick a row drawn by its odds of being kept.
+                luck = rng.gumbel(size=len(rows)) - logits[rows, unit]
+                lost[rows[luck.argmax()], unit] = False
+
+
+def _rates(rate, names):
+    """Rates of the units as an array of shape (k,)."""
+    if isinstance(rate, Mapping):
+        if unknown := [name for name in rate if name not in names]:
+            raise ValueError(f"rate names {unknown}, which are not among {names}")
+        rate = [rate.get(name, 0.0) for name in names]
+    rates = np.asarray(rate, dtype=np.float64)
+    if rates.ndim and rates.shape != (len(names),):
+        raise ValueError(f"rate must be one number or {len(names)}; got {rate!r}")
+    if not np.all((rates >= 0) & (rates <= 1)):
+        raise ValueError(f"rate must lie in [0, 1]; got {rate!r}")
+    return np.broadcast_to(rates, len(names))
+
+
+def _units(table, modalities):
+    """Columns of each unit by its name: modalities, then the columns left out."""
+    if not isinstance(modalities, Mapping | None):
+        raise TypeError(f"modalities must be a dict or None; got {modalities!r}")
+    units = {n: _indices(columns, table) for n, columns in (modalities or {}).items()}
+    n_owners = np.zeros(len(table.names), dtype=int)
+    for name, columns in units.items():
+        if not len(columns):
+            raise ValueError(f"modality {name!r} has no columns")
+        n_owners[columns] += 1
+    if shared := [table.names[j] for j in np.flatnonzero(n_owners > 1)]:
+        raise ValueError(f"a column must belong to one modality; got {shared} twice")
+    for j in np.flatnonzero(n_owners == 0):
+        if table.names[j] in units:
+            raise ValueError(f"{table.names[j]!r} is a modality and a column outside")
+        units[table.names[j]] = np.array([j])
+    return units
+
+
+def _indices(columns, table):
+    """Sorted positions of columns given in any of the ways that `ampute` lists."""
+    names, d = table.names, len(table.names)
+    columns = columns(table.native) if callable(columns) else columns
+    if isinstance(columns, slice):
+        return np.arange(d)[columns]
+    columns = [columns] if np.ndim(columns) == 0 else list(columns)
+    if columns and all(isinstance(c, bool | np.bool_) for c in columns):
+        if len(columns) != d:
+            raise ValueError(f"a mask must have {d} entries; got {len(columns)}")
+        return np.flatnonzero(columns)
+    positions = {name: j for j, name in enumerate(names)}
+    positions |= {j: j % d for j in range(-d, d)}
+    if unknown := [column for column in columns if column not in positions]:
+        raise ValueError(f"modalities name {unknown}, which are not among {names}")
+    return np.unique([positions[column] for column in columns]).astype(int)
+
+
+class _Table:
+    """An array or a frame: its columns, its known cells, a copy without some."""
+
+    def __init__(self, X):
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+        self.is_frame = isinstance(frame, nw.DataFrame)
+        self.native = X if self.is_frame else np.asarray(X)
+        if self.is_frame:
+            self.names = frame.columns
+            self.columns = [column.to_numpy() for column in frame.iter_columns()]
+            dtypes, kinds = frame.schema.dtypes(), nw.Categorical | nw.Enum
+            self.categorical = {j for j, t in enumerate(dtypes) if isinstance(t, kinds)}
+        elif self.native.ndim != 2 or self.native.dtype.kind not in "fiubOUSmM":
+            raise ValueError(f"X must be a frame or an (n, d) array; got {X!r}")
+        else:
+            self.names = list(range(self.native.shape[1]))
+            self.columns, self.categorical = list(self.native.T), set()
+        self.known = ~np.array([pd.isna(c) for c in self.columns], dtype=bool).T
+        if 0 in self.known.shape:
+            raise ValueError(f"X must have at least one cell; got {X!r}")
+
+    def without(self, removed):
+        """Copy with the given cells missing."""
+        if self.is_frame:
+            return _remove_from_frame(self.native, removed)
+        dtype = self.native.dtype
+        holders = dict.fromkeys("iub", np.float64) | dict.fromkeys("US", object)
+        X = self.native.astype(holders.get(dtype.kind, dtype))
+        X[removed] = "NaT" if X.dtype.kind in "mM" else np.nan
+        return X
+
+
+def _remove_from_frame(X, removed):
+    """Copy in which only columns that lose cells can have another dtype."""
+    frame = nw.from_native(X, eager_only=True)
+    losers = {n: j for j, n in enumerate(frame.columns) if removed[:, j].any()}
+    backend = frame.implementation
+    if backend.is_pandas():
+        # Its own booleans would become objects.
+        booleans = [name for name in losers if X[name].dtype == bool]
+        frame = nw.from_native(X.copy().astype(dict.fromkeys(booleans, "boolean")))
+    columns = []
+    for name, j in losers.items():
+        kept = nw.new_series("", (~removed[:, j]).tolist(), nw.Boolean, backend=backend)
+        columns.append(nw.when(kept).then(nw.col(name)).alias(name))
+    return frame.with_columns(columns).to_native()

@@ -1,0 +1,249 @@
+"""Rubin's rules: one inference from the analyses of several completed data sets.
+
+Each draw of the missing values is analysed as if it had been observed; the analyses
+are then combined as in Rubin (1987, Multiple Imputation for Nonresponse in Surveys,
+chapter 3), with the degrees of freedom of Barnard and Rubin (1999, Biometrika 86,
+948-955), formula by formula as `pool` of the R package mice (3.19) computes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student_t
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PooledEstimates:
+    """Estimates pooled over draws; an array is (p,), or a number if they were numbers.
+
+    ``within`` and ``between`` are the mean variance of the draws and the variance of
+    their estimates; ``variance`` is the total, of which ``lambda_`` is the share due to
+    missing values; ``riv`` is the relative increase in variance, ``fmi`` the fraction
+    of missing information. ``covariance`` is the total covariance, (p, p), or None.
+    """
+
+    estimate: np.ndarray
+    variance: np.ndarray
+    within: np.ndarray
+    between: np.ndarray
+    df: np.ndarray
+    riv: np.ndarray
+    lambda_: np.ndarray
+    fmi: np.ndarray
+    n_draws: int
+    dfcom: float
+    confidence_level: float
+    covariance: np.ndarray | None
+    names: pd.Index | None
+
+    @property
+    def standard_error(self):
+        """Square root of the total variance."""
+        return np.sqrt(self.variance)
+
+    @property
+    def statistic(self):
+        """Statistic t of the hypothesis that the parameter is 0."""
+        return _ratio(self.estimate, self.standard_error)
+
+    @property
+    def p_value(self):
+        """Two-sided p-value of the hypothesis that the parameter is 0."""
+        return 2 * student_t.sf(np.abs(self.statistic), self.df)
+
+    @property
+    def conf_int(self):
+        """Lower and upper limit of the confidence interval, (p, 2) or (2,)."""
+        quantile = student_t.ppf((1 + self.confidence_level) / 2, self.df)
+        half = quantile * self.standard_error
+        return np.stack([self.estimate - half, self.estimate + half], axis=-1)
+
+    def to_frame(self):
+        """Table of every quantity: one row per parameter."""
+        inference = ("estimate", "standard_error", "statistic", "df", "p_value")
+        parts = ("fmi", "riv", "lambda_", "within", "between", "variance")
+        table = {name: getattr(self, name) for name in inference}
+        table["lower"], table["upper"] = self.conf_int.T
+        table |= {name: getattr(self, name) for name in parts}
+        index = range(np.size(self.estimate)) if self.names is None else self.names
+        return pd.DataFrame(table, index=index)
+
+    def __repr__(self):
+        head = f"Pooled over {self.n_draws} draws, {100 * self.confidence_level:g} % "
+        table = self.to_frame().loc[:, :"fmi"]
+        body = table.to_string(float_format="{:.4g}".format, max_rows=20)
+        return f"{head}confidence limits, dfcom={self.dfcom:g}\n{body}"
+
+
+def pool_estimates(estimates, variances, *, dfcom=None, confidence_level=0.95):
+    """Combine the estimates from several completed data sets by Rubin's rules.
+
+    Parameters
+    ----------
+    estimates : array of shape (n_draws,) or (n_draws, p), or list of Series
+        Estimates of each draw. A Series' index, or the columns of a data frame of
+        shape (n_draws, p), name the parameters.
+    variances : array of the same shape, or (n_draws, p, p)
+        Squared standard errors, or covariance matrices; matched by name if both have.
+    dfcom : float, default=None
+        Degrees of freedom that the analysis would have with complete data, such as
+        n - p for a regression. None takes infinity: a large sample.
+    confidence_level : float, default=0.95
+
+    Returns
+    -------
+    pooled : PooledEstimates
+        Where the draws agree, the analysis of complete data: ``df`` is ``dfcom``. (At
+        that point mice gives ``dfcom * (dfcom + 1) / (dfcom + 3)``, the limit.)
+
+    Raises
+    ------
+    ValueError
+        For fewer than two draws, shapes or names that disagree, values out of range or
+        not finite; and for estimates that differ without any variance within the draws,
+        unless ``dfcom`` is infinite: no degrees of freedom are left.
+
+    Examples
+    --------
+    >>> pooled = pool_estimates([-1.5457, -1.428], [0.9723**2, 1.041**2], dfcom=23)
+    >>> print(f"{pooled.estimate:.5f}, {pooled.df:.5f} df, {pooled.fmi:.5f} missing")
+    -1.48685, 20.97025 df, 0.09273 missing
+    """
+    estimates, names = _stack(estimates, "estimates")
+    variances, variance_names = _stack(variances, "variances", names)
+    dfcom = np.inf if dfcom is None else float(dfcom)
+    if not dfcom > 0:
+        raise ValueError(f"dfcom must be positive, got {dfcom}.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must be in (0, 1), got {confidence_level}.")
+    variances, covariances = _check_draws(estimates, variances)
+    n_draws = len(estimates)
+    # Differences from one draw: exactly 0 where the draws agree.
+    deviations = estimates - estimates[0]
+    deviations -= deviations.mean(axis=0)
+    within = variances.mean(axis=0)
+    between = (deviations**2).sum(axis=0) / (n_draws - 1)
+    lost = (1 + 1 / n_draws) * between
+    lambda_ = _ratio(lost, within + lost)
+    df = _degrees_of_freedom(lambda_, n_draws, dfcom)
+    if covariances is not None:
+        spread = (1 + 1 / n_draws) / (n_draws - 1) * deviations.T @ deviations
+        covariances = covariances.mean(axis=0) + spread  # (p, p)
+    return PooledEstimates(
+        estimate=estimates.mean(axis=0),
+        variance=within + lost,
+        within=within,
+        between=between,
+        df=df,
+        riv=_ratio(lost, within),
+        lambda_=lambda_,
+        # (riv + 2 / (df + 3)) / (riv + 1), in a form that stays finite if riv does not.
+        fmi=lambda_ + (1 - lambda_) * 2 / (df + 3),
+        n_draws=n_draws,
+        dfcom=dfcom,
+        confidence_level=confidence_level,
+        covariance=covariances,
+        names=variance_names if names is None else names,
+    )
+
+
+def pool_over_draws(draws, fit, *, dfcom=None, confidence_level=0.95):
+    """Analyse every completed data set and combine the analyses by Rubin's rules.
+
+    Parameters
+    ----------
+    draws : iterable of completed data sets
+        As `ADMCImputer.sample` returns them.
+    fit : callable
+        ``fit(draw)`` returns ``(estimates, variances)``, ``(estimates, variances,
+        dfcom)``, or results like those of statsmodels: ``params``, ``cov_params()`` or
+        ``bse``, and perhaps ``df_resid``, which is taken for ``dfcom``.
+    dfcom, confidence_level : float
+        As in `pool_estimates`, whose result is returned; but ``dfcom=None`` takes the
+        smallest that the analyses give, or infinity if one gives none.
+    """
+    analyses = [_read_analysis(fit(draw)) for draw in draws]
+    estimates, variances, found = ([a[part] for a in analyses] for part in range(3))
+    if dfcom is None and found and None not in found:
+        dfcom = min(found)
+    return pool_estimates(
+        estimates, variances, dfcom=dfcom, confidence_level=confidence_level
+    )
+
+
+def _read_analysis(result):
+    """Estimates, variances and complete-data degrees of freedom of one analysis."""
+    if isinstance(result, tuple) and len(result) in (2, 3):
+        return (*result, None)[:3]
+    if not hasattr(result, "params"):
+        raise TypeError(f"fit must return estimates and variances, got {result!r}.")
+    variances = getattr(result, "cov_params", lambda: np.square(result.bse))()
+    return result.params, variances, getattr(result, "df_resid", None)
+
+
+def _stack(values, what, names=None):
+    """Draws as one float array and, if they have them, the names of parameters."""
+    if isinstance(values, pd.DataFrame):
+        values = [row for _, row in values.iterrows()]
+    values = list(values)
+    shapes = sorted({np.shape(value) for value in values})
+    if len(shapes) > 1:
+        raise ValueError(f"{what} must have one shape in every draw, got {shapes}.")
+    if not values or not all(isinstance(v, (pd.Series, pd.DataFrame)) for v in values):
+        return np.array(values, dtype=np.float64), None
+    names = values[0].index if names is None else names
+    for k, value in enumerate(values):
+        for axis in value.axes:
+            if set(axis) != set(names):
+                raise ValueError(
+                    f"{what} must name the parameters {list(names)} in every draw, got "
+                    f"{list(axis)} in draw {k}."
+                )
+        order = dict.fromkeys(("index", "columns")[: value.ndim], names)
+        values[k] = value.reindex(**order).to_numpy(dtype=np.float64)
+    return np.array(values), names
+
+
+def _check_draws(estimates, variances):
+    """Variances like the estimates, and the covariances or None, once validated."""
+    n_draws, shape = len(estimates), estimates.shape
+    if n_draws < 2:
+        raise ValueError(f"estimates must hold at least two draws, got {n_draws}.")
+    if len(shape) > 2 or variances.shape not in (shape, (*shape, *shape[1:])):
+        raise ValueError(
+            "estimates must have shape (n_draws,) or (n_draws, p) and variances the "
+            f"same or (n_draws, p, p), got {shape} and {variances.shape}."
+        )
+    for what, values in (("estimates", estimates), ("variances", variances)):
+        if not np.isfinite(values).all():
+            k = np.argwhere(~np.isfinite(values))[0][0]
+            raise ValueError(f"{what} must be finite, got {values[k]} in draw {k}.")
+    covariances = None
+    if variances.ndim == 3:
+        covariances, variances = variances, np.diagonal(variances, axis1=1, axis2=2)
+    if (variances < 0).any():
+        raise ValueError(f"variances must not be negative, got {variances.min()}.")
+    return variances, covariances
+
+
+def _degrees_of_freedom(lambda_, n_draws, dfcom):
+    """Degrees of freedom of Barnard and Rubin (1999), or `dfcom` if nothing is lost."""
+    # The harmonic sum of two, in reciprocals: an infinite one drops out.
+    by_rows = _ratio((1 + 2 / (dfcom + 1)) / dfcom, 1 - lambda_)
+    df = _ratio(1, lambda_**2 / (n_draws - 1) + by_rows)
+    if (df == 0).any():
+        raise ValueError(
+            "variances must not be 0 in every draw where the estimates differ, unless "
+            f"dfcom is infinite, got dfcom={dfcom:g}."
+        )
+    # A share below rounding: the draws agree.
+    return np.where(lambda_ <= np.finfo(np.float64).eps, dfcom, df)[()]
+
+
+def _ratio(part, whole):
+    """Quotient that is 0 where the part is, and infinite where only the whole is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(part == 0, 0.0, np.divide(part, whole))[()]
