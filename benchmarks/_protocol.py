@@ -83,16 +83,24 @@ def load_frame(name, data):
     return pd.read_parquet(path).drop(columns="target")
 
 
-def split_mcar_frame(X, seed, rate=0.3):
+def split_frame(X, seed, mechanism="mcar", rate=0.3):
     """As `split_mcar`, for a frame with numeric and categorical columns.
 
-    Cells are hidden at the rate among those that are known.
+    Cells are hidden at the rate among those that are known. Under MAR 30 % of the
+    columns stay complete and the others go missing by a logistic model of these.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(X))
     n_train = round(0.7 * len(X))
     parts = [X.iloc[order[:n_train]], X.iloc[order[n_train:]]]
     masks = [rng.random(part.shape) < rate for part in parts]
+    if mechanism != "mcar":
+        from admc_sklearn.missingness import ampute
+
+        lost = ampute(
+            pd.concat(parts), mechanism=mechanism, rate=rate, random_state=seed
+        )
+        masks = np.split(lost.isna().to_numpy(), [n_train])
     numeric = X.select_dtypes("number").columns
     seen = parts[0].mask(masks[0])[numeric]
     scale = seen.std(ddof=0)

@@ -23,7 +23,7 @@ from sklearn.impute import IterativeImputer, KNNImputer
 from sklearn.preprocessing import OrdinalEncoder
 
 from admc_sklearn import ADMCImputer
-from benchmarks._protocol import load_frame, mixed_errors, split_mcar_frame
+from benchmarks._protocol import load_frame, mixed_errors, split_frame
 
 TABLES = (
     "adult default shoppers california ckd horse_colic physionet2012 mammographic "
@@ -165,7 +165,7 @@ def main():
             print(f"{table}: not found, skipped (see --data)", flush=True)
             continue
         for seed in options.seeds:
-            split = split_mcar_frame(X, seed)
+            split = split_frame(X, seed)
             for name in options.imputers:
                 record = {"table": table, "seed": seed, **measure(name, split, seed)}
                 records.append(record)

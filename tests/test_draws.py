@@ -1,0 +1,158 @@
+"""Draws that can be trusted: quantiles, known posteriors, proper imputation."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.spatial.distance import cdist
+
+from admc_sklearn import ADMCImputer
+from admc_sklearn.pooling import pool_over_draws
+from benchmarks.draws import coverage, crps
+
+from .conftest import gaussian_table, hide, quick
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    X, mean, cov = gaussian_table(8000, 4, 0)
+    return ADMCImputer(max_epochs=0, random_state=0).fit(X), mean, cov
+
+
+def test_quantiles_are_those_of_the_conditional(gaussian):
+    imputer, mean, cov = gaussian
+    row = mean + np.array([1.0, 0.0, -0.5, 0.0])
+    row[[1, 3]] = np.nan
+    levels = [0.05, 0.25, 0.5, 0.95]
+    got = imputer.predict_quantiles(row[None], levels)
+    assert got.shape == (4, 1, 4)
+    o, u = [0, 2], [1, 3]
+    gain = cov[np.ix_(u, o)] @ np.linalg.inv(cov[np.ix_(o, o)])
+    center = mean[u] + gain @ (row[o] - mean[o])
+    sd = np.sqrt(np.diag(cov[np.ix_(u, u)] - gain @ cov[np.ix_(o, u)]))
+    expected = center + sd * stats.norm.ppf(levels)[:, None]
+    scale = np.sqrt(np.diag(cov))[u]
+    np.testing.assert_allclose(got[:, 0, u] / scale, expected / scale, atol=0.06)
+    np.testing.assert_array_equal(got[:, 0, o], np.tile(row[o], (4, 1)))
+
+
+def test_quantiles_of_frames_and_bad_levels():
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, None] * 9, "b": ["x", "y", None] * 12})
+    imputer = quick(max_epochs=0).fit(frame)
+    low, high = imputer.predict_quantiles(frame, (0.1, 0.9))
+    assert low.dtypes.equals(frame.dtypes)
+    assert (low["a"] <= high["a"]).all()
+    assert low["a"][3] < high["a"][3]
+    for levels in ((0.0, 0.5), (1.0,), 0.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            imputer.predict_quantiles(frame, levels)
+
+
+def energy(a, b):
+    """Energy distance of two samples, squared."""
+    return 2 * cdist(a, b).mean() - cdist(a, a).mean() - cdist(b, b).mean()
+
+
+def mixture(n, seed):
+    """Three correlated Gaussians in two columns, and which one it was, in three."""
+    rng = np.random.default_rng(seed)
+    k = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    centers = np.array([[0.0, 0.0], [4.0, 1.0], [1.0, 4.0]])
+    slopes = np.array([0.8, -0.7, 0.0])
+    a = rng.normal(size=n)
+    b = slopes[k] * a + np.sqrt(1 - slopes[k] ** 2) * rng.normal(size=n)
+    xy = centers[k] + np.column_stack([a, b])
+    return pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1], "k": pd.Categorical(k)})
+
+
+@pytest.mark.slow
+def test_draws_of_a_mixture_are_exact_draws_up_to_noise():
+    """Numbers and the category jointly, with nothing and with one column known."""
+    imputer = ADMCImputer(random_state=0, n_steps=8).fit(mixture(8000, 0))
+    n = 2000
+    for known in ([], ["x"]):
+        fresh = mixture(n, 1)
+        lost = fresh.copy()
+        lost[[c for c in lost if c not in known]] = np.nan
+        drawn = imputer.sample(lost.astype({"k": fresh["k"].dtype}), 1)[0]
+
+        def points(frame):
+            codes = frame["k"].astype(int).to_numpy()
+            return np.column_stack([frame[["x", "y"]], 3.0 * np.eye(3)[codes]])
+
+        exact = points(fresh)
+        noise = [energy(exact, points(mixture(n, 10 + i))) for i in range(8)]
+        assert energy(exact, points(drawn)) < 1.5 * max(noise)
+
+
+def regression(draw):
+    """Least squares of the last column on the others: estimates, variances, df."""
+    A = np.column_stack([np.ones(len(draw)), draw[:, :-1]])
+    y = draw[:, -1]
+    estimate = np.linalg.lstsq(A, y, rcond=None)[0]
+    residual = y - A @ estimate
+    df = len(y) - A.shape[1]
+    variance = np.diag(np.linalg.inv(A.T @ A)) * (residual @ residual) / df
+    return estimate, variance, df
+
+
+def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
+    """Variance between draws, over tables: the model's own doubt is a part of it."""
+    between = {0: [], 20: []}
+    for seed in range(12):
+        X, _, _ = gaussian_table(80, 3, seed)
+        X = hide(X, 0.4, seed)
+        for n_bootstraps in between:
+            imputer = quick(max_epochs=0, n_bootstraps=n_bootstraps).fit(X)
+            assert len(imputer.model_.replicas) == n_bootstraps
+            pooled = pool_over_draws(imputer.sample(X, 20), regression)
+            between[n_bootstraps].append(pooled.lambda_.mean())
+    assert np.mean(between[20]) > 1.08 * np.mean(between[0])
+
+
+def test_bootstraps_keep_rare_levels_and_pickle():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"k": ["rare"] + ["a", "b"] * 50, "x": rng.normal(size=101), "z": 1.0}
+    )
+    frame.loc[::7, "x"] = np.nan
+    imputer = quick(n_bootstraps=5).fit(frame)
+    again = pickle.loads(pickle.dumps(imputer))
+    for a, b in zip(imputer.sample(frame, 5), again.sample(frame, 5), strict=True):
+        pd.testing.assert_frame_equal(a, b)
+    for replica in imputer.model_.replicas:
+        assert (replica.anchor.coordinates.share > 0).sum() == 3
+    # Points and probabilities are those of the one anchor fitted to all rows.
+    plain = quick(n_bootstraps=0).fit(frame)
+    np.testing.assert_array_equal(
+        plain.transform(frame)[:, 1], imputer.transform(frame)[:, 1]
+    )
+
+
+@pytest.mark.slow
+def test_pooled_intervals_cover_where_single_imputation_does_not():
+    """Twenty-four repeats of benchmarks/pooled.py's simulation, with its own seeds."""
+    from benchmarks.pooled import TRUTH, simulate
+
+    frame = pd.concat([simulate(seed, max_epochs=0) for seed in range(1000, 1024)])
+    covers = frame.groupby("method")["covered"].mean()
+    assert covers["pooled"] > 0.87  # of 72 intervals, 95 % less three standard errors
+    assert covers["complete cases"] < 0.75
+    bias = frame[frame["method"] == "pooled"].groupby("coefficient")["estimate"].mean()
+    np.testing.assert_allclose(bias, TRUTH, atol=0.08)
+
+
+def test_crps_and_coverage_of_draws_that_are_right():
+    rng = np.random.default_rng(0)
+    truth, draws = rng.normal(size=4000), rng.normal(size=(50, 4000))
+    expected = 1 / np.sqrt(np.pi)  # of a standard normal against itself
+    assert crps(draws, truth).mean() == pytest.approx(expected, abs=0.02)
+    assert crps(draws + 1, truth).mean() > 1.3 * expected
+    for level in (0.5, 0.8, 0.95):
+        assert coverage(draws, truth, level) == pytest.approx(level, abs=0.02)
+        assert coverage(2 * draws, truth, level) > level + 0.02
+    coins = rng.integers(0, 2, (50, 4000)), rng.integers(0, 2, 4000)
+    for level in (0.5, 0.8, 0.95):  # all ties
+        assert coverage(*coins, level) == pytest.approx(level, abs=0.02)
