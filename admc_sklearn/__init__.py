@@ -1,6 +1,1 @@
-"""A scikit-learn imputer by an attention-based diffusion model."""
-
-from ._imputer import ADMCImputer
-from ._version import __version__
-
-__all__ = ["ADMCImputer", "__version__"]
+"""Scratch package: the display of admc_sklearn."""

@@ -18,6 +18,7 @@ from ._encoders import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from ._posterior import LevelHead, NumericHead, PackedCells
 
 MAX_TOKENS = 64
+N_KNOTS = 17
 # Elements of one (cells, outcomes) array; several of them are alive at once.
 BATCH_ELEMENTS = 4_000_000
 # Heads of columns with like numbers of outcomes are computed together.
@@ -248,7 +249,7 @@ def build_network(values, observed, warp, anchor, size):
     encoder = None
     if len(numeric):
         values = warp(torch.tensor(values)).numpy()[:, numeric]
-        n_knots = 17 if values.shape[1] <= 256 else 9
+        n_knots = N_KNOTS if values.shape[1] <= 256 else 9
         knots = quantile_knots(values, observed[:, numeric], n_knots)
         encoder = PiecewiseLinearEncoder(knots)
     prior = Prior(anchor, [head.margin(anchor.cpu()) for head in heads])

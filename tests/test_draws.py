@@ -140,7 +140,11 @@ def test_pooled_intervals_cover_where_single_imputation_does_not():
     covers = frame.groupby("method")["covered"].mean()
     assert covers["pooled"] > 0.87  # of 72 intervals, 95 % less three standard errors
     assert covers["complete cases"] < 0.75
-    bias = frame[frame["method"] == "pooled"].groupby("coefficient")["estimate"].mean()
+    bias = (
+        frame[frame["method"] == "pooled"]
+        .groupby("coefficient", sort=False)["estimate"]
+        .mean()
+    )
     np.testing.assert_allclose(bias, TRUTH, atol=0.08)
 
 

@@ -1,0 +1,95 @@
+"""Figures, grids of panels and captions for `ImputationDisplay`; all text is small.
+
+matplotlib is imported where it is used, as it is optional.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+SMALL, TINY = "small", "x-small"
+
+
+def require_matplotlib():
+    """Raise an ImportError that says how to install matplotlib, where it is lacking."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "ImputationDisplay needs matplotlib, which the `plot` extra brings: "
+            'pip install "admc_sklearn[plot]"'
+        ) from error
+
+
+def new_figure(figsize):
+    """Make a figure that makes room for labels."""
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=figsize, layout="constrained")
+
+
+def open_grid(ax, figsize, n_rows, n_cols, **ratios):
+    """Lay out panels in a new figure, or in the place of ``ax``, which loses its frame.
+
+    Returns
+    -------
+    canvas : Figure, SubFigure or Axes
+        What `caption` writes to.
+    panels : ndarray of Axes of shape (n_rows, n_cols)
+    """
+    if ax is None:
+        canvas = new_figure(figsize)
+        grid = canvas.add_gridspec(n_rows, n_cols, **ratios)
+        return canvas, grid.subplots(squeeze=False)
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure, spec = ax.figure, ax.get_subplotspec()
+    ax.set_axis_off()
+    if spec and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        canvas = figure.add_subfigure(spec)
+        grid = canvas.add_gridspec(n_rows, n_cols, **ratios)
+        return canvas, grid.subplots(squeeze=False)
+    ratios = {"hspace": 0.75, "wspace": 0.4} | ratios  # nothing else makes room
+    if spec:
+        return ax, spec.subgridspec(n_rows, n_cols, **ratios).subplots(squeeze=False)
+    box = ax.get_position()
+    edges = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
+    grid = figure.add_gridspec(n_rows, n_cols, **edges, **ratios)
+    return ax, grid.subplots(squeeze=False)
+
+
+def caption(canvas, title, note="", handles=()):
+    """Put a title, a note and a legend around the panels of `open_grid`."""
+    text = "\n".join([title, *textwrap.wrap(note, 90)])
+    style = {"handles": handles, "ncols": max(1, len(handles))}
+    style |= {"fontsize": SMALL, "frameon": False}
+    if hasattr(canvas, "suptitle"):
+        canvas.suptitle(text, fontsize=SMALL, x=0.01, ha="left")
+        if handles:
+            canvas.legend(loc="outside lower center", **style)
+        return
+    canvas.set_title(text, loc="left", fontsize=SMALL, pad=20)
+    if handles:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
+        canvas.legend(borderaxespad=3, **place, **style)
+
+
+def plain(ax):
+    """Take the upper and right edges of a panel away and shrink its labels."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=TINY)
+
+
+def short(text, width=20):
+    """Text cut to a width."""
+    text = str(text)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def left_out_note(names):
+    """Name the columns that are left out; nothing where there are none."""
+    if not names:
+        return ""
+    some = ", ".join(short(name) for name in names[:6])
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return f"{len(names)} columns left out: {some}{more}"

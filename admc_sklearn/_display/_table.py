@@ -1,0 +1,170 @@
+"""An incomplete table as pictures need it: typed columns, draws, hidden cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+
+from .._columns import NUMBERS, is_frame, series_of
+
+
+@dataclass(frozen=True)
+class Table:
+    """An incomplete table, as its imputer takes it and column by column.
+
+    ``X`` is a frame or an array; ``columns`` are Series with a null where a cell is
+    missing; ``missing`` is a bool array of shape (n, d); ``levels`` holds the levels
+    of columns that are categorical and None for others; ``places`` holds each column's
+    position in the imputer's output, -1 where it is dropped.
+    """
+
+    imputer: object
+    X: object
+    names: list
+    columns: list
+    missing: np.ndarray
+    levels: list
+    places: list
+
+    def typed(self, series, j):
+        """Non-missing values of column j: floats, dates, durations or categories."""
+        series = series.dropna().infer_objects()
+        if self.levels[j] is not None:
+            return series.astype(pd.CategoricalDtype(self.levels[j]))
+        if series.dtype.kind in "mM":
+            zone = getattr(series.dtype, "tz", None)
+            return series.dt.tz_localize(None) if zone else series
+        if series.dtype == object and len(series):
+            found = pd.api.types.infer_dtype(series)
+            if "date" in found:
+                return pd.to_datetime(series)
+            if "delta" in found:
+                return pd.to_timedelta(series)
+        return series.astype(np.float64)
+
+    def draws(self, n_draws, rng, hidden=None):
+        """Joint draws, a list of ``n_draws`` lists of Series, one a column of output.
+
+        ``rng`` seeds them; ``hidden``, of shape (n, d), marks cells to hide from the
+        imputer besides those that are missing.
+        """
+        if not hasattr(self.imputer, "sample"):
+            raise TypeError(
+                "This kind of picture needs draws, and "
+                f"{type(self.imputer).__name__} has no `sample`."
+            )
+        X = self.X if hidden is None else hide(self.X, hidden, marker_of(self.imputer))
+        seed = rng.randint(np.iinfo(np.int32).max)
+        draws = self.imputer.sample(X, n_draws=n_draws, random_state=seed)
+        return [as_columns(draw) for draw in draws]
+
+
+def marker_of(imputer):
+    """Return the placeholder of missing values."""
+    return getattr(imputer, "missing_values", np.nan)
+
+
+def as_columns(X):
+    """Columns of a frame or an array as Series with a fresh index."""
+    if not is_frame(X):
+        return [pd.Series(column) for column in np.asarray(X).T]
+    columns = [series.to_native() for series in series_of(X)]
+    return [
+        series.reset_index(drop=True)
+        if isinstance(series, pd.Series)
+        else pd.Series(series.to_numpy())
+        for series in columns
+    ]
+
+
+def read_table(imputer, X, n_rows, rng):
+    """Read X, at most ``n_rows`` of its rows, chosen by ``rng``; None takes all.
+
+    Raises
+    ------
+    ValueError
+        If X is not a table with the columns that the imputer was fitted to.
+    """
+    if X is None:
+        raise ValueError("X is needed for every kind of picture but 'training'.")
+    if not is_frame(X):  # a list may be mixed: strings must not swallow its numbers
+        X = X if hasattr(X, "dtype") else np.asarray(X, dtype=object)
+    n_features = getattr(imputer, "n_features_in_", X.shape[-1])
+    if len(X.shape) != 2 or X.shape[1] != n_features:
+        raise ValueError(f"X must have {n_features} columns, got shape {X.shape}.")
+    if n_rows is not None and len(X) > n_rows:
+        rows = np.sort(rng.choice(len(X), n_rows, replace=False))
+        X = X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+    names = getattr(imputer, "feature_names_in_", None)
+    names = [f"x{j}" for j in range(n_features)] if names is None else list(names)
+    marker, columns = marker_of(imputer), as_columns(X)
+    if marker is not None and not pd.isna(marker):
+        columns = [c.mask((c.astype(object) == marker).astype(bool)) for c in columns]
+    learnt = getattr(imputer, "categories_", None) or [None] * n_features
+    places = _places(names, list(imputer.get_feature_names_out()))
+    if len(set(names)) < len(names):
+        names = [f"{name} [{j}]" for j, name in enumerate(names)]
+    return Table(
+        imputer,
+        X,
+        names,
+        columns,
+        np.column_stack([series.isna() for series in columns]),
+        [_levels(series, known) for series, known in zip(columns, learnt, strict=True)],
+        places,
+    )
+
+
+def _levels(series, learnt):
+    """Levels of a categorical column, None for other columns.
+
+    Levels that `fit` did not see follow those that it learnt.
+    """
+    values = series.dropna().infer_objects()
+    if learnt is None:
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            return list(values.dtype.categories)
+        found = pd.api.types.infer_dtype(values)
+        if found in NUMBERS or "date" in found or "delta" in found:
+            return None
+    unseen = pd.unique(values.astype(object))
+    learnt = sorted(unseen, key=str) if learnt is None else list(learnt)
+    return learnt + [level for level in unseen if level not in learnt]
+
+
+def _places(names, names_out):
+    """Position of each column in the output, -1 where it is dropped.
+
+    The output keeps the order of the columns and may append others; names may recur.
+    """
+    places, place = [], 0
+    for name in names:
+        found = place < len(names_out) and str(names_out[place]) == str(name)
+        places.append(place if found else -1)
+        place += found
+    return places
+
+
+def hide(X, hidden, marker):
+    """Copy of X with further cells missing: ``hidden`` has shape (n, d)."""
+    if hasattr(X, "iloc"):
+        return X.mask(hidden)
+    if is_frame(X):
+        frame = nw.from_native(X, eager_only=True)
+        backend, out = frame.implementation, []
+        for j, series in enumerate(frame.iter_columns()):
+            null = [None] * len(series)
+            null = nw.new_series(series.name, null, series.dtype, backend=backend)
+            known = nw.new_series("", ~hidden[:, j], nw.Boolean, backend=backend)
+            out.append(series.zip_with(known, null))
+        return frame.with_columns(*out).to_native()
+    is_nan = marker is None or pd.isna(marker)
+    kind = X.dtype.kind
+    if is_nan and kind not in "fO":  # dtypes that cannot hold a null
+        X = X.astype(np.float64 if kind in "iub" else object)
+    X = X.copy()
+    X[hidden] = np.nan if is_nan and X.dtype.kind == "f" else marker
+    return X
