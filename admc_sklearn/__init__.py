@@ -1,1 +1,7 @@
-"""Scratch package: the display of admc_sklearn."""
+"""A scikit-learn imputer by an attention-based diffusion model."""
+
+from ._display import ImputationDisplay
+from ._imputer import ADMCImputer
+from ._version import __version__
+
+__all__ = ["ADMCImputer", "ImputationDisplay", "__version__"]
