@@ -189,6 +189,25 @@ class Atoms(nn.Module):
         mass = self.log_mass(mean, sd, columns)
         return torch.where(self.valid, share.log() - mass, 0.0)
 
+    def inner_nll(self, mean, sd, column, atom, values):
+        """Negative log-density of values in their atoms, against a flat one, in nats.
+
+        Of the normal distribution cut to the atom; 0 for points. All broadcast.
+        """
+        low, high = self.low[column, atom], self.high[column, atom]
+        width = (high - low).clamp_min(1e-6)
+        x = torch.maximum(torch.minimum(values, high), low)
+        z, a, b = ((e - mean) / sd for e in (x, low, high))
+        # The log of a difference of distribution functions, in the tail that is small.
+        flip = a > 0
+        lower, upper = torch.where(flip, -b, a), torch.where(flip, -a, b)
+        lower, upper = torch.special.log_ndtr(lower), torch.special.log_ndtr(upper)
+        gap = (lower - upper).clamp(max=-1e-6)
+        log_mass = upper + torch.log(-torch.expm1(gap))
+        nll = 0.5 * z * z + math.log(_SQRT_2PI) + sd.log() + log_mass - width.log()
+        usable = (high > low) & (gap < -1e-5)
+        return torch.where(usable, nll.clamp(-10.0, 10.0), 0.0)
+
     def value_within(self, mean, sd, column, atom, u=None):
         """Value within given atoms, under the anchor cut to them.
 

@@ -210,11 +210,8 @@ class CompletionNetwork(nn.Module):
             # index_select: its gradient is far cheaper than that of row[cells.rows].
             known = row.index_select(0, cells.rows.flatten())
             known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
-            correction = torch.baddbmm(head.bias, known, head.weight)
             posteriors.append(
-                head.posterior(
-                    cells, correction, prior.anchor, prior.margin(k), anchored
-                )
+                head.posterior(cells, known, prior.anchor, prior.margin(k), anchored)
             )
         return posteriors
 

@@ -9,6 +9,9 @@ from torch import nn
 
 from ._gaussian import MIN_SD
 
+# Logarithms of how much narrower and wider than the anchor a cell may be in an atom.
+LOG_SCALE = (-5.0, 1.0)
+
 
 @dataclass(frozen=True)
 class PackedCells:
@@ -83,18 +86,18 @@ class CellPosterior:
 
 
 class NumericPosterior(CellPosterior):
-    """Over a column's atoms; within an atom the anchor says where.
+    """Over a column's atoms; within an atom a normal distribution, cut to it.
 
-    Shape of ``anchor_mean`` and ``anchor_sd``: (g, T).
+    Shape of ``inner_mean`` and ``inner_sd``: (g, T).
     """
 
-    def __init__(self, cells, logits, atoms, anchor_mean, anchor_sd):
+    def __init__(self, cells, logits, atoms, inner_mean, inner_sd):
         super().__init__(cells, logits)
-        self.atoms, self.anchor_mean, self.anchor_sd = atoms, anchor_mean, anchor_sd
+        self.atoms, self.inner_mean, self.inner_sd = atoms, inner_mean, inner_sd
         self.slots = torch.arange(len(logits), device=logits.device)[:, None]
 
     def _within(self, atom, u=None):
-        slots, mean, sd = self.slots, self.anchor_mean, self.anchor_sd
+        slots, mean, sd = self.slots, self.inner_mean, self.inner_sd
         if atom.dim() == 3:
             slots, mean, sd = slots[..., None], mean[..., None], sd[..., None]
         return self.atoms.value_within(mean, sd, slots, atom, u)
@@ -119,6 +122,15 @@ class NumericPosterior(CellPosterior):
         if statistic == "mean":
             return self.mean()
         return self.atoms.warp.inverse(self.quantile(statistic), self.slots)
+
+    def inner_nll(self, atom, values):
+        """Negative log-density of warped values within their atoms, (g, T).
+
+        Against a flat density there; 0 for atoms that are points.
+        """
+        return self.atoms.inner_nll(
+            self.inner_mean, self.inner_sd, self.slots, atom, values
+        )
 
     def error(self, truth):
         """Squared error of the mean, (g, T), for a truth (g, T) in own units."""
@@ -149,6 +161,11 @@ class LevelPosterior(CellPosterior):
         del statistic
         return self.logits.argmax(-1).to(self.logits.dtype)
 
+    def inner_nll(self, level, values):
+        """Nothing: a level has no inside."""
+        del values
+        return torch.zeros_like(level, dtype=self.logits.dtype)
+
     def error(self, truth):
         """Brier score of true codes (g, T), in units of that of the frequencies.
 
@@ -178,6 +195,9 @@ class NumericHead(nn.Module):
         self.register_buffer("columns", torch.as_tensor(columns))
         self.atoms, self.n_outcomes = atoms, atoms.n_atoms
         _zero_head(self, len(columns), hidden)
+        # Where within an atom: the anchor's moments, shifted and scaled.
+        self.inner_weight = nn.Parameter(torch.zeros(len(columns), hidden, 2))
+        self.inner_bias = nn.Parameter(torch.zeros(len(columns), 1, 2))
 
     def index(self, values):
         """Atom of every value of its columns: (n, d) -> int64 (n, g)."""
@@ -188,14 +208,18 @@ class NumericHead(nn.Module):
         mean, sd = anchor.marginal_moments(self.columns)
         return self.atoms.log_margin(mean, sd, share)[:, None]
 
-    def posterior(self, cells, correction, prior, margin, anchored):
-        """`NumericPosterior` of cells, from the network's (g, T, K) correction."""
+    def posterior(self, cells, known, prior, margin, anchored):
+        """`NumericPosterior` of cells, from what the network knows, (g, T, hidden)."""
         del prior
+        correction = torch.baddbmm(self.bias, known, self.weight)
+        inner = torch.baddbmm(self.inner_bias, known, self.inner_weight)
         mean = cells.gather(anchored.mean)
         sd = cells.gather(anchored.sd).clamp_min(MIN_SD)
         slots = torch.arange(len(self.columns), device=mean.device)[:, None]
         logits = correction + self.atoms.log_mass(mean, sd, slots) + margin
-        return NumericPosterior(cells, logits, self.atoms, mean, sd)
+        shift, scale = inner.unbind(-1)
+        inner_sd = sd * scale.clamp(*LOG_SCALE).exp()
+        return NumericPosterior(cells, logits, self.atoms, mean + sd * shift, inner_sd)
 
 
 class LevelHead(nn.Module):
@@ -226,9 +250,10 @@ class LevelHead(nn.Module):
         """Nothing: the anchor itself knows the levels' frequencies."""
         del anchor, share
 
-    def posterior(self, cells, correction, prior, margin, anchored):
-        """`LevelPosterior` of cells, from the network's (g, T, K) correction."""
+    def posterior(self, cells, known, prior, margin, anchored):
+        """`LevelPosterior` of cells, from what the network knows, (g, T, hidden)."""
         del margin
+        correction = torch.baddbmm(self.bias, known, self.weight)
         home = prior.home
         mass = prior.log_mass(
             anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes

@@ -31,6 +31,8 @@ MAX_GRADIENT = 1.0
 # Share of a row's observed cells that a step hides, and that validation hides.
 HIDE_RATES = (0.1, 0.4)
 VALIDATION_RATE = 0.3
+# What the place within an atom counts beside the atom.
+INNER_WEIGHT = 1.0
 # Share of the rows whose hidden cells follow another row's missing pattern instead.
 BORROWED_SHARE = 0.25
 # Masks laid over each validation row, so that a few rows still give a steady figure.
@@ -142,10 +144,12 @@ class Trainer:
         """One training step on the given rows; the mean loss over its targets."""
         kept, targets = self.hide(self.observed[rows])
         outcome = self.outcome[rows]
-        losses = [
-            part.cells.total(part.nll(part.cells.gather(outcome)))
-            for part in self.network(self.values[rows], kept, targets)
-        ]
+        values = self.values[rows]
+        losses = []
+        for part in self.network(values, kept, targets):
+            atom, value = part.cells.gather(outcome), part.cells.gather(values)
+            nll = part.nll(atom) + INNER_WEIGHT * part.inner_nll(atom, value)
+            losses.append(part.cells.total(nll))
         loss = sum(losses) / targets.sum().clamp_min(1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
