@@ -1,24 +1,19 @@
 """Columns of frames and arrays as numbers, and back: what went in comes out.
 
-Every column has a kind, found from its dtype: numbers and whole numbers stay what they
-are, dates and durations become whole steps of their resolution, categories become the
-codes of their levels. Frame libraries are read and written through narwhals.
+Every column has a kind, found from its dtype (see `_kinds`). Frame libraries are read
+and written through narwhals.
 """
 
 from __future__ import annotations
 
-import datetime
 from numbers import Real
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-# A categorical column with more levels than this, most of them met once or twice, is
-# free text or an identifier.
-MIN_TEXT_LEVELS = 32
-TEXT_SHARE = 0.8
-EMPTY_TEXT = "missing_value"  # what SimpleImputer's constant is for text
+from ._kinds import CategoryColumn, NumberColumn, TimeColumn, objects
+
 NUMBERS = {"floating", "integer", "mixed-integer-float", "decimal", "empty"}
 _TIMES = {"datetime64", "datetime", "date", "timedelta64", "timedelta"}
 
@@ -43,7 +38,11 @@ def _contents(series):
     """Values of a column and which of them are null, as arrays."""
     if isinstance(series, np.ndarray):
         return series, pd.isna(series)
-    null = series.is_null().to_numpy()
+    null = np.asarray(series.is_null().to_numpy(), dtype=bool)
+    if series.dtype.is_integer():
+        # Filled, so that neither library makes floats of them.
+        values = series.fill_null(0) if null.any() else series
+        return np.asarray(values.to_numpy()), null
     if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone:
         series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     values = series.to_numpy()
@@ -56,6 +55,10 @@ def _kind(values, null, dtype, name):
     """Find ``"number"``, ``"integer"``, ``"time"`` or ``"category"``."""
     if isinstance(dtype, (nw.Categorical, nw.Enum, nw.String, nw.Boolean)):
         return "category"
+    if isinstance(dtype, (nw.Time, nw.Binary)):
+        return "category"
+    if isinstance(dtype, (nw.Date, nw.Datetime, nw.Duration)):
+        return "time"
     if dtype is not None and dtype.is_integer():
         return "integer"
     if values.dtype.kind in "fiumMb":
@@ -70,122 +73,6 @@ def _kind(values, null, dtype, name):
     if found == "complex" or values.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: column {name!r}.")
     return "category"
-
-
-class NumberColumn:
-    """Numbers; whole ones are completed by whole ones."""
-
-    n_levels = 0
-    is_number = True
-
-    def __init__(self, whole):
-        self.whole = whole
-
-    def read(self, values):
-        """Values as float64."""
-        return values.astype(np.float64)
-
-    def write(self, numbers):
-        """Completed values, an array."""
-        return np.rint(numbers).astype(np.int64) if self.whole else numbers
-
-
-class TimeColumn:
-    """Dates or durations, as whole steps of their resolution since the first one."""
-
-    n_levels = 0
-    whole = True
-    is_number = False
-
-    def __init__(self, values):
-        ticks, self.dtype = self._ticks(values)
-        ticks = np.unique(ticks)
-        self.start = int(ticks[0]) if len(ticks) else 0
-        self.step = max(1, int(np.gcd.reduce(np.diff(ticks)))) if len(ticks) > 1 else 1
-        self.of_objects = values.dtype.kind == "O"
-        self.type = type(values[0]) if self.of_objects and len(values) else None
-
-    def _ticks(self, values):
-        if values.dtype.kind == "O":
-            found = pd.api.types.infer_dtype(values)
-            convert = pd.to_timedelta if "delta" in found else pd.to_datetime
-            values = np.asarray(convert(pd.Series(values, dtype=object)).to_numpy())
-        return values.astype(np.int64), values.dtype
-
-    def read(self, values):
-        """Return steps since the first value, float64."""
-        ticks, dtype = self._ticks(values)
-        if dtype != self.dtype:  # the resolution of a frame's column may differ
-            ticks = ticks.view(dtype).astype(self.dtype).astype(np.int64)
-        return (ticks - self.start) / self.step
-
-    def write(self, numbers):
-        """Completed values, an array of datetime64, timedelta64 or objects."""
-        ticks = self.start + np.rint(numbers).astype(np.int64) * self.step
-        values = ticks.view(self.dtype)
-        if not self.of_objects:
-            return values
-        out = np.empty(len(values), dtype=object)
-        wrap = pd.Timedelta if self.dtype.kind == "m" else pd.Timestamp
-        for i, value in enumerate(values):
-            value = wrap(value)
-            out[i] = value.date() if self.type is datetime.date else value
-        return out
-
-
-class CategoryColumn:
-    """Levels as their codes, in the order of their dtype or sorted."""
-
-    whole = True
-
-    def __init__(self, values, declared, is_truth, name):
-        self.is_number = is_truth
-        levels = pd.unique(_objects(values))
-        if declared is None:
-            levels = _sorted(levels)
-            self.fallback = False if self.is_number else EMPTY_TEXT
-        else:
-            place = pd.Index(declared, dtype=object).get_indexer(levels)
-            levels = levels[np.argsort(place)]
-            self.fallback = declared[0] if len(declared) else EMPTY_TEXT
-        n_levels = len(levels)
-        if n_levels > max(MIN_TEXT_LEVELS, TEXT_SHARE * len(values)):
-            raise ValueError(
-                f"Column {name!r} has {n_levels} distinct values in {len(values)} "
-                "observed cells: it looks like free text or an identifier, which "
-                "nothing can complete. Drop it, or turn it into numbers or a few "
-                "categories before the imputer."
-            )
-        self.levels, self.n_levels = levels, n_levels
-        self._index = pd.Index(levels, dtype=object)
-
-    def read(self, values):
-        """Codes as float64; -1 for levels that were not there in `fit`."""
-        return self._index.get_indexer(_objects(values)).astype(np.float64)
-
-    def write(self, numbers):
-        """Completed levels, an array of objects."""
-        if not self.n_levels:
-            return np.full(len(numbers), self.fallback, dtype=object)
-        codes = np.rint(numbers).astype(np.int64).clip(0, self.n_levels - 1)
-        return self.levels[codes]
-
-
-def _objects(values):
-    """Convert to an array of Python's own objects."""
-    if values.dtype.kind in "mM":
-        return pd.Series(values).astype(object).to_numpy()
-    out = np.empty(len(values), dtype=object)
-    out[:] = values.tolist()
-    return out
-
-
-def _sorted(levels):
-    try:
-        return np.array(sorted(levels), dtype=object)
-    except TypeError:  # levels of several types
-        order = sorted(range(len(levels)), key=lambda i: str(levels[i]))
-        return levels[order]
 
 
 class ColumnCodec:
@@ -219,10 +106,13 @@ class ColumnCodec:
         -------
         self
         """
+        self.names_ = list(names)
+        every = series_of(X)
         self.columns_ = [
             self._column(series, names[j], categorical[j])
-            for j, series in enumerate(series_of(X))
+            for j, series in enumerate(every)
         ]
+        self.dtypes_ = [None if isinstance(s, np.ndarray) else _dtype(s) for s in every]
         self.n_levels_ = np.array([c.n_levels for c in self.columns_])
         self.whole_ = np.array([c.whole for c in self.columns_])
         return self
@@ -237,12 +127,12 @@ class ColumnCodec:
         kind = "category" if categorical else _kind(values, missing, dtype, name)
         values = values[~missing]
         if kind == "number" or kind == "integer":
-            return NumberColumn(kind == "integer")
+            return NumberColumn(kind == "integer", values)
         if kind == "time":
-            return TimeColumn(values)
+            return TimeColumn(values, isinstance(dtype, nw.Duration))
         declared = None
         is_truth = isinstance(dtype, nw.Boolean) or values.dtype.kind == "b"
-        if isinstance(dtype, (nw.Categorical, nw.Enum)):
+        if isinstance(dtype, (nw.Categorical, nw.Enum)) and not _is_dictionary(series):
             declared = series.cat.get_categories().to_numpy()
         try:
             return CategoryColumn(values, declared, is_truth, name)
@@ -255,12 +145,25 @@ class ColumnCodec:
         """Values of a column and which of them are missing."""
         values, missing = _contents(series)
         marker = self.marker
-        if marker is not None and not pd.isna(marker):
-            same_kind = values.dtype.kind in "OUSb"
-            if same_kind or (isinstance(marker, Real) and values.dtype.kind in "fiu"):
-                equal = values.astype(object) == marker
-                missing = missing | (equal & ~missing).astype(bool)
+        if marker is None or pd.isna(marker):
+            return values, missing
+        is_truth = values.dtype.kind == "b" or (
+            not isinstance(series, np.ndarray) and isinstance(series.dtype, nw.Boolean)
+        )
+        is_number = isinstance(marker, Real) and not isinstance(marker, bool)
+        if is_truth and is_number:  # 0 is not False
+            return values, missing
+        seen = ~missing
+        missing = missing.copy()
+        if values.dtype.kind == "f" and is_number:
+            missing[seen] = values[seen] == values.dtype.type(marker)
+        elif values.dtype.kind in "OUSb" or (is_number and values.dtype.kind in "iu"):
+            missing[seen] = (values[seen].astype(object) == marker).astype(bool)
         return values, missing
+
+    def values(self, X, j):
+        """Values of column j as they stand in a table, an array."""
+        return _contents(series_of(X)[j])[0]
 
     def read(self, X):
         """Numbers of a table's cells.
@@ -291,11 +194,13 @@ class ColumnCodec:
                 numbers[seen, j] = column.read(values[seen])
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"Column {j} does not hold what it held in fit: {error}"
+                    f"Column {self.names_[j]!r} does not hold what it held in fit: "
+                    f"{error}"
                 ) from error
         if not np.isfinite(numbers).all():
             raise ValueError("Input X contains infinity or a value too large.")
-        known = ~missing & ((self.n_levels_ == 0) | (numbers >= 0))
+        is_level = [isinstance(column, CategoryColumn) for column in self.columns_]
+        known = ~missing & ~(np.array(is_level) & (numbers < 0))
         return np.where(known, numbers, 0.0), missing, known
 
     def write_frame(self, X, numbers, missing, keep, flags=None):
@@ -311,7 +216,10 @@ class ColumnCodec:
             filled = series[j].alias(str(j))
             if len(rows):
                 values = self.columns_[j].write(numbers[rows, j])
-                filled = _scatter(filled, rows, values)
+                if len(rows) == len(missing):
+                    filled = _rebuilt(filled, values, self.dtypes_[j])
+                else:
+                    filled = _scatter(filled, rows, values)
             out.append(filled)
         if flags is not None:
             for k, flag in enumerate(flags.T.astype(bool)):
@@ -319,7 +227,7 @@ class ColumnCodec:
                 blank = series[0].is_null().alias(f"flag {k}")
                 out.append(_scatter(blank, np.arange(len(flag)), flag))
         if not out:
-            return nw.from_native(X, eager_only=True).select([]).to_native()
+            return X.iloc[:, :0] if hasattr(X, "iloc") else X.select([])
         return out[0].to_frame().with_columns(*out[1:]).to_native()
 
     def write_array(self, X, numbers, missing, keep):
@@ -334,27 +242,79 @@ class ColumnCodec:
                 column = np.array([*column.to_list(), None], dtype=object)[:-1]
             out[:, k] = column
             rows = missing[:, j]
-            out[rows, k] = _objects(self.columns_[j].write(numbers[rows, j]))
+            out[rows, k] = objects(self.columns_[j].write(numbers[rows, j]))
         return out
+
+
+def _dtype(series):
+    """Dtype of the frame library's own, and whether that is pandas."""
+    return series.to_native().dtype, series.implementation.is_pandas()
+
+
+def _is_dictionary(series):
+    """Whether pandas holds an Arrow dictionary, which has no accessor of categories."""
+    dtype, is_pandas = _dtype(series)
+    return is_pandas and not isinstance(dtype, pd.CategoricalDtype)
+
+
+def _rebuilt(series, values, fitted):
+    """Make a column of values where none was known, in the dtype that it had in fit.
+
+    A column without values often has a dtype that says nothing.
+    """
+    dtype, is_pandas = _dtype(series)
+    if fitted is None or fitted[1] != is_pandas or fitted[0] == dtype:
+        return _scatter(series, np.arange(len(values)), values)
+    if is_pandas:
+        index = series.to_native().index
+        native = pd.Series(objects(values), index=index, name=series.name)
+        native = native.astype(fitted[0])
+    else:
+        backend = nw.get_native_namespace(series)
+        native = backend.Series(series.name, objects(values).tolist()).cast(fitted[0])
+    return nw.from_native(native, series_only=True)
 
 
 def _scatter(series, rows, values):
     """Put values into some rows of a narwhals series, in its dtype."""
     dtype = series.dtype
     backend = series.implementation
+    if isinstance(dtype, (nw.Categorical, nw.Enum)) and backend.is_pandas():
+        return _scatter_levels(series, rows, values)
     if values.dtype.kind in "mM":
         fill = nw.new_series("", values, backend=backend)
         zone = getattr(dtype, "time_zone", None)
         if zone:
             fill = fill.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
         return series.scatter(rows, fill.cast(dtype))
-    if isinstance(dtype, nw.Categorical) and backend.is_pandas():
-        native = series.to_native().copy()
-        if len(native.cat.categories):  # without any, nothing can be filled in
-            native.iloc[rows] = values
-        return nw.from_native(native, series_only=True)
-    target = nw.Object if isinstance(dtype, nw.Object) else None
-    fill = nw.new_series("", values.tolist(), dtype=target, backend=backend)
-    if dtype.is_float() or (backend.is_polars() and not isinstance(dtype, nw.Object)):
+    if dtype.is_integer():
+        values = objects(values)
+        values[:] = [
+            int(np.rint(v)) if isinstance(v, float) else int(v) for v in values
+        ]
+    if isinstance(dtype, nw.Enum):
+        levels = series.cat.get_categories().to_list()
+        new = [level for level in pd.unique(values) if level not in levels]
+        dtype = nw.Enum(levels + new)
+        series = series.cast(dtype)
+    is_object = isinstance(dtype, nw.Object)
+    fill = nw.new_series(
+        "", values.tolist(), dtype=nw.Object if is_object else None, backend=backend
+    )
+    if dtype.is_float() or (backend.is_polars() and not is_object):
         fill = fill.cast(dtype)
     return series.scatter(rows, fill)
+
+
+def _scatter_levels(series, rows, values):
+    """Put levels into a pandas column of categories, which may not have them yet."""
+    native = series.to_native()
+    if not isinstance(native.dtype, pd.CategoricalDtype):  # an Arrow dictionary
+        cells = native.astype(object)
+        cells.iloc[rows] = values
+        return nw.from_native(cells.astype(native.dtype), series_only=True)
+    known = native.cat.categories
+    new = [level for level in pd.unique(values) if level not in known]
+    native = native.cat.add_categories(new) if new else native.copy()
+    native.iloc[rows] = values
+    return nw.from_native(native, series_only=True)

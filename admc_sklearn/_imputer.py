@@ -380,7 +380,11 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         levels = np.asarray(quantiles, dtype=np.float64)
-        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+        if (
+            levels.ndim != 1
+            or not levels.size
+            or not ((levels > 0) & (levels < 1)).all()
+        ):
             raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
         X = check_table(self, X, reset=False)
         cells = self._codec.read(X)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ._columns import ColumnCodec, is_frame, series_of
+from ._kinds import CategoryColumn
 from ._scaling import Standardiser
 
 
@@ -105,8 +106,10 @@ class TableCodec:
             return self.columns_.write_array(X, numbers, cells.missing, keep)
         out = numbers[:, keep]
         for k, j in enumerate(keep):
-            if columns[j].n_levels:  # truth values
-                out[:, k] = columns[j].write(out[:, k]).astype(np.float64)
+            if isinstance(columns[j], CategoryColumn):  # truth values
+                rows = cells.missing[:, j]
+                out[rows, k] = columns[j].write(out[rows, k]).astype(np.float64)
+                out[~rows, k] = self.columns_.values(X, j)[~rows].astype(np.float64)
         narrow = is_frame(X) and all(
             isinstance(series.dtype, nw.Float32) for series in series_of(X)
         )

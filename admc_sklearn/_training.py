@@ -15,7 +15,7 @@ from ._anchor import fit_anchor
 from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
-from ._network import NetworkSize, build_network
+from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
 
@@ -306,7 +306,7 @@ def _fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstr
         history = _train(trainer, validation)
     # Every row for the final anchor; the correction learnt on top of it stays.
     anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
-    network.prior.anchor = anchor
+    network.prior = Prior(anchor, [h.margin(anchor) for h in network.heads])
     for _ in range(n_bootstraps):
         replica = bootstrap_prior(network, warped, o_home, ridge, generator)
         network.replicas.append(replica)

@@ -117,19 +117,41 @@ class MiceForest:
 
     def fit(self, X):
         """Fit to a frame of numbers and categories."""
+        # Its default matching of categories needs finite log-odds, which rare levels
+        # do not have.
+        fast = {c: "fast" for c in X.select_dtypes("category") if X[c].isna().any()}
         self.kernel = self.library.ImputationKernel(
-            X.reset_index(drop=True), num_datasets=5, random_state=self.seed
+            X.reset_index(drop=True),
+            num_datasets=5,
+            mean_match_strategy=fast or "normal",
+            random_state=self.seed,
         )
-        self.kernel.mice(5, num_threads=2)
+        self.kernel.mice(5, num_threads=1)
         return self
 
     def draw(self, X, n_draws):
-        """(n_draws, n, d) numbers and codes; five kernels take turns."""
+        """(n_draws, n, d) numbers and codes; five kernels take turns.
+
+        miceforest 6.0.5 does not count the iterations on new data, and returns the
+        random values that it began with: here they are counted.
+        """
+        data_class = self.library.imputed_data.ImputedData
+        original = data_class.__setitem__
+
+        def counted(data, key, values):
+            original(data, key, values)
+            if type(data) is data_class:
+                data.iteration_tab[key[0], key[2]] = key[1]
+
         draws = []
-        while len(draws) < n_draws:
-            done = self.kernel.impute_new_data(X.reset_index(drop=True))
-            frames = [done.complete_data(k) for k in range(done.num_datasets)]
-            draws += as_numbers(frames, X)
+        data_class.__setitem__ = counted
+        try:
+            while len(draws) < n_draws:
+                done = self.kernel.impute_new_data(X.reset_index(drop=True))
+                frames = [done.complete_data(k) for k in range(done.num_datasets)]
+                draws += as_numbers(frames, X)
+        finally:
+            data_class.__setitem__ = original
         return np.stack(draws[:n_draws])
 
 

@@ -13,6 +13,7 @@ ORDER = [
     "_version",
     "_compat",
     "_runtime",
+    "_kinds",
     "_columns",
     "missingness",
     "pooling",
@@ -39,7 +40,15 @@ ORDER = [
     "__init__",
 ]
 TORCH_FREE = {"_version", "_compat", "_imputer", "__init__"}
-TORCH_FREE |= {"missingness", "pooling", "_columns", "_checks", "_scaling", "_table"}
+TORCH_FREE |= {
+    "_kinds",
+    "missingness",
+    "pooling",
+    "_columns",
+    "_checks",
+    "_scaling",
+    "_table",
+}
 SKLEARN_USERS = {"_compat", "missingness", "_checks", "_imputer"}
 
 

@@ -435,7 +435,7 @@ def test_infinity_in_a_frame_is_refused():
 
 def test_a_column_that_changes_its_kind_is_named(fitted):
     imputer, frame = fitted
-    with pytest.raises(ValueError, match="Column 1 does not hold"):
+    with pytest.raises(ValueError, match="'height' does not hold"):
         imputer.transform(frame.assign(height="tall"))
 
 
