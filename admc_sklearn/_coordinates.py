@@ -19,6 +19,8 @@ N_FOLDS = 3
 MIN_CELLS_FOR_ONE_FOLD = 20_000
 HIDE_RATE = 0.3
 MIN_ROWS = 6
+# Squared error, relative to the best, that says nothing about a ridge.
+AS_GOOD = 1.003
 
 
 class HiddenCellError:
@@ -76,10 +78,18 @@ class HiddenCellError:
         return errors
 
     def best(self, warp, ridges):
-        """Squared error of every column under the best ridge, and that ridge."""
+        """Squared error of every column under the best ridge, that ridge, the weakest.
+
+        The weakest is the smallest whose error is as good as the best.
+        """
         errors = self.of(warp, ridges)
-        best = int(errors.sum(1).argmin())
-        return errors[best], ridges[best]
+        total = errors.sum(1).numpy()
+        best = int(total.argmin())
+        as_good = total <= AS_GOOD * total[best]
+        weakest = min(
+            ridge for ridge, good in zip(ridges, as_good, strict=True) if good
+        )
+        return errors[best], ridges[best], weakest
 
     def _error(self, warp, anchor, warped, rows):
         hidden, truth = self.hidden[rows], self.values[rows]
@@ -123,6 +133,9 @@ def choose_coordinates(values, observed, coordinates, generator):
     warp : Warp
         Of the columns, those of levels being left as they are.
     ridge : float
+    weakest : float
+        The smallest ridge as good as it: a ridge shrinks correlations, which costs
+        predictions nothing and biases what is estimated from draws.
     """
     device, d = values.device, values.shape[1]
     x, o = coordinates.expand(values, observed)
@@ -130,20 +143,21 @@ def choose_coordinates(values, observed, coordinates, generator):
     judge = HiddenCellError(x, o, coordinates.column, generator)
     warps = [Warp.identity(size).to(device)]
     if len(values) < MIN_ROWS or not coordinates.n_numeric:
-        ridge = judge.ridges[-1]
+        ridge = weakest = judge.ridges[-1]
         if len(values) >= MIN_ROWS:
-            _, ridge = judge.best(warps[0], judge.ridges)
-        return Warp.identity(d).to(device), ridge
+            _, ridge, weakest = judge.best(warps[0], judge.ridges)
+        return Warp.identity(d).to(device), ridge, weakest
     arrays = x[:, numeric].cpu().numpy(), o[:, numeric].cpu().numpy()
     for ends in (False, True):
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
-    errors, ridges = [], []
+    errors, ridges, weakest = [], [], []
 
     def try_out(warp):
-        error, ridge = judge.best(warp, _near(judge.ridges, ridges))
+        error, ridge, weak = judge.best(warp, _near(judge.ridges, ridges))
         errors.append(error)
         ridges.append(ridge)
+        weakest.append(weak)
 
     for warp in warps:
         try_out(warp)
@@ -152,4 +166,4 @@ def choose_coordinates(values, observed, coordinates, generator):
     try_out(warps[-1])
     best = int(np.argmin([float(error.sum()) for error in errors]))
     warp = warps[best].select(numeric)
-    return warp.spread(coordinates.numeric, d), ridges[best]
+    return warp.spread(coordinates.numeric, d), ridges[best], weakest[best]

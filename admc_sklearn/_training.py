@@ -294,7 +294,9 @@ def _fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstr
     o = torch.tensor(observed, device=device)
     x_home, o_home = x.to(home), o.to(home)
     scores = score_levels(x_home, o_home, n_levels, kept)
-    warp, ridge = choose_coordinates(x_home[kept], o_home[kept], scores, generator)
+    warp, ridge, weakest = choose_coordinates(
+        x_home[kept], o_home[kept], scores, generator
+    )
     warped = warp(x_home)
     anchor = fit_anchor(warped[kept], o_home[kept], scores, ridge, generator)
     network = build_network(values, observed, warp, anchor, size)
@@ -308,7 +310,7 @@ def _fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstr
     anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
     network.prior = Prior(anchor, [h.margin(anchor) for h in network.heads])
     for _ in range(n_bootstraps):
-        replica = bootstrap_prior(network, warped, o_home, ridge, generator)
+        replica = bootstrap_prior(network, warped, o_home, weakest, generator)
         network.replicas.append(replica)
     network.zero_grad(set_to_none=True)
     network.eval()
