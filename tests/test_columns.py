@@ -180,3 +180,11 @@ def test_degenerate_outputs_keep_their_rows():
         quick(max_epochs=0).fit(np.c_[BASE, BASE]).predict_quantiles(
             np.c_[BASE, BASE], []
         )
+
+
+def test_values_that_cannot_be_categories_are_named():
+    X = pd.DataFrame({"note": [{}, {"a": 1}] * 30, "x": BASE})
+    with pytest.raises(TypeError, match="'note' has values that cannot be categories"):
+        quick().fit(X)
+    with pytest.raises(TypeError, match="'x0' has values that cannot be categories"):
+        quick().fit(np.array([[{}, 1], [{}, 2]], dtype=object))
