@@ -70,6 +70,37 @@ def errors(truth, incomplete, completed):
     return np.sqrt(np.mean(difference**2)), np.mean(np.abs(difference))
 
 
+def arguments(parser, tables, imputers, seeds=(0, 1, 2)):
+    """Add what every benchmark's command line has."""
+    parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
+    parser.add_argument("--tables", nargs="+", default=list(tables))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
+    parser.add_argument("--imputers", nargs="+", default=list(imputers))
+    parser.add_argument("--csv", help="also write every single measurement there")
+
+
+def splits(options, load, split):
+    """Yield (table, seed, split) for all tables that are there."""
+    for table in options.tables:
+        X = load(table, options.data)
+        if X is None:
+            print(f"{table}: not found, skipped (see --data)", flush=True)
+            continue
+        for seed in options.seeds:
+            yield table, seed, split(X, seed)
+
+
+def report(records, options, by):
+    """Write the records where asked, and print their means."""
+    if not records:
+        return
+    frame = pd.DataFrame(records)
+    if options.csv:
+        frame.to_csv(options.csv, index=False)
+    means = frame.drop(columns="seed").groupby(by, sort=False)
+    print(means.mean().round(4).to_string())
+
+
 def load_frame(name, data):
     """All columns of a mixed table but its target, as a data frame.
 

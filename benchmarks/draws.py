@@ -19,6 +19,7 @@ which this module needs no torch).
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 
 import numpy as np
@@ -29,7 +30,7 @@ from sklearn.impute import IterativeImputer
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import OrdinalEncoder
 
-from benchmarks._protocol import load_frame, split_frame
+from benchmarks._protocol import arguments, load_frame, report, split_frame, splits
 
 TABLES = "california letter magic bean adult".split()
 N_DRAWS = 30
@@ -252,36 +253,20 @@ def _levels(imputer, split, draws, truth, lost, columns):
 def main():
     """Measure, print as it goes, and print the means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
-    parser.add_argument("--tables", nargs="+", default=TABLES)
+    arguments(parser, TABLES, ["admc", "iterative"], seeds=[0])
     parser.add_argument("--mechanisms", nargs="+", default=["mcar", "mar"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--imputers", nargs="+", default=["admc", "iterative"])
     parser.add_argument("--steps", nargs="+", type=int, help="study of n_steps")
     parser.add_argument("--max-time", type=float, help="seconds for ADMCImputer's fit")
-    parser.add_argument("--csv", help="also write every single measurement there")
     options = parser.parse_args()
     records = []
-    for table in options.tables:
-        X = load_frame(table, options.data)
-        if X is None:
-            print(f"{table}: not found, skipped (see --data)", flush=True)
-            continue
-        for mechanism in options.mechanisms:
-            for seed in options.seeds:
-                split = split_frame(X, seed, mechanism)
-                for record in _runs(split, seed, options):
-                    record |= {"table": table, "mechanism": mechanism, "seed": seed}
-                    records.append(record)
-                    print(LINE.format(**record), flush=True)
-    if records:
-        frame = pd.DataFrame(records)
-        if options.csv:
-            frame.to_csv(options.csv, index=False)
-        means = frame.drop(columns="seed").groupby(
-            ["table", "mechanism", "imputer"], sort=False
-        )
-        print(means.mean().round(4).to_string())
+    for mechanism in options.mechanisms:
+        split_by = functools.partial(split_frame, mechanism=mechanism)
+        for table, seed, split in splits(options, load_frame, split_by):
+            for record in _runs(split, seed, options):
+                record |= {"table": table, "mechanism": mechanism, "seed": seed}
+                records.append(record)
+                print(LINE.format(**record), flush=True)
+    report(records, options, ["table", "mechanism", "imputer"])
 
 
 def _runs(split, seed, options):

@@ -12,14 +12,19 @@ from __future__ import annotations
 import argparse
 import time
 
-import numpy as np
-import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
 from admc_sklearn import ADMCImputer
-from benchmarks._protocol import errors, load_numeric, split_mcar
+from benchmarks._protocol import (
+    arguments,
+    errors,
+    load_numeric,
+    report,
+    split_mcar,
+    splits,
+)
 
 TABLES = ("breast_cancer diabetes wine digits bean california letter magic").split()
 
@@ -68,30 +73,15 @@ def measure(name, split, seed):
 def main():
     """Measure, print as it goes, and print the table of means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
-    parser.add_argument("--tables", nargs="+", default=TABLES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--imputers", nargs="+", default=["admc", "anchor"])
-    parser.add_argument("--csv", help="also write every single measurement there")
+    arguments(parser, TABLES, ["admc", "anchor"])
     options = parser.parse_args()
     records = []
-    for table in options.tables:
-        X = load_numeric(table, options.data)
-        if X is None:
-            print(f"{table}: not found, skipped (see --data)", flush=True)
-            continue
-        for seed in options.seeds:
-            split = split_mcar(X, seed)
-            for name in options.imputers:
-                record = {"table": table, "seed": seed, **measure(name, split, seed)}
-                records.append(record)
-                print(LINE.format(**record), flush=True)
-    frame = pd.DataFrame(records)
-    if options.csv:
-        frame.to_csv(options.csv, index=False)
-    with np.printoptions(precision=4):
-        means = frame.drop(columns="seed").groupby(["table", "imputer"], sort=False)
-        print(means.mean().round(4).to_string())
+    for table, seed, split in splits(options, load_numeric, split_mcar):
+        for name in options.imputers:
+            record = {"table": table, "seed": seed, **measure(name, split, seed)}
+            records.append(record)
+            print(LINE.format(**record), flush=True)
+    report(records, options, ["table", "imputer"])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,14 @@ from sklearn.impute import IterativeImputer, KNNImputer
 from sklearn.preprocessing import OrdinalEncoder
 
 from admc_sklearn import ADMCImputer
-from benchmarks._protocol import load_frame, mixed_errors, split_frame
+from benchmarks._protocol import (
+    arguments,
+    load_frame,
+    mixed_errors,
+    report,
+    split_frame,
+    splits,
+)
 
 TABLES = (
     "adult default shoppers california ckd horse_colic physionet2012 mammographic "
@@ -152,31 +159,15 @@ def measure(name, split, seed):
 def main():
     """Measure, print as it goes, and print the table of means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
-    parser.add_argument("--tables", nargs="+", default=TABLES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--imputers", nargs="+", default=["admc", "anchor", "simple"])
-    parser.add_argument("--csv", help="also write every single measurement there")
+    arguments(parser, TABLES, ["admc", "anchor", "simple"])
     options = parser.parse_args()
     records = []
-    for table in options.tables:
-        X = load_frame(table, options.data)
-        if X is None:
-            print(f"{table}: not found, skipped (see --data)", flush=True)
-            continue
-        for seed in options.seeds:
-            split = split_frame(X, seed)
-            for name in options.imputers:
-                record = {"table": table, "seed": seed, **measure(name, split, seed)}
-                records.append(record)
-                print(LINE.format(**record), flush=True)
-    if not records:
-        return
-    frame = pd.DataFrame(records)
-    if options.csv:
-        frame.to_csv(options.csv, index=False)
-    means = frame.drop(columns="seed").groupby(["table", "imputer"], sort=False)
-    print(means.mean().round(4).to_string())
+    for table, seed, split in splits(options, load_frame, split_frame):
+        for name in options.imputers:
+            record = {"table": table, "seed": seed, **measure(name, split, seed)}
+            records.append(record)
+            print(LINE.format(**record), flush=True)
+    report(records, options, ["table", "imputer"])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
-from benchmarks import mcar
+from benchmarks import draws, mcar, mixed
 from benchmarks._protocol import errors, load_numeric, split_mcar
 
 from .conftest import ROOT
@@ -46,6 +46,51 @@ def test_the_command_prints_a_table_and_writes_its_records(
     records = pd.read_csv(csv).set_index(["imputer", "seed"])
     assert len(records) == 4
     assert (records.loc["anchor", "rmse"] < records.loc["mean", "rmse"]).all()
+
+
+@pytest.fixture
+def mixed_folder(tmp_path):
+    """A folder with one small mixed table, as benchmarks read them."""
+    rng = np.random.default_rng(0)
+    k = rng.integers(0, 3, 240)
+    frame = pd.DataFrame(
+        {
+            "x": k + 0.3 * rng.normal(size=240),
+            "y": rng.normal(size=240) - k,
+            "k": pd.Categorical(np.array(["a", "b", "c"])[k]),
+            "target": pd.Categorical(k > 1),
+        }
+    )
+    (tmp_path / "tabular").mkdir()
+    frame.to_parquet(tmp_path / "tabular" / "small.parquet")
+    return tmp_path
+
+
+def test_mixed_tables_beside_trees(monkeypatch, capsys, mixed_folder):
+    csv = mixed_folder / "records.csv"
+    arguments = "--tables small --seeds 0 --imputers anchor simple knn --data".split()
+    arguments += [str(mixed_folder), "--csv", str(csv)]
+    monkeypatch.setattr(sys, "argv", ["mixed", *arguments])
+    mixed.main()
+    assert "small" in capsys.readouterr().out
+    records = pd.read_csv(csv).set_index("imputer")
+    assert records.loc["anchor", "accuracy"] > records.loc["simple", "accuracy"]
+    assert (records["rmse"] < 1.3).all()
+
+
+def test_draws_beside_chained_equations(monkeypatch, mixed_folder):
+    csv = mixed_folder / "records.csv"
+    arguments = "--tables small --mechanisms mcar mar --max-time 2 --steps 1 4 --data"
+    arguments = [*arguments.split(), str(mixed_folder), "--csv", str(csv)]
+    monkeypatch.setattr(sys, "argv", ["draws", *arguments])
+    monkeypatch.setattr(draws, "N_DRAWS", 10)
+    draws.main()
+    records = pd.read_csv(csv)
+    assert set(records["imputer"]) == {"admc 1", "admc 4", "iterative"}
+    assert records["auc"].between(0.3, 1).all()
+    # No categorical column may be left to go missing under MAR.
+    part = records[records["mechanism"] == "mcar"].set_index("imputer")
+    assert part.loc["admc 4", "log_loss"] < part.loc["iterative", "log_loss"]
 
 
 @pytest.mark.slow
