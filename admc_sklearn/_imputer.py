@@ -160,9 +160,10 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     never holds training rows. It opens on machines without the device it was made on.
 
     Rounds of a draw (``n_steps``) against how well gradient boosting tells completed
-    rows from complete ones (AUC; 30 % missing, unseen rows): 0.514, 0.511, 0.503,
-    0.512, 0.512 on magic and 0.547, 0.525, 0.514, 0.518, 0.518 on california for 1, 2,
-    4, 8, 16 rounds, in 0.08 to 0.4 s for 6000 rows. Cells are revealed in random order;
+    rows from complete ones (AUC, 0.5 where it cannot; 30 % missing, unseen rows, one
+    CPU thread): 0.521, 0.525, 0.515, 0.509, 0.509, 0.509 on magic and 0.561, 0.540,
+    0.519, 0.521, 0.521, 0.521 on california for 1, 2, 4, 8, 16, 32 rounds, in 0.16,
+    0.25, 0.4, 0.8, 0.9, 0.9 s a draw of 6000 rows. Cells are revealed in random order;
     other orders made no difference.
 
     On a CPU the same seed gives the same imputer, except under ``max_time``, where the
