@@ -230,6 +230,8 @@ def _levels(imputer, split, draws, truth, lost, columns):
     right, nats = [], []
     for j in columns:
         rows = lost[:, j]
+        if not rows.any():  # complete under MAR
+            continue
         name = split.test.columns[j]
         n_levels = len(split.test[name].cat.categories)
         code = truth[rows, j].astype(int)
@@ -242,7 +244,7 @@ def _levels(imputer, split, draws, truth, lost, columns):
         # A level that is never drawn would cost infinitely much.
         proba = (proba * N_DRAWS + 0.5 / n_levels) / (N_DRAWS + 0.5)
         nats.append(-np.log(proba[np.arange(len(code)), code]))
-    if not len(columns):
+    if not right:
         return {"accuracy": np.nan, "log_loss": np.nan}
     return {
         "accuracy": np.concatenate(right).mean(),
