@@ -15,6 +15,8 @@ import pandas as pd
 from ._kinds import CategoryColumn, NumberColumn, TimeColumn, objects
 
 NUMBERS = {"floating", "integer", "mixed-integer-float", "decimal", "empty"}
+_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "category"}
+_KINDS |= {"m": "time", "M": "time"}
 _TIMES = {"datetime64", "datetime", "date", "timedelta64", "timedelta"}
 
 
@@ -34,7 +36,7 @@ def series_of(X):
     return list(nw.from_native(X, eager_only=True).iter_columns())
 
 
-def _contents(series):
+def contents(series):
     """Values of a column and which of them are null, as arrays."""
     if isinstance(series, np.ndarray):
         return series, pd.isna(series)
@@ -61,10 +63,8 @@ def _kind(values, null, dtype, name):
         return "time"
     if dtype is not None and dtype.is_integer():
         return "integer"
-    if values.dtype.kind in "fiumMb":
-        return {"i": "integer", "u": "integer", "b": "category"}.get(
-            values.dtype.kind, "number" if values.dtype.kind == "f" else "time"
-        )
+    if values.dtype.kind in _KINDS:
+        return _KINDS[values.dtype.kind]
     found = pd.api.types.infer_dtype(values[~null], skipna=True)
     if found in NUMBERS:
         return "integer" if found == "integer" else "number"
@@ -143,7 +143,7 @@ class ColumnCodec:
 
     def _read_column(self, series):
         """Values of a column and which of them are missing."""
-        values, missing = _contents(series)
+        values, missing = contents(series)
         marker = self.marker
         if marker is None or pd.isna(marker):
             return values, missing
@@ -160,10 +160,6 @@ class ColumnCodec:
         elif values.dtype.kind in "OUSb" or (is_number and values.dtype.kind in "iu"):
             missing[seen] = (values[seen].astype(object) == marker).astype(bool)
         return values, missing
-
-    def values(self, X, j):
-        """Values of column j as they stand in a table, an array."""
-        return _contents(series_of(X)[j])[0]
 
     def read(self, X):
         """Numbers of a table's cells.

@@ -11,7 +11,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from ._columns import ColumnCodec, is_frame, series_of
+from ._columns import ColumnCodec, contents, is_frame, series_of
 from ._kinds import CategoryColumn
 from ._scaling import Standardiser
 
@@ -105,14 +105,13 @@ class TableCodec:
         if not all(column.is_number for column in columns):
             return self.columns_.write_array(X, numbers, cells.missing, keep)
         out = numbers[:, keep]
+        series = series_of(X)
         for k, j in enumerate(keep):
             if isinstance(columns[j], CategoryColumn):  # truth values
                 rows = cells.missing[:, j]
                 out[rows, k] = columns[j].write(out[rows, k]).astype(np.float64)
-                out[~rows, k] = self.columns_.values(X, j)[~rows].astype(np.float64)
-        narrow = is_frame(X) and all(
-            isinstance(series.dtype, nw.Float32) for series in series_of(X)
-        )
+                out[~rows, k] = contents(series[j])[0][~rows].astype(np.float64)
+        narrow = is_frame(X) and all(isinstance(s.dtype, nw.Float32) for s in series)
         return out.astype(np.float32 if narrow else np.float64)
 
     def to_frame(self, X, cells, numbers, keep, flags, names, container):

@@ -10,7 +10,6 @@ the mean over the seeds; the seconds are wall time of `fit` and `transform`.
 from __future__ import annotations
 
 import argparse
-import time
 
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -24,6 +23,7 @@ from benchmarks._protocol import (
     report,
     split_mcar,
     splits,
+    timed,
 )
 
 TABLES = ("breast_cancer diabetes wine digits bean california letter magic").split()
@@ -50,24 +50,14 @@ IMPUTERS = {
 }
 
 
+def scores(truth, incomplete, completed):
+    """`errors` as a dict."""
+    return dict(zip(("rmse", "mae"), errors(truth, incomplete, completed), strict=True))
+
+
 def measure(name, split, seed):
     """One imputer on one split: a dict of errors and seconds."""
-    imputer = IMPUTERS[name](seed)
-    started = time.perf_counter()
-    imputer.fit(split.train_incomplete)
-    fitted = time.perf_counter()
-    completed = imputer.transform(split.test_incomplete)
-    done = time.perf_counter()
-    rmse, mae = errors(split.test, split.test_incomplete, completed)
-    record = {"imputer": name, "rmse": rmse, "mae": mae}
-    record |= {"fit_s": fitted - started, "transform_s": done - fitted}
-    if isinstance(imputer, ADMCImputer):
-        completed = imputer.set_params(strategy="median").transform(
-            split.test_incomplete
-        )
-        record["mae"] = errors(split.test, split.test_incomplete, completed)[1]
-        record["epochs"] = imputer.n_epochs_
-    return record
+    return {"imputer": name, **timed(IMPUTERS[name](seed), split, scores)}
 
 
 def main():

@@ -12,17 +12,14 @@ rounded to the nearest code.
 from __future__ import annotations
 
 import argparse
-import time
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer, KNNImputer
 from sklearn.preprocessing import OrdinalEncoder
 
 from admc_sklearn import ADMCImputer
+from benchmarks import mcar
 from benchmarks._protocol import (
     arguments,
     load_frame,
@@ -30,6 +27,7 @@ from benchmarks._protocol import (
     report,
     split_frame,
     splits,
+    timed,
 )
 
 TABLES = (
@@ -102,19 +100,14 @@ def _center(column):
     return column.mean()
 
 
-def extra_trees(seed):
-    """Build a MissForest of extremely randomised trees."""
-    trees = ExtraTreesRegressor(50, min_samples_leaf=2, n_jobs=2, random_state=seed)
-    return Ordinal(
-        IterativeImputer(trees, max_iter=5, random_state=seed, keep_empty_features=True)
-    )
+def by_codes(name):
+    """Make the factory of a peer that knows numbers only, given codes."""
 
+    def build(seed):
+        peer = mcar.IMPUTERS[name](seed)
+        return Ordinal(peer.set_params(keep_empty_features=True))
 
-def knn(seed):
-    """Nearest neighbours on standardised columns and codes."""
-    return Ordinal(
-        KNNImputer(n_neighbors=10, weights="distance", keep_empty_features=True)
-    )
+    return build
 
 
 def admc(seed, **parameters):
@@ -127,33 +120,15 @@ IMPUTERS = {
     "admc": admc,
     "anchor": lambda seed: admc(seed, max_epochs=0),
     "simple": lambda seed: Simple(),
-    "knn": knn,
-    "iterative": lambda seed: Ordinal(
-        IterativeImputer(random_state=seed, keep_empty_features=True)
-    ),
-    "trees": extra_trees,
+    "knn": by_codes("knn"),
+    "iterative": by_codes("iterative"),
+    "trees": by_codes("trees"),
 }
 
 
 def measure(name, split, seed):
     """One imputer on one split: a dict of errors and seconds."""
-    imputer = IMPUTERS[name](seed)
-    started = time.perf_counter()
-    imputer.fit(split.train_incomplete)
-    fitted = time.perf_counter()
-    completed = imputer.transform(split.test_incomplete)
-    done = time.perf_counter()
-    record = {"imputer": name}
-    record |= mixed_errors(split.test, split.test_incomplete, completed)
-    record |= {"fit_s": fitted - started, "transform_s": done - fitted}
-    if isinstance(imputer, ADMCImputer):
-        completed = imputer.set_params(strategy="median").transform(
-            split.test_incomplete
-        )
-        again = mixed_errors(split.test, split.test_incomplete, completed)
-        record["mae"] = again["mae"]
-        record["epochs"] = imputer.n_epochs_
-    return record
+    return {"imputer": name, **timed(IMPUTERS[name](seed), split, mixed_errors)}
 
 
 def main():

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from admc_sklearn import ADMCImputer
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
+from benchmarks.pooled import TRUTH, least_squares, simulate
 
 from .conftest import gaussian_table, hide, quick
 
@@ -87,17 +88,6 @@ def test_draws_of_a_mixture_are_exact_draws_up_to_noise():
         assert energy(exact, points(drawn)) < 1.5 * max(noise)
 
 
-def regression(draw):
-    """Least squares of the last column on the others: estimates, variances, df."""
-    A = np.column_stack([np.ones(len(draw)), draw[:, :-1]])
-    y = draw[:, -1]
-    estimate = np.linalg.lstsq(A, y, rcond=None)[0]
-    residual = y - A @ estimate
-    df = len(y) - A.shape[1]
-    variance = np.diag(np.linalg.inv(A.T @ A)) * (residual @ residual) / df
-    return estimate, variance, df
-
-
 def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
     """Variance between draws, over tables: the model's own doubt is a part of it."""
     between = {0: [], 20: []}
@@ -107,7 +97,7 @@ def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
         for n_bootstraps in between:
             imputer = quick(max_epochs=0, n_bootstraps=n_bootstraps).fit(X)
             assert len(imputer.model_.replicas) == n_bootstraps
-            pooled = pool_over_draws(imputer.sample(X, 20), regression)
+            pooled = pool_over_draws(imputer.sample(X, 20), least_squares)
             between[n_bootstraps].append(pooled.lambda_.mean())
     assert np.mean(between[20]) > 1.08 * np.mean(between[0])
 
@@ -134,8 +124,6 @@ def test_bootstraps_keep_rare_levels_and_pickle():
 @pytest.mark.slow
 def test_pooled_intervals_cover_where_single_imputation_does_not():
     """Twenty-four repeats of benchmarks/pooled.py's simulation, with its own seeds."""
-    from benchmarks.pooled import TRUTH, simulate
-
     frame = pd.concat([simulate(seed, max_epochs=0) for seed in range(1000, 1024)])
     covers = frame.groupby("method")["covered"].mean()
     assert covers["pooled"] > 0.87  # of 72 intervals, 95 % less three standard errors
