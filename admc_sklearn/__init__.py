@@ -2,6 +2,7 @@
 
 from ._display import ImputationDisplay
 from ._imputer import ADMCImputer
+from ._joining import join_modalities
 from ._version import __version__
 
-__all__ = ["ADMCImputer", "ImputationDisplay", "__version__"]
+__all__ = ["ADMCImputer", "ImputationDisplay", "__version__", "join_modalities"]

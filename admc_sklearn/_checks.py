@@ -8,6 +8,7 @@ from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
 
 from ._columns import NUMBERS, is_frame
 from ._compat import is_pandas_na, is_scalar_nan
+from ._modalities import find_columns
 
 
 def check_table(estimator, X, reset):
@@ -71,45 +72,13 @@ def _is_mixed(X):
     return not kinds <= NUMBERS | {"complex"}
 
 
-def select_columns(columns, X, names):
-    """Mask of the columns that users mean.
-
-    Parameters
-    ----------
-    columns : array-like of str, int or bool, or callable
-        Names, indices, a mask, or a function of a frame such as
-        `sklearn.compose.make_column_selector`.
-    X : frame or ndarray of shape (n, d)
-    names : array of d str
+def select_columns(columns, X, names, where):
+    """Mask of the columns that users mean; parameters and errors of `find_columns`.
 
     Returns
     -------
     bool array of shape (d,)
-
-    Raises
-    ------
-    ValueError
-        Naming a column that is not there.
     """
-    if callable(columns):
-        columns = columns(X)
-    columns, names = list(columns), list(names)
     selected = np.zeros(len(names), dtype=bool)
-    if columns and all(isinstance(c, (bool, np.bool_)) for c in columns):
-        if len(columns) != len(names):
-            raise ValueError(
-                f"A mask of columns must have {len(names)} entries, got {len(columns)}."
-            )
-        return np.array(columns, dtype=bool)
-    for column in columns:
-        if isinstance(column, str):
-            if column not in names:
-                raise ValueError(f"There is no column {column!r}; there are {names}.")
-            selected[names.index(column)] = True
-        elif -len(names) <= column < len(names):
-            selected[column] = True
-        else:
-            raise ValueError(
-                f"There is no column {column!r}: X has {len(names)} columns."
-            )
+    selected[find_columns(columns, X, names, where)] = True
     return selected

@@ -273,7 +273,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         names = _check_feature_names_in(self, generate_names=True)
         categorical = np.zeros(self.n_features_in_, dtype=bool)
         if not isinstance(self.categorical_features, str):
-            categorical = select_columns(self.categorical_features, X, names)
+            categorical = select_columns(
+                self.categorical_features, X, names, "categorical_features"
+            )
         self._codec = TableCodec(self.missing_values)
         cells = self._codec.fit(X, names, categorical, whole)
         self.categories_ = self._codec.categories()
@@ -423,7 +425,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         names = _check_feature_names_in(self, generate_names=True)
         X = check_table(self, X, reset=False)
-        (j,) = np.flatnonzero(select_columns([column], X, names))
+        (j,) = np.flatnonzero(select_columns([column], X, names, "column"))
         if self.categories_[j] is None:
             raise ValueError(f"Column {column!r} is not categorical.")
         cells = self._codec.read(X)

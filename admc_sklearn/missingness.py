@@ -12,6 +12,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
+from ._modalities import resolve_modalities
+
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
 # Share of the columns that "mar" leaves complete, as in the field's protocol.
 COMPLETE_SHARE = 0.3
@@ -60,8 +62,8 @@ def ampute(
         rate a modality: those of ``modalities`` in order, then the columns left out.
     modalities : dict, default=None
         Columns of each modality by its name: a name, an index, a list of these, a
-        slice of indices, a boolean mask, or a callable that gets X and returns such.
-        Columns left out are each a modality of their own. Only "modality" uses it.
+        slice, a boolean mask, or a callable that gets X and returns such. Columns
+        left out are each a modality of their own. Only "modality" uses it.
     allow_empty_rows : bool, default=False
         Otherwise the draws are conditioned on every row keeping a known cell, and
         the rate is met all the same as far as that is possible.
@@ -80,6 +82,8 @@ def ampute(
     ------
     ValueError
         For an unknown mechanism, rate or column, shared columns, "mar" with one only.
+    TypeError
+        For modalities that are no dict, or columns neither names nor indices.
 
     Warns
     -----
@@ -105,7 +109,8 @@ def ampute(
     table = _Table(X)
     rng = check_random_state(random_state)
     # What is lost as one: columns, or modalities.
-    units = _units(table, modalities if mechanism == "modality" else None)
+    groups = modalities if mechanism == "modality" else None
+    units = resolve_modalities(groups, table.native, table.names)
     rates = _rates(rate, list(units))
     known = np.column_stack([table.known[:, c].any(axis=1) for c in units.values()])
     scores = np.zeros(known.shape)
@@ -262,43 +267,6 @@ def _rates(rate, names):
     if not np.all((rates >= 0) & (rates <= 1)):
         raise ValueError(f"rate must lie in [0, 1]; got {rate!r}")
     return np.broadcast_to(rates, len(names))
-
-
-def _units(table, modalities):
-    """Columns of each unit by its name: modalities, then the columns left out."""
-    if not isinstance(modalities, Mapping | None):
-        raise TypeError(f"modalities must be a dict or None; got {modalities!r}")
-    units = {n: _indices(columns, table) for n, columns in (modalities or {}).items()}
-    n_owners = np.zeros(len(table.names), dtype=int)
-    for name, columns in units.items():
-        if not len(columns):
-            raise ValueError(f"modality {name!r} has no columns")
-        n_owners[columns] += 1
-    if shared := [table.names[j] for j in np.flatnonzero(n_owners > 1)]:
-        raise ValueError(f"a column must belong to one modality; got {shared} twice")
-    for j in np.flatnonzero(n_owners == 0):
-        if table.names[j] in units:
-            raise ValueError(f"{table.names[j]!r} is a modality and a column outside")
-        units[table.names[j]] = np.array([j])
-    return units
-
-
-def _indices(columns, table):
-    """Sorted positions of columns given in any of the ways that `ampute` lists."""
-    names, d = table.names, len(table.names)
-    columns = columns(table.native) if callable(columns) else columns
-    if isinstance(columns, slice):
-        return np.arange(d)[columns]
-    columns = [columns] if np.ndim(columns) == 0 else list(columns)
-    if columns and all(isinstance(c, bool | np.bool_) for c in columns):
-        if len(columns) != d:
-            raise ValueError(f"a mask must have {d} entries; got {len(columns)}")
-        return np.flatnonzero(columns)
-    positions = {name: j for j, name in enumerate(names)}
-    positions |= {j: j % d for j in range(-d, d)}
-    if unknown := [column for column in columns if column not in positions]:
-        raise ValueError(f"modalities name {unknown}, which are not among {names}")
-    return np.unique([positions[column] for column in columns]).astype(int)
 
 
 class _Table:

@@ -15,6 +15,8 @@ ORDER = [
     "_runtime",
     "_kinds",
     "_columns",
+    "_modalities",
+    "_joining",
     "missingness",
     "pooling",
     "_checks",
@@ -42,6 +44,8 @@ ORDER = [
 TORCH_FREE = {"_version", "_compat", "_imputer", "__init__"}
 TORCH_FREE |= {
     "_kinds",
+    "_modalities",
+    "_joining",
     "missingness",
     "pooling",
     "_columns",

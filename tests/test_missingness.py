@@ -307,6 +307,7 @@ def test_rates_of_modalities():
         (0, -2),
         slice(0, 2),
         slice(None, -1),
+        slice("a", "b"),
         [True, True, False],
         np.array([True, True, False]),
         pd.Index(["b", "a"]),
@@ -459,12 +460,12 @@ def test_frames_lose_the_cells_of_arrays(mechanism):
         ({"rate": np.nan}, r"rate must lie in \[0, 1\]; got nan"),
         ({"rate": [0.1, 0.2]}, r"rate must be one number or 3; got \[0.1, 0.2\]"),
         ({"rate": {"z": 0.2}}, r"rate names \['z'\], which are not among \['a'"),
-        ({"modalities": {"m": ["z"]}}, r"modalities name \['z'\]"),
-        ({"modalities": {"m": [3]}}, r"modalities name \[3\]"),
-        ({"modalities": {"m": [True]}}, "mask must have 3 entries; got 1"),
-        ({"modalities": {"m": []}}, "modality 'm' has no columns"),
-        ({"modalities": {"m": [0, 1], "n": "b"}}, r"one modality; got \['b'\] twice"),
-        ({"modalities": {"a": "b"}}, "'a' is a modality and a column outside"),
+        ({"modalities": {"m": ["z"]}}, r"modalities\['m'\]: there is no column 'z'"),
+        ({"modalities": {"m": [3]}}, r"modalities\['m'\]: there is no column 3"),
+        ({"modalities": {"m": [True]}}, "must have 3 entries, got 1"),
+        ({"modalities": {"m": []}}, r"\['m'\]: a modality must have columns"),
+        ({"modalities": {"m": [0, 1], "n": "b"}}, "'b' belongs to 'm', 'n'"),
+        ({"modalities": {"a": "b"}}, "column 'a', which .* named like a modality"),
     ],
 )
 def test_errors_name_the_rule_and_the_value(parameters, message):
@@ -482,3 +483,5 @@ def test_errors_of_tables():
         ampute(np.zeros((0, 3)))
     with pytest.raises(TypeError, match="modalities must be a dict"):
         ampute(normal(10), mechanism="modality", modalities=[[0, 1]])
+    with pytest.raises(ValueError, match="no column 'a': X has no column names"):
+        ampute(normal(10), mechanism="modality", modalities={"m": ["a"]})

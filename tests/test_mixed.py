@@ -207,7 +207,7 @@ def test_columns_declared_categorical():
     for chosen in selectors:
         imputer = quick(max_epochs=10, categorical_features=chosen).fit(frame)
         assert imputer.categories_[0].tolist() == [0.0, 10.0, 20.0, 30.0]
-    with pytest.raises(ValueError, match="no column 'd'"):
+    with pytest.raises(ValueError, match="categorical_features: there is no"):
         quick(categorical_features=["d"]).fit(frame)
     with pytest.raises(ValueError, match="3 entries, got 2"):
         quick(categorical_features=[True, False]).fit(X)
@@ -367,7 +367,7 @@ def test_predict_proba_says_what_it_cannot(fitted):
     imputer, frame = fitted
     with pytest.raises(ValueError, match="'age' is not categorical"):
         imputer.predict_proba(frame, "age")
-    with pytest.raises(ValueError, match="no column 'wage'"):
+    with pytest.raises(ValueError, match="column: there is no column 'wage'"):
         imputer.predict_proba(frame, "wage")
     numeric = quick(max_epochs=0).fit(frame[["height", "visits"]])
     assert not hasattr(numeric, "predict_proba")
