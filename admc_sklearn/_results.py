@@ -52,14 +52,13 @@ class ResultFile:
             return pd.DataFrame(columns=list(STORED))
         if not self.is_csv:
             return pd.read_parquet(self.path)
-        # An imputer may be named "NA": only figures and errors are ever missing.
-        return pd.read_csv(
-            self.path,
-            dtype=dict.fromkeys(TEXTS, object),
-            keep_default_na=False,
-            na_values={name: [""] for name in STORED if name not in KEY[:2]},
-            float_precision="round_trip",
-        )
+        # As text: an imputer may be named "NA", and figures come back to the last bit.
+        rows = pd.read_csv(self.path, dtype=object, keep_default_na=False)
+        for name in {"rate", "split", *FIGURES} & set(rows.columns):
+            rows[name] = [_number(text) for text in rows[name]]
+        if "error" in rows:
+            rows["error"] = rows["error"].replace("", None)
+        return rows
 
     def find(self, keys, fingerprints):
         """Find the last results without an error of these runs.
@@ -117,6 +116,14 @@ class ResultFile:
                 if file.read(1) != b"\n":  # a line that a crash cut short
                     text = "\n" + text
             file.write(text.encode())
+
+
+def _number(text):
+    """Make a float of text, nan of what a crash cut short."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return np.nan
 
 
 def fingerprint(*parts):
