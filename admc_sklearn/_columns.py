@@ -53,7 +53,7 @@ def contents(series):
     return values, null
 
 
-def _kind(values, null, dtype, name):
+def kind_of(values, null, dtype, name):
     """Find ``"number"``, ``"integer"``, ``"time"`` or ``"category"``."""
     if isinstance(dtype, (nw.Categorical, nw.Enum, nw.String, nw.Boolean)):
         return "category"
@@ -124,7 +124,7 @@ class ColumnCodec:
             raise TypeError(
                 f"Column {name!r} has values of dtype {dtype}: not a table."
             )
-        kind = "category" if categorical else _kind(values, missing, dtype, name)
+        kind = "category" if categorical else kind_of(values, missing, dtype, name)
         values = values[~missing]
         if kind == "number" or kind == "integer":
             return NumberColumn(kind == "integer", values)

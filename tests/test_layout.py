@@ -22,6 +22,10 @@ ORDER = [
     "_checks",
     "_scaling",
     "_table",
+    "_metrics",
+    "_results",
+    "_comparison",
+    "evaluation",
     "_warp",
     "_scores",
     "_gaussian",
@@ -52,8 +56,13 @@ TORCH_FREE |= {
     "_checks",
     "_scaling",
     "_table",
+    "_metrics",
+    "_results",
+    "_comparison",
+    "evaluation",
 }
 SKLEARN_USERS = {"_compat", "missingness", "_checks", "_imputer"}
+SKLEARN_USERS |= {"_comparison", "evaluation"}
 
 
 def imports(name):
