@@ -58,10 +58,19 @@ class TokenAttention(nn.Module):
             nn.Linear(2 * width, width),
         )
 
-    def forward(self, tokens):
+    def _split(self, tokens):
         n_rows, n_tokens, _ = tokens.shape
         qkv = self.qkv(self.norm(tokens)).view(n_rows, n_tokens, 3, self.n_heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, tokens, w)
+        return qkv.permute(2, 0, 3, 1, 4)  # three of (B, heads, tokens, w)
+
+    def weights(self, tokens):
+        """Attention of every token to all, (B, n_tokens, n_tokens), mean over heads."""
+        query, key, _ = self._split(tokens)
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        return torch.softmax(scores, -1).mean(1)
+
+    def forward(self, tokens):
+        query, key, value = self._split(tokens)
         mixed = F.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.out(mixed.transpose(1, 2).reshape(tokens.shape))
         return tokens + self.feed_forward(tokens)

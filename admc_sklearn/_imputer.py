@@ -6,13 +6,14 @@ import copy
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.impute import MissingIndicator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,10 +27,11 @@ from ._compat import (
     _fit_context,
     _get_output_config,
 )
-from ._completion import complete, draw, probabilities
+from ._epochs import TrainingPlan
+from ._joint import complete, draw, fit_model, place, probabilities
+from ._modalities import resolve_modalities
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec
-from ._training import TrainingPlan, automatic_size, fit_network, place
 
 
 def _has_categories(imputer):
@@ -49,6 +51,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
+    modalities : dict or None, default=None
+        Names of modalities and their columns, as names, indices, slices, masks or a
+        `make_column_selector`; columns left out are modalities of their own, as all
+        are for None. A modality of numeric columns that is present or absent as a
+        whole in most rows is completed as a block: see Notes.
+
     strategy : {"mean", "median", "sample"}, default="mean"
         What a missing cell becomes: the mean of its posterior (lowest squared error),
         its median (lowest absolute error), both by one network call, or one joint draw
@@ -187,6 +195,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints = {  # noqa: RUF012
+        "modalities": [Mapping, None],
         "strategy": [StrOptions({"mean", "median", "sample"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
@@ -212,6 +221,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     def __init__(
         self,
         *,
+        modalities=None,
         strategy="mean",
         n_steps=8,
         n_bootstraps=0,
@@ -230,6 +240,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         verbose=0,
         random_state=None,
     ):
+        self.modalities = modalities
         self.strategy = strategy
         self.n_steps = n_steps
         self.n_bootstraps = n_bootstraps
@@ -249,7 +260,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, groups=None):
         """Fit the imputer to an incomplete table.
 
         Parameters
@@ -259,6 +270,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             ``missing_values``.
         y : None
             Ignored.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group, the utterances of one video for example, are held out
+            together, where rows of unseen groups are what is to be completed.
 
         Returns
         -------
@@ -277,6 +291,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
                 self.categorical_features, X, names, "categorical_features"
             )
         self._codec = TableCodec(self.missing_values)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+        modalities = {}
+        if self.modalities is not None:
+            modalities = resolve_modalities(self.modalities, X, names)
         cells = self._codec.fit(X, names, categorical, whole)
         self.categories_ = self._codec.categories()
         self.indicator_ = None
@@ -287,20 +307,37 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.model_, history = None, []
         kept = self._codec.scaling_.kept_
         if len(kept):
-            self.model_, history = fit_network(
+            self.model_, history = fit_model(
                 cells.values,
                 cells.observed,
                 self._codec.n_levels_[kept],
-                automatic_size(self.model_size, cells.observed),
+                [np.searchsorted(kept, own) for own in self._shared(modalities)],
+                self.model_size,
                 self._plan(len(cells.values), started),
                 self.device_,
                 training_seed,
-                self.n_bootstraps,
+                n_bootstraps=self.n_bootstraps,
+                groups=groups,
             )
         columns = ["epoch", "train_loss", "valid_loss", "valid_rmse", "seconds"]
+        if history and "part" in history[0]:
+            columns.insert(0, "part")
         self.history_ = pd.DataFrame(history, columns=columns)
-        self.n_epochs_ = int(self.history_["valid_rmse"].argmin()) if history else 0
+        self.n_epochs_ = 0
+        if history:
+            last = [
+                record
+                for record in history
+                if record.get("part") == history[-1].get("part")
+            ]
+            self.n_epochs_ = min(last, key=lambda r: r["valid_rmse"])["epoch"]
         return self
+
+    def _shared(self, modalities):
+        """Kept columns of the modalities that have more than one of them."""
+        kept = self._codec.scaling_.kept_
+        own = [np.intersect1d(columns, kept) for columns in modalities.values()]
+        return [columns for columns in own if len(columns) > 1]
 
     def _plan(self, n_samples, started):
         batch_size = self.batch_size

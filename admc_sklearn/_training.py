@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ._anchor import fit_anchor
 from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
+from ._epochs import WeightAverage, learning_rate, run_epochs
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
@@ -25,7 +23,6 @@ SIZES = {
     "large": NetworkSize(width=16, hidden=512, n_attention=1, n_layers=3, dropout=0.0),
 }
 WEIGHT_DECAY = 0.01
-WARM_UP_STEPS = 50
 EMA_DECAY = 0.99
 MAX_GRADIENT = 1.0
 # Share of a row's observed cells that a step hides, and that validation hides.
@@ -35,47 +32,11 @@ VALIDATION_RATE = 0.3
 INNER_WEIGHT = 1.0
 # Share of the rows whose hidden cells follow another row's missing pattern instead.
 BORROWED_SHARE = 0.25
+# Share of the rows that lose one modality as a whole, where modalities are given.
+UNIT_SHARE = 0.25
 # Masks laid over each validation row, so that a few rows still give a steady figure.
 MIN_VALIDATION_CELLS = 20
 VALIDATION_CELLS = 4000
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How long and how to train; the estimator's parameters of the same names."""
-
-    max_epochs: int
-    batch_size: int
-    learning_rate: float
-    validation_fraction: float
-    n_iter_no_change: int
-    deadline: float  # of time.monotonic
-    show_progress: bool
-
-
-class WeightAverage:
-    """Exponential moving average of parameters, exchangeable with them."""
-
-    def __init__(self, parameters, decay):
-        self.parameters = list(parameters)
-        self.average = [p.detach().clone() for p in self.parameters]
-        self.decay = decay
-        self.n_updates = 0
-
-    @torch.no_grad()
-    def update(self):
-        """Move the average towards the parameters; faster while it is young."""
-        self.n_updates += 1
-        decay = min(self.decay, self.n_updates / (self.n_updates + 10))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-
-    @torch.no_grad()
-    def exchange(self):
-        """Put the average into the parameters and keep theirs."""
-        for parameter, average in zip(self.parameters, self.average, strict=True):
-            kept = parameter.clone()
-            parameter.copy_(average)
-            average.copy_(kept)
 
 
 class Trainer:
@@ -88,13 +49,20 @@ class Trainer:
     observed : bool tensor of shape (n, d)
     plan : TrainingPlan
     seed : int
+    units : sequence of int array
+        Columns that are often missing together.
     """
 
-    def __init__(self, network, values, observed, plan, seed):
+    def __init__(self, network, values, observed, plan, seed, units=()):
         self.network, self.observed = network, observed
         self.values = network.warp(values)
         self.outcome = network.index(self.values)
         self.borrows = has_structured_patterns(observed)
+        self.units = torch.zeros(
+            len(units), values.shape[1], dtype=torch.bool, device=values.device
+        )
+        for unit, columns in zip(self.units, units, strict=True):
+            unit[columns] = True
         self.plan = plan
         self.generator = torch.Generator(values.device).manual_seed(seed)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
@@ -111,12 +79,8 @@ class Trainer:
         self.started = time.monotonic()
 
     def rate(self):
-        """Learning rate now: warm-up, then a cosine to zero at the budget's end."""
-        spent = time.monotonic() - self.started
-        whole = max(self.plan.deadline - self.started, 1e-9)
-        progress = min(1.0, max(self.n_steps / self.total_steps, spent / whole))
-        warm = min(1.0, (self.n_steps + 1) / WARM_UP_STEPS)
-        return self.plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+        """Learning rate now."""
+        return learning_rate(self.plan, self.n_steps, self.total_steps, self.started)
 
     def hide(self, observed):
         """Absorb cells at random rates, or by the missing pattern of another row.
@@ -129,6 +93,11 @@ class Trainer:
         low, high = HIDE_RATES
         rates = low + (high - low) * uniform[:, :1]
         kept, absorbed = absorb(observed, rates, uniform[:, 1:])
+        if len(self.units):
+            unit = torch.randint(len(self.units), (n,), **options)
+            lost = self.units[unit] & (torch.rand(n, 1, **options) < UNIT_SHARE)
+            absorbed = absorbed | (lost & observed)
+            kept = kept & ~lost
         if not self.borrows:
             return kept, absorbed
         other = torch.randint(len(self.observed), (n,), **options)
@@ -254,7 +223,19 @@ def place(network, device):
     return network
 
 
-def fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstraps=0):
+def fit_network(
+    values,
+    observed,
+    n_levels,
+    size,
+    plan,
+    device,
+    seed,
+    *,
+    n_bootstraps=0,
+    groups=None,
+    units=(),
+):
     """Fit anchor and network to an incomplete table.
 
     Parameters
@@ -270,6 +251,10 @@ def fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstra
     seed : int
     n_bootstraps : int
         Priors fitted to resampled rows, for draws that know that it is estimated.
+    groups : array of shape (n,), optional
+        Rows of one group are held out together.
+    units : sequence of int array
+        Columns that are often missing together.
 
     Returns
     -------
@@ -279,16 +264,48 @@ def fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstra
         One record an epoch; epoch 0 is the anchor.
     """
     with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
-        return _fit_network(
-            values, observed, n_levels, size, plan, device, seed, n_bootstraps
+        generator = torch.Generator().manual_seed(seed)
+        held, kept = _hold_out(len(values), plan.validation_fraction, groups, generator)
+        network, history, warped, weakest = _fit_network(
+            values,
+            observed,
+            n_levels,
+            size,
+            plan,
+            device,
+            seed,
+            held,
+            kept,
+            units,
+            generator,
         )
+        seen = torch.tensor(observed, device=warped.device)
+        for _ in range(n_bootstraps):
+            replica = bootstrap_prior(network, warped, seen, weakest, generator)
+            network.replicas.append(replica)
+        network.zero_grad(set_to_none=True)
+        network.eval()
+        return network, history
 
 
-def _fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstraps):
-    generator = torch.Generator().manual_seed(seed)
-    n_held = min(len(values) // 2, math.ceil(plan.validation_fraction * len(values)))
-    order = torch.randperm(len(values), generator=generator)
-    held, kept = order[:n_held].numpy(), order[n_held:].numpy()
+def _hold_out(n, fraction, groups, generator):
+    """Rows held out and rows kept; rows of one group stay together."""
+    n_held = min(n // 2, math.ceil(fraction * n))
+    order = torch.randperm(n, generator=generator).numpy()
+    if groups is None:
+        return order[:n_held], order[n_held:]
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    chosen = torch.randperm(len(sizes), generator=generator).numpy()
+    n_groups = max(1, np.searchsorted(np.cumsum(sizes[chosen]), n_held, side="right"))
+    is_held = np.isin(member[order], chosen[:n_groups]) & (n_held > 0)
+    if is_held.all():  # a single group: nothing to hold out
+        is_held[:] = False
+    return order[is_held], order[~is_held]
+
+
+def _fit_network(
+    values, observed, n_levels, size, plan, device, seed, held, kept, units, generator
+):
     home = torch.device("cpu") if device.type == "mps" else device
     x = torch.tensor(values, device=device)
     o = torch.tensor(observed, device=device)
@@ -302,76 +319,16 @@ def _fit_network(values, observed, n_levels, size, plan, device, seed, n_bootstr
     network = build_network(values, observed, warp, anchor, size)
     place(network, device)
     history = []
-    validation = Validation(network, x[held], o[held], generator) if n_held else None
+    validation = None
+    if len(held):
+        validation = Validation(network, x[held], o[held], generator)
     if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
-        trainer = Trainer(network, x[kept], o[kept], plan, seed)
-        history = _train(trainer, validation)
+        trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
+        history = run_epochs(trainer, validation)
     # Every row for the final anchor; the correction learnt on top of it stays.
     anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
     network.prior = Prior(anchor, [h.margin(anchor) for h in network.heads])
-    for _ in range(n_bootstraps):
-        replica = bootstrap_prior(network, warped, o_home, weakest, generator)
-        network.replicas.append(replica)
-    network.zero_grad(set_to_none=True)
-    network.eval()
-    return network, history
-
-
-def _train(trainer, validation):
-    """Epochs until the budget ends or held-out cells stop improving; the history."""
-    plan, average = trainer.plan, trainer.average
-    rmse, nats = validation.measure()
-    history = [_record(0, math.nan, rmse, nats, 0.0)]
-    best, best_epoch = rmse, 0
-    best_weights = [p.detach().clone() for p in trainer.parameters]
-    bar = tqdm(
-        total=plan.max_epochs,
-        desc="ADMCImputer",
-        unit="epoch",
-        disable=not plan.show_progress,
-    )
-    try:
-        for epoch in range(1, plan.max_epochs + 1):
-            if time.monotonic() > plan.deadline:
-                break
-            loss = trainer.epoch()
-            average.exchange()
-            rmse, nats = validation.measure()
-            if rmse < best:
-                best, best_epoch = rmse, epoch
-                best_weights = [p.detach().clone() for p in trainer.parameters]
-            average.exchange()
-            seconds = time.monotonic() - trainer.started
-            history.append(_record(epoch, loss, rmse, nats, seconds))
-            bar.set_postfix_str(
-                f"validation RMSE {rmse:.4f}, best {best:.4f}, "
-                f"anchor {history[0]['valid_rmse']:.4f}"
-            )
-            bar.update()
-            if epoch - best_epoch >= plan.n_iter_no_change:
-                break
-    except KeyboardInterrupt:
-        warnings.warn(
-            f"Training was interrupted; the weights of epoch {best_epoch} are kept.",
-            UserWarning,
-            stacklevel=2,
-        )
-    finally:
-        bar.close()
-    with torch.no_grad():
-        for parameter, weight in zip(trainer.parameters, best_weights, strict=True):
-            parameter.copy_(weight)
-    return history
-
-
-def _record(epoch, loss, rmse, nats, seconds):
-    return {
-        "epoch": epoch,
-        "train_loss": loss,
-        "valid_loss": nats,
-        "valid_rmse": rmse,
-        "seconds": seconds,
-    }
+    return network, history, warped, weakest
 
 
 def automatic_size(name, observed):

@@ -39,8 +39,11 @@ ORDER = [
     "_posterior",
     "_network",
     "_bootstrap",
+    "_epochs",
     "_training",
     "_completion",
+    "_blocks",
+    "_joint",
     "_imputer",
     "_display",
     "__init__",
@@ -74,7 +77,10 @@ def imports(name):
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             outside.add(node.module.split(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            inside |= {node.module} if node.module else {a.name for a in node.names}
+            module = node.module or ""
+            if module.startswith("_blocks."):
+                module = "_blocks"
+            inside |= {module} if module else {a.name for a in node.names}
     return outside, inside
 
 
@@ -86,11 +92,36 @@ def test_pictures_need_neither_torch_nor_the_model():
 
 
 def test_every_file_has_its_place():
-    files = {path.stem for path in PACKAGE.glob("*.py")} | {"_display"}
+    files = {path.stem for path in PACKAGE.glob("*.py")} | {"_display", "_blocks"}
     assert files == set(ORDER)
 
 
-FILES = [name for name in ORDER if name != "_display"]
+FILES = [name for name in ORDER if name not in ("_display", "_blocks")]
+# Files of the model of modalities, in their own order.
+BLOCKS = [
+    "_encoder",
+    "_features",
+    "_anchor",
+    "_cross_fit",
+    "_diffusion",
+    "_denoiser",
+    "_model",
+    "_training",
+    "_completion",
+]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_files_of_the_blocks_import_one_way(name):
+    outside, inside = imports(f"_blocks/{name}")
+    assert "sklearn" not in outside
+    above = set(ORDER[: ORDER.index("_blocks")])
+    assert inside <= above | set(BLOCKS[: BLOCKS.index(name)])
+
+
+def test_every_file_of_the_blocks_has_its_place():
+    files = {path.stem for path in (PACKAGE / "_blocks").glob("*.py")}
+    assert files - {"__init__"} == set(BLOCKS)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -112,7 +143,7 @@ def test_only_compat_touches_private_scikit_learn():
                 assert not private or name == "_compat", (name, node.module, private)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES + [f"_blocks/{name}" for name in BLOCKS])
 def test_files_and_functions_stay_readable(name):
     text = (PACKAGE / f"{name}.py").read_text()
     assert len(text.splitlines()) - n_documented(text) <= 320

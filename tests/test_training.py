@@ -9,10 +9,11 @@ import torch
 
 from admc_sklearn import ADMCImputer, _training
 from admc_sklearn._anchor import fit_anchor
+from admc_sklearn._epochs import TrainingPlan
 from admc_sklearn._network import build_network
 from admc_sklearn._runtime import resolve_device
 from admc_sklearn._scores import Coordinates
-from admc_sklearn._training import SIZES, TrainingPlan, fit_network
+from admc_sklearn._training import SIZES, fit_network
 from admc_sklearn._warp import Warp
 
 from .conftest import gaussian_table, hide, quick, rings
@@ -48,14 +49,14 @@ def test_learning_beats_the_anchor_where_rows_are_not_gaussian(ring_imputer):
 def test_the_kept_weights_are_those_of_the_best_epoch(monkeypatch):
     """Held-out error of the result is the lowest in the history, never the last."""
     kept = {}
-    train = _training._train
+    train = _training.run_epochs
 
     def spy(trainer, validation):
         history = train(trainer, validation)
         kept["rmse"] = validation.measure()[0]
         return history
 
-    monkeypatch.setattr(_training, "_train", spy)
+    monkeypatch.setattr(_training, "run_epochs", spy)
     X, _, _ = gaussian_table(150, 4, 0)
     imputer = quick(max_epochs=12, learning_rate=0.05).fit(hide(X, 0.2, 0))
     assert kept["rmse"] == pytest.approx(imputer.history_["valid_rmse"].min(), rel=1e-5)

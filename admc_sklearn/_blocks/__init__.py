@@ -1,0 +1,1 @@
+"""The model of modalities: blocks of columns that are there or missing together."""

@@ -1,0 +1,190 @@
+"""The anchor of modalities: a Gaussian over latents and curved features of them.
+
+A missing modality's latents are regressed on the features of those that are there, for
+every pattern from one matrix of second moments: kernel ridge regression, with a ridge
+for every latent, since some can be told far better than others. Incomplete training
+rows take part by expectation-maximisation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+# Conditionals of so many patterns are kept at a time.
+MAX_PATTERNS = 256
+N_EM_STEPS = 12
+# Ridges to choose from, in rows.
+RIDGES = tuple(0.03 * 1.78**k for k in range(18))
+MIDDLE = 1.0
+
+
+class Conditional:
+    """What one pattern of available modalities says of the others' latents.
+
+    Shape of ``slopes``: (p, D_u), of ``cov``, the covariance of what remains, and of
+    its Cholesky factor ``root``: (D_u, D_u). ``latents`` (D,) and ``features`` (P,) are
+    masks of what is missing and of what is there.
+    """
+
+    def __init__(self, latents, features, slopes, cov):
+        self.latents, self.features, self.slopes = latents, features, slopes
+        self.cov = cov
+        self.root = torch.linalg.cholesky(cov)
+
+
+class BlockAnchor(nn.Module):
+    """Gaussian over the latents of all modalities and their features.
+
+    Parameters
+    ----------
+    owner_z, owner_f : int tensors of shape (D,) and (P,)
+        Modality of every latent and of every feature.
+    mean : float64 tensor of shape (D + P,)
+    moments : float64 tensor of shape (D + P, D + P)
+        Covariance, latents first.
+    n_rows : float
+        Ridges are in rows: they count relative to it.
+    """
+
+    def __init__(self, owner_z, owner_f, mean, moments, n_rows):
+        super().__init__()
+        self.n_rows = float(n_rows)
+        for name, tensor in {
+            "owner_z": owner_z,
+            "owner_f": owner_f,
+            "mean": mean,
+            "moments": moments,
+            "ridge": torch.full_like(mean[: len(owner_z)], MIDDLE),
+            "scale": torch.ones_like(mean[: len(owner_z)]),
+        }.items():
+            self.register_buffer(name, tensor.clone())
+        self._known = {}
+
+    def __getstate__(self):
+        return {**self.__dict__, "_known": {}}
+
+    def _apply(self, fn, *args, **kwargs):
+        self._known = {}
+        return super()._apply(fn, *args, **kwargs)
+
+    @property
+    def n_latents(self):
+        """Latents of all modalities."""
+        return len(self.owner_z)
+
+    def _parts(self, available):
+        missing = ~available[self.owner_z]
+        there = available[self.owner_f]
+        d = self.n_latents
+        target = torch.cat([missing, torch.zeros_like(there)])
+        given = torch.cat([torch.zeros_like(missing), there])
+        cross = self.moments[given][:, target]  # (p, D_u)
+        among = self.moments[given][:, given]
+        return missing, there, cross, among, self.moments[:d, :d][missing][:, missing]
+
+    def slopes(self, available, ridges):
+        """Regression slopes under several ridges for all latents: (R, p, D_u)."""
+        _, _, cross, among, _ = self._parts(available)
+        strength, vectors = torch.linalg.eigh(among)
+        pull = vectors.T @ cross  # (p, D_u)
+        ridges = torch.as_tensor(ridges, dtype=pull.dtype, device=pull.device)
+        shrunk = strength[None] + ridges[:, None] / self.n_rows  # (R, p)
+        return vectors @ (pull[None] / shrunk[..., None])
+
+    def conditional(self, available):
+        """`Conditional` of a pattern, a bool tensor of shape (M,)."""
+        key = tuple(available.tolist())
+        if key not in self._known:
+            if len(self._known) >= MAX_PATTERNS:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = self._conditional(available.to(self.mean.device))
+        return self._known[key]
+
+    def _conditional(self, available):
+        missing, there, cross, among, own = self._parts(available)
+        strength, vectors = torch.linalg.eigh(among)
+        shrunk = strength.clamp_min(0)[:, None] + self.ridge[missing] / self.n_rows
+        slopes = vectors @ (vectors.T @ cross / shrunk)
+        explained = slopes.T @ cross
+        cov = own - explained - explained.T + slopes.T @ among @ slopes
+        floor = 1e-6 * own.diagonal().mean().clamp_min(1e-12) if len(own) else 0.0
+        scale = self.scale[missing]
+        cov = (cov + cov.T) / 2 * torch.outer(scale, scale)
+        cov.diagonal().add_(floor)
+        return Conditional(missing, there, slopes, cov)
+
+    def predict(self, features, conditional):
+        """Conditional mean of missing latents, (n, D_u), from features (n, P)."""
+        center = self.mean[: self.n_latents][conditional.latents]
+        shift = self.mean[self.n_latents :][conditional.features]
+        return center + (features[:, conditional.features] - shift) @ conditional.slopes
+
+
+def patterns_of(available):
+    """Distinct rows of a mask and the rows that have each of them."""
+    patterns, inverse = torch.unique(available, dim=0, return_inverse=True)
+    order = torch.argsort(inverse, stable=True)
+    counts = torch.bincount(inverse, minlength=len(patterns)).tolist()
+    return list(zip(patterns, order.split(counts), strict=True))
+
+
+def fit_moments(latents, features, available, owner_z, owner_f):
+    """Fit the Gaussian to rows that may lack modalities.
+
+    Shapes: (n, D), (n, P), (n, M) bool, (D,), (P,). What stands at missing modalities
+    is ignored.
+
+    Returns
+    -------
+    BlockAnchor
+    """
+    y = torch.cat([latents, features], 1)
+    owner = torch.cat([owner_z, owner_f])
+    seen = available[:, owner]
+    y = torch.where(seen, y, 0.0)
+    count = seen.sum(0).clamp_min(1)
+    mean = y.sum(0) / count
+    deviation = torch.where(seen, y - mean, 0.0)
+    n = len(y)
+    if bool(available.all()):
+        return BlockAnchor(owner_z, owner_f, mean, deviation.T @ deviation / n, n)
+    anchor = BlockAnchor(
+        owner_z, owner_f, mean, torch.diag(deviation.square().sum(0) / count), n
+    )
+    groups = patterns_of(available)
+    for _ in range(N_EM_STEPS):
+        anchor = _em_step(anchor, y, groups, owner)
+    return anchor
+
+
+def _em_step(anchor, y, groups, owner):
+    """Complete moments expected under the anchor, as the next anchor."""
+    n = len(y)
+    d = anchor.n_latents
+    first, second = torch.zeros_like(anchor.mean), torch.zeros_like(anchor.moments)
+    for pattern, rows in groups:
+        missing = ~pattern[owner]
+        given = ~missing
+        given[:d] = False
+        deviation = torch.where(missing, 0.0, y[rows] - anchor.mean)
+        if bool(missing.any()):
+            among = anchor.moments[given][:, given].clone()
+            among.diagonal().add_(MIDDLE / anchor.n_rows)
+            cross = anchor.moments[given][:, missing]
+            slopes = torch.cholesky_solve(cross, torch.linalg.cholesky(among))
+            deviation[:, missing] = deviation[:, given] @ slopes
+            cov = anchor.moments[missing][:, missing] - cross.T @ slopes
+            place = torch.nonzero(missing)[:, 0]
+            second[place[:, None], place] += len(rows) * cov
+        first += deviation.sum(0)
+        second += deviation.T @ deviation
+    shift = first / n
+    moments = second / n - torch.outer(shift, shift)
+    return BlockAnchor(
+        anchor.owner_z,
+        anchor.owner_f,
+        anchor.mean + shift,
+        (moments + moments.T) / 2,
+        n,
+    )

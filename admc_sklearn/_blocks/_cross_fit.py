@@ -1,0 +1,294 @@
+"""Fitting the anchor of modalities, and finding its ridges on rows left out.
+
+Rows left out by folds decide how curved the features are, how far each latent is
+shrunken and how wide its posterior is; the anchors of the folds also tell the network
+what an anchor says of a row that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ._anchor import RIDGES, fit_moments
+from ._features import MAX_LANDMARKS, KernelFeatures
+
+N_FOLDS = 5
+MIN_FOLD_ROWS = 40
+MAX_CROSS_ROWS = 5000
+MAX_FIT_ROWS = 10_000
+# Features of all modalities together.
+MAX_FEATURES = 512
+MAX_BLOCK_FEATURES = 80
+# Weights of the linear kernel to choose from.
+LINEARS = (0.02, 1.0, math.inf)
+N_PATTERNS = 16
+
+
+class FeatureMap(nn.Module):
+    """Features of all modalities.
+
+    Parameters
+    ----------
+    latents : float64 tensor of shape (n, D)
+        Complete: missing modalities filled in.
+    available : bool tensor of shape (n, M)
+    owner : int tensor of shape (D,)
+    linear, n_landmarks, generator
+        See `KernelFeatures`.
+    """
+
+    def __init__(self, latents, available, owner, linear, n_landmarks, generator):
+        super().__init__()
+        m = available.shape[1]
+        size = max(4, min(MAX_BLOCK_FEATURES, MAX_FEATURES // m))
+        self.maps = nn.ModuleList()
+        for k in range(m):
+            own, rows = owner == k, available[:, k]
+            targets = latents[rows][:, ~own]
+            targets = targets - targets.mean(0)
+            self.maps.append(
+                KernelFeatures(
+                    latents[rows][:, own], targets, size, linear, n_landmarks, generator
+                )
+            )
+        self.register_buffer("owner_z", owner.clone())
+        sizes = torch.tensor([f.root.shape[1] for f in self.maps])
+        owner_f = torch.repeat_interleave(torch.arange(m), sizes)
+        self.register_buffer("owner", owner_f.to(owner.device))
+
+    def forward(self, latents, available):
+        """Features (n, P) of latents (n, D); 0 for modalities that are missing."""
+        out = latents.new_zeros(len(latents), len(self.owner))
+        for k, features in enumerate(self.maps):
+            rows = available[:, k].nonzero()[:, 0]
+            if len(rows):
+                place = (self.owner == k).nonzero()[:, 0]
+                found = features(latents[rows][:, self.owner_z == k])
+                out[rows[:, None], place] = found
+        return out
+
+
+@dataclass
+class Fitted:
+    """Features and the anchor over them."""
+
+    features: FeatureMap
+    anchor: object
+
+
+def fit_fitted(latents, available, owner, linear, n_landmarks, generator):
+    """Fit features and anchor to rows that may lack modalities."""
+    complete = latents
+    if not bool(available.all()):
+        complete = _fill(latents, available, owner)
+    arguments = (linear, n_landmarks, generator)
+    features = FeatureMap(complete, available, owner, *arguments)
+    found = features(latents, available)
+    anchor = fit_moments(latents, found, available, owner, features.owner)
+    return Fitted(features, anchor)
+
+
+def _fill(latents, available, owner):
+    """Latents with missing modalities by linear regression on the others."""
+    seen = available[:, owner]
+    spread = torch.where(seen, latents, 0.0).square().sum(0) / seen.sum(0).clamp_min(1)
+    total = torch.zeros(available.shape[1], dtype=latents.dtype, device=latents.device)
+    total.index_add_(0, owner, spread)
+    scaled = latents / total.clamp_min(1e-12).sqrt()[owner]
+    anchor = fit_moments(latents, scaled, available, owner, owner)
+    out = latents.clone()
+    for pattern, rows in patterns_with_gaps(available):
+        conditional = anchor.conditional(pattern)
+        place = conditional.latents.nonzero()[:, 0]
+        out[rows[:, None], place] = anchor.predict(scaled[rows], conditional)
+    return out
+
+
+def patterns_with_gaps(available):
+    """Patterns that lack a modality, and the rows that have each."""
+    patterns, inverse = torch.unique(available, dim=0, return_inverse=True)
+    order = torch.argsort(inverse, stable=True)
+    counts = torch.bincount(inverse, minlength=len(patterns)).tolist()
+    return [
+        (pattern, rows)
+        for pattern, rows in zip(patterns, order.split(counts), strict=True)
+        if not bool(pattern.all())
+    ]
+
+
+def choose_patterns(available, fixed, generator):
+    """Patterns to train and to measure on, (P, M) bool: all of them where few.
+
+    Parameters
+    ----------
+    available : bool tensor of shape (n, M)
+    fixed : bool array of shape (M,)
+        Modalities that are always there.
+    generator : numpy.random.Generator
+    """
+    m = available.shape[1]
+    free = np.flatnonzero(~fixed)
+    if len(free) <= 4:
+        keep = [
+            set(c) for k in range(len(free)) for c in itertools.combinations(free, k)
+        ]
+    else:
+        keep = [set(free) - {j} for j in generator.permutation(free)[: N_PATTERNS // 2]]
+        while len(keep) < N_PATTERNS:
+            rate = generator.uniform(0.2, 0.8)
+            keep.append(set(free[generator.random(len(free)) < rate]))
+    chosen = np.zeros((len(keep), m), dtype=bool)
+    for row, kept in zip(chosen, keep, strict=True):
+        row[list(kept)] = True
+    chosen |= fixed
+    chosen = chosen[chosen.any(axis=1) & ~chosen.all(axis=1)]
+    return torch.tensor(np.unique(chosen, axis=0), device=available.device)
+
+
+def deal_folds(n, groups, generator):
+    """Fold of every row, int (n,); rows of one group stay together."""
+    if groups is None:
+        return generator.permutation(n) % N_FOLDS
+    names, inverse = np.unique(groups, return_inverse=True)
+    return (generator.permutation(len(names)) % N_FOLDS)[inverse]
+
+
+class CrossFit:
+    """The anchor, fitted to all rows, with what rows left out say of it.
+
+    Parameters
+    ----------
+    latents : float64 tensor of shape (n, D)
+    available : bool tensor of shape (n, M)
+    owner : int tensor of shape (D,)
+    patterns : bool tensor of shape (P, M)
+    fold : int array of shape (n,)
+    generator : torch.Generator on the CPU
+
+    Attributes
+    ----------
+    fitted : Fitted
+    parts : list of Fitted
+        Part k was not fitted to the rows of fold k. Empty where there are too few.
+    """
+
+    def __init__(self, latents, available, owner, patterns, fold, generator):
+        self.latents, self.available, self.owner = latents, available, owner
+        self.patterns, self.generator = patterns, generator
+        self.fold = torch.as_tensor(fold, device=latents.device)
+        self.parts, self.linear = [], LINEARS[0]
+        n = len(latents)
+        enough = n >= MIN_FOLD_ROWS and len(patterns) and len(np.unique(fold)) > 1
+        if enough:
+            self.linear = self._choose_linear()
+            self.parts = [
+                self._fit(self.fold != k, self.linear, MAX_LANDMARKS)
+                for k in range(int(self.fold.max()) + 1)
+            ]
+        rows = torch.ones(n, dtype=torch.bool, device=latents.device)
+        self.fitted = self._fit(rows, self.linear, MAX_LANDMARKS, MAX_FIT_ROWS)
+        if enough:
+            self._tune()
+
+    def _fit(self, rows, linear, n_landmarks, limit=MAX_CROSS_ROWS):
+        rows = rows.nonzero()[:, 0]
+        if len(rows) > limit:
+            order = torch.randperm(len(rows), generator=self.generator)
+            rows = rows[order[:limit].to(rows.device)]
+        n_landmarks = min(n_landmarks, max(8, len(rows)))
+        return fit_fitted(
+            self.latents[rows],
+            self.available[rows],
+            self.owner,
+            linear,
+            n_landmarks,
+            self.generator,
+        )
+
+    def _left_out(self, k):
+        """Rows of fold k, by what is available of each pattern, and what is hidden."""
+        rows = (self.fold == k).nonzero()[:, 0][:MAX_CROSS_ROWS]
+        there = self.available[rows]
+        for number, pattern in enumerate(self.patterns):
+            for kept, some in _groups(there & pattern):
+                chosen = rows[some]
+                hidden = (self.available[chosen] & ~kept)[:, self.owner]
+                yield number, kept, chosen, hidden
+
+    def errors(self, k, fitted):
+        """Squared errors of hidden latents in fold k, (R, D), and how many, (D,)."""
+        total = self.latents.new_zeros(len(RIDGES), len(self.owner))
+        count = self.latents.new_zeros(len(self.owner))
+        features = {}
+        for _, kept, rows, hidden in self._left_out(k):
+            anchor = fitted.anchor
+            key = kept
+            cond_missing = ~kept[self.owner]
+            slopes = self._slopes(features, anchor, key)
+            found = fitted.features(self.latents[rows], kept.expand(len(rows), -1))
+            shift = anchor.mean[anchor.n_latents :]
+            there = kept[fitted.features.owner]
+            x = (found - shift)[:, there]
+            truth = self.latents[rows] - anchor.mean[: anchor.n_latents]
+            error = x @ slopes - truth[:, cond_missing]  # (R, n, D_u)
+            error = torch.where(hidden[:, cond_missing], error, 0.0)
+            total[:, cond_missing] += error.square().sum(1)
+            count += hidden.sum(0)
+        return total, count
+
+    def _slopes(self, known, anchor, kept):
+        key = tuple(kept.tolist())
+        if key not in known:
+            known[key] = anchor.slopes(kept, RIDGES)
+        return known[key]
+
+    def _choose_linear(self):
+        best = (math.inf, LINEARS[0])
+        for linear in LINEARS:
+            fitted = self._fit(self.fold != 0, linear, MAX_LANDMARKS // 2)
+            total, _ = self.errors(0, fitted)
+            best = min(best, (float(total.sum(1).min()), linear))
+        return best[1]
+
+    def _tune(self):
+        """Ridge and spread of every latent, by the rows left out."""
+        found = [self.errors(k, part) for k, part in enumerate(self.parts)]
+        total = sum(t for t, _ in found)
+        count = sum(c for _, c in found)
+        ridges = torch.tensor(RIDGES, dtype=total.dtype, device=total.device)
+        ridge = ridges[total.argmin(0)]
+        for fitted in [self.fitted, *self.parts]:
+            fitted.anchor.ridge.copy_(ridge)
+            fitted.anchor._known.clear()
+        variance = total.min(0).values / count.clamp_min(1)
+        expected = torch.zeros_like(variance)
+        for pattern in self.patterns:
+            conditional = self.fitted.anchor.conditional(pattern)
+            n_hidden = (self.available & ~pattern).sum(0)[self.owner]
+            spread = conditional.cov.diagonal()
+            missing = conditional.latents
+            expected[missing] += n_hidden[missing] * spread
+        expected = expected / count_of(self.available, self.patterns, self.owner)
+        scale = (variance / expected.clamp_min(1e-12)).sqrt().clamp(0.5, 2.0)
+        scale = torch.where(count > 0, scale, 1.0)
+        for fitted in [self.fitted, *self.parts]:
+            fitted.anchor.scale.copy_(scale)
+            fitted.anchor._known.clear()
+
+
+def count_of(available, patterns, owner):
+    """Count how often each latent is hidden, every pattern laid on every row."""
+    hidden = sum((available & ~pattern).sum(0) for pattern in patterns)
+    return hidden[owner].clamp_min(1)
+
+
+def _groups(available):
+    patterns, inverse = torch.unique(available, dim=0, return_inverse=True)
+    for k, pattern in enumerate(patterns):
+        yield pattern, (inverse == k).nonzero()[:, 0]

@@ -1,0 +1,141 @@
+"""Independent encoders: one feature network a modality, fitted on it alone and frozen.
+
+Linear where linear is enough: principal components that explain 99.95 % of the variance
+of the modality's columns, the rest being kept as noise. Orthonormal components make an
+error of the latents the same error of the columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+EXPLAINED = 0.9995
+MAX_LATENTS = 128
+MAX_FIT_ROWS = 10_000
+# Share of a block's variance that must be observed for its latents to be trusted.
+MIN_SHARE = 0.5
+MIN_NOISE = 1e-4
+N_REFILLS = 10
+
+
+class LinearEncoder:
+    """Principal components of one modality's standardised columns.
+
+    Attributes
+    ----------
+    mean_, noise_ : float64 arrays of shape (d,)
+        Mean and residual variance of the columns.
+    components_ : float64 array of shape (k, d)
+        Orthonormal rows.
+    variance_ : float64 array of shape (k,)
+        Of the latents.
+    """
+
+    def fit(self, values, observed, generator):
+        """Fit to the rows in which the modality is there, whole or in part.
+
+        Parameters
+        ----------
+        values : float array of shape (n, d), standardised
+        observed : bool array of shape (n, d)
+        generator : numpy.random.Generator
+        """
+        rows = np.flatnonzero(observed.any(axis=1))
+        if len(rows) > MAX_FIT_ROWS:
+            rows = generator.choice(rows, MAX_FIT_ROWS, replace=False)
+        x, seen = values[rows].astype(np.float64), observed[rows]
+        partial = not seen.all()
+        x = np.where(seen, x, 0.0)
+        self.mean_ = x.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        self._fit_complete(np.where(seen, x, self.mean_))
+        for _ in range(N_REFILLS if partial else 0):
+            guess = self.decode(self.encode(x, seen)[0])
+            self._fit_complete(np.where(seen, x, guess))
+        return self
+
+    def _fit_complete(self, x):
+        self.mean_ = x.mean(axis=0)
+        centered = x - self.mean_
+        total = (centered**2).sum()
+        size = min(MAX_LATENTS, *x.shape)
+        if min(x.shape) > 4 * MAX_LATENTS:
+            rough = torch.svd_lowrank(torch.tensor(centered), q=size + 16, niter=4)
+            strength, components = rough[1].numpy(), rough[2].numpy().T
+        else:
+            _, strength, components = np.linalg.svd(centered, full_matrices=False)
+        explained = np.cumsum(strength**2) / max(total, 1e-12)
+        k = max(1, min(size, int(np.searchsorted(explained, EXPLAINED)) + 1))
+        self.components_ = components[:k]
+        self.variance_ = np.maximum(strength[:k] ** 2 / len(x), 1e-8)
+        rest = centered - centered @ self.components_.T @ self.components_
+        self.noise_ = np.maximum((rest**2).mean(axis=0), MIN_NOISE)
+
+    @property
+    def n_latents(self):
+        """Number of latents."""
+        return len(self.components_)
+
+    def encode(self, values, observed):
+        """Latents, and in which rows enough is observed to trust them.
+
+        Where cells are missing the latents are their posterior mean given the others.
+
+        Returns
+        -------
+        latents : float64 array of shape (n, k)
+        available : bool array of shape (n,)
+        """
+        x = np.where(observed, values - self.mean_, 0.0)
+        latents = x @ self.components_.T
+        weight = (self.components_**2 * self.variance_[:, None]).sum(0)
+        share = observed @ (weight / weight.sum())
+        available = share >= MIN_SHARE
+        partial = np.flatnonzero((share > 0) & ~observed.all(axis=1))
+        if len(partial):
+            prior = np.zeros((len(partial), self.n_latents))
+            cov = np.diag(self.variance_)
+            found = self.update(prior, cov, values[partial], observed[partial])
+            latents[partial] = found[0]
+        return latents, available
+
+    def update(self, mean, cov, values, observed):
+        """Posterior of latents given some cells of the block itself.
+
+        Parameters
+        ----------
+        mean : float array of shape (n, k)
+            What the other modalities say of the latents.
+        cov : float array of shape (k, k)
+        values : float array of shape (n, d)
+        observed : bool array of shape (n, d)
+
+        Returns
+        -------
+        mean : float64 array of shape (n, k)
+        root : float64 array of shape (n, k, k)
+            Times its transpose it is the covariance.
+        """
+        precision = np.linalg.inv(cov)
+        weight = observed / self.noise_  # (n, d)
+        residual = np.where(observed, values - self.mean_, 0.0)
+        residual = residual - np.where(observed, mean @ self.components_, 0.0)
+        out, roots = np.empty(mean.shape), np.empty((*mean.shape, len(precision)))
+        step = max(1, 4_000_000 // self.components_.size)
+        for lo in range(0, len(mean), step):
+            part = slice(lo, lo + step)
+            scaled = self.components_ * weight[part, None]  # (b, k, d)
+            own = scaled @ self.components_.T
+            pull = np.einsum("bkd,bd->bk", scaled, residual[part])
+            inverse = np.linalg.inv(own + precision)
+            out[part] = mean[part] + np.einsum("bkl,bl->bk", inverse, pull)
+            roots[part] = np.linalg.cholesky(inverse)
+        return out, roots
+
+    def decode(self, latents):
+        """Columns of latents: (n, k) -> (n, d)."""
+        return latents @ self.components_ + self.mean_
+
+    def variance_of(self, variance):
+        """Variance of the columns, for latents of these variances: (n, d)."""
+        return variance @ self.components_**2 + self.noise_

@@ -1,0 +1,265 @@
+"""Training of the denoiser on rows that lose modalities; the anchor is epoch 0."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+
+from .._epochs import WeightAverage, learning_rate, run_epochs
+from ._cross_fit import CrossFit, choose_patterns, deal_folds
+from ._denoiser import ModalityDenoiser
+from ._diffusion import LOG_SIGMA, coefficients
+from ._encoder import LinearEncoder
+from ._model import BlockModel
+
+SIZES = {
+    "small": {"width": 64, "hidden": 256, "n_attention": 2, "n_layers": 1},
+    "medium": {"width": 96, "hidden": 384, "n_attention": 2, "n_layers": 2},
+    "large": {"width": 128, "hidden": 768, "n_attention": 2, "n_layers": 3},
+}
+DROPOUT = 0.3
+WEIGHT_DECAY = 0.1
+EMA_DECAY = 0.99
+MAX_GRADIENT = 1.0
+# Share of the rows of a step at infinite noise, where the mean is learnt.
+MEAN_SHARE = 0.6
+# Shape of the Beta distribution of the weights by which pairs of rows are mixed.
+MIX_UP = 0.3
+# Elements of the anchors' means of all rows under all patterns.
+MAX_MEANS = 60_000_000
+
+
+class HiddenRows:
+    """Rows under every pattern: what is kept, and what an anchor says of the rest.
+
+    The anchors were not fitted to the rows that they speak of.
+
+    Shape of ``latents``: (n, D); of ``mean``: (n, P, D), float32; of ``kept``:
+    (n, P, M); ``shape`` (n, P) says which of the S distinct patterns of what is kept it
+    is, whose standard deviations are ``sd`` (S, D), roots of the covariance ``roots``.
+    """
+
+    def __init__(self, model, latents, available, patterns, parts, fold):
+        n, size = latents.shape
+        patterns = patterns[: max(1, MAX_MEANS // max(1, n * size))]
+        self.latents, self.available = latents.float(), available
+        self.owner = model.anchor.owner_z
+        self.kept = available[:, None] & patterns
+        self.mean = self.latents[:, None].repeat(1, len(patterns), 1)
+        shapes, inverse = torch.unique(
+            self.kept.flatten(0, 1), dim=0, return_inverse=True
+        )
+        self.shape = inverse.view(n, len(patterns))
+        own = [model.anchor.conditional(shape) for shape in shapes]
+        self.sd = self.mean.new_zeros(len(shapes), size)
+        for sd, conditional in zip(self.sd, own, strict=True):
+            sd[conditional.latents] = conditional.cov.diagonal().sqrt().float()
+        self.roots = [c.root.float() for c in own]
+        for k, part in enumerate(parts):
+            rows = torch.as_tensor(np.flatnonzero(fold == k), device=latents.device)
+            features = part.features(latents[rows], available[rows])
+            for number, shape in enumerate(shapes):
+                conditional = part.anchor.conditional(shape)
+                some, pattern = (self.shape[rows] == number).nonzero(as_tuple=True)
+                place = conditional.latents.nonzero()[:, 0]
+                found = part.anchor.predict(features[some], conditional)
+                at = rows[some][:, None], pattern[:, None], place
+                self.mean[at] = found.float()
+
+    def batch(self, rows, pattern):
+        """Latents, means, kept modalities, spreads and hidden latents of rows."""
+        kept = self.kept[rows, pattern]
+        hidden = (self.available[rows] & ~kept)[:, self.owner]
+        sd = self.sd[self.shape[rows, pattern]]
+        return self.latents[rows], self.mean[rows, pattern], kept, sd, hidden
+
+    def noise(self, shape, generator):
+        """Noise in the shape of the anchor's posterior, (B, D)."""
+        out = torch.zeros(len(shape), len(self.owner), device=shape.device)
+        for number in torch.unique(shape).tolist():
+            rows = (shape == number).nonzero()[:, 0]
+            root = self.roots[number]
+            place = (self.sd[number] > 0).nonzero()[:, 0]
+            white = torch.randn(
+                len(rows), len(root), generator=generator, device=shape.device
+            )
+            out[rows[:, None], place] = white @ root.T
+        return out
+
+
+class BlockTrainer:
+    """Trains the denoiser of a model; the state of one training run.
+
+    Parameters
+    ----------
+    model : BlockModel
+    hidden : HiddenRows
+    rows : int tensor
+        Rows to train on.
+    plan : TrainingPlan
+    seed : int
+    """
+
+    def __init__(self, model, hidden, rows, plan, seed):
+        self.model, self.hidden, self.rows, self.plan = model, hidden, rows, plan
+        self.generator = torch.Generator(rows.device).manual_seed(seed)
+        self.parameters = list(model.denoiser.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=plan.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=WEIGHT_DECAY,
+        )
+        self.average = WeightAverage(self.parameters, EMA_DECAY)
+        self.n_steps, self.started = 0, time.monotonic()
+        n_batches = max(1, len(rows) // plan.batch_size)
+        self.total_steps = plan.max_epochs * n_batches
+
+    def rate(self):
+        """Learning rate now."""
+        return learning_rate(self.plan, self.n_steps, self.total_steps, self.started)
+
+    def _mixed(self, batch, shape):
+        """Every row mixed with another that has the same pattern."""
+        latents, mean, kept, sd, hidden = batch
+        order = torch.argsort(shape, stable=True)
+        other = order.roll(1)
+        partner = torch.empty_like(order)
+        partner[order] = other
+        same = (shape[partner] == shape) & (hidden[partner] == hidden).all(1)
+        beta = torch.distributions.Beta(MIX_UP, MIX_UP).sample((len(shape), 1))
+        weight = torch.maximum(beta, 1 - beta).to(mean.device)
+        weight = torch.where(same[:, None], weight, 1.0)
+        latents = weight * latents + (1 - weight) * latents[partner]
+        mean = weight * mean + (1 - weight) * mean[partner]
+        return latents, mean, kept, sd, hidden
+
+    def step(self, rows):
+        """One training step; the mean loss."""
+        n_patterns = self.hidden.shape.shape[1]
+        options = {"generator": self.generator, "device": rows.device}
+        pattern = torch.randint(n_patterns, (len(rows),), **options)
+        shape = self.hidden.shape[rows, pattern]
+        batch = self.hidden.batch(rows, pattern)
+        latents, mean, kept, sd, hidden = self._mixed(batch, shape)
+        deviation = torch.where(hidden, latents - mean, 0.0)
+        log_sigma = LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(rows), 1, **options)
+        top = torch.rand(len(rows), 1, **options) < MEAN_SHARE
+        sigma = torch.where(top, torch.inf, log_sigma.exp())
+        noise = self.hidden.noise(shape, self.generator)
+        noisy = torch.where(top, 0.0, deviation + sigma.clamp(max=1e6) * noise)
+        c_skip, c_out, _ = coefficients(sigma)
+        target = (deviation - torch.where(top, 0.0, c_skip * noisy)) / c_out
+        found = self.model.correction(mean, sd, kept, noisy, sigma) * sd
+        # Relative to what the anchor leaves: every pattern counts alike.
+        error = torch.where(hidden, found - target, 0.0).square().sum(1)
+        total = torch.where(hidden, sd.square(), 0.0).sum(1)
+        loss = (error / total.clamp_min(1e-9)).mean()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
+        self.optimizer.step()
+        self.average.update()
+        self.n_steps += 1
+        return loss.detach()
+
+    def epoch(self):
+        """Every row once, or as many as the deadline allows; the mean loss."""
+        self.model.denoiser.train()
+        order = torch.randperm(
+            len(self.rows), generator=self.generator, device=self.rows.device
+        )
+        losses = []
+        for rows in self.rows[order].split(self.plan.batch_size):
+            losses.append(self.step(rows))
+            if time.monotonic() > self.plan.deadline:
+                break
+        return float(torch.stack(losses).mean())
+
+
+class BlockValidation:
+    """Error of the completed columns in rows left out, under every pattern."""
+
+    def __init__(self, model, hidden, rows, n_columns):
+        self.model, self.hidden, self.rows = model, hidden, rows
+        self.n_columns = torch.as_tensor(n_columns, device=rows.device)
+
+    @torch.no_grad()
+    def measure(self):
+        """Root mean squared error in standardised units, and nats a latent."""
+        self.model.denoiser.eval()
+        squared, cells, nats, latents = 0.0, 0.0, 0.0, 0.0
+        for k in range(self.hidden.shape.shape[1]):
+            pattern = torch.full_like(self.rows, k)
+            truth, mean, kept, sd, hidden = self.hidden.batch(self.rows, pattern)
+            zero = torch.zeros_like(mean)
+            shift = self.model.denoise(mean, sd, kept, zero, torch.inf)
+            error = torch.where(hidden, truth - mean - shift, 0.0)
+            lost = self.hidden.available[self.rows] & ~kept
+            squared += float(error.square().sum())
+            cells += float((lost * self.n_columns).sum())
+            scaled = torch.where(hidden, error / sd.clamp_min(1e-9), 0.0)
+            level = torch.where(hidden, sd.clamp_min(1e-9).log() + 0.9189385, 0.0)
+            nats += float((0.5 * scaled.square() + level).sum())
+            latents += float(hidden.sum())
+        return math.sqrt(squared / max(1.0, cells)), nats / max(1.0, latents)
+
+
+def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, groups=None):
+    """Fit encoders, anchor and denoiser to rows that may lack modalities.
+
+    Parameters
+    ----------
+    values : float array of shape (n, d), standardised
+    observed : bool array of shape (n, d)
+    columns : list of M int arrays
+        Of each modality.
+    fixed : bool array of shape (M,)
+        Modalities that are always there.
+    size : str
+        A key of ``SIZES``.
+    plan : TrainingPlan
+    seed : int
+    device : torch.device
+    groups : array of shape (n,), optional
+        Rows of one group are left out together.
+
+    Returns
+    -------
+    model : BlockModel
+    history : list of dict
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    encoders = [
+        LinearEncoder().fit(values[:, own], observed[:, own], rng) for own in columns
+    ]
+    parts = [
+        encoder.encode(values[:, own], observed[:, own])
+        for encoder, own in zip(encoders, columns, strict=True)
+    ]
+    latents = torch.tensor(np.concatenate([z for z, _ in parts], 1), device=device)
+    available = torch.tensor(np.stack([a for _, a in parts], 1), device=device)
+    sizes = [encoder.n_latents for encoder in encoders]
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    patterns = choose_patterns(available, fixed, rng)
+    fold = deal_folds(len(values), groups, rng)
+    cross = CrossFit(latents, available, owner.to(device), patterns, fold, generator)
+    denoiser = ModalityDenoiser(sizes, dropout=DROPOUT, **SIZES[size]).to(device)
+    model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
+    history = []
+    if cross.parts and plan.max_epochs:
+        hidden = HiddenRows(model, latents, available, patterns, cross.parts, fold)
+        held = torch.tensor(np.flatnonzero(fold == 0), device=device)
+        rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
+        trainer = BlockTrainer(model, hidden, rest, plan, seed)
+        n_columns = [len(own) for own in columns]
+        validation = BlockValidation(model, hidden, held, n_columns)
+        history = run_epochs(trainer, validation)
+    model.eval()
+    return model, history

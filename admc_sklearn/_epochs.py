@@ -1,0 +1,120 @@
+"""The loop over epochs, for any trainer: its budget, its schedule, what it keeps."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+
+import torch
+from tqdm.auto import tqdm
+
+WARM_UP_STEPS = 50
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how to train; the estimator's parameters of the same names."""
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    validation_fraction: float
+    n_iter_no_change: int
+    deadline: float  # of time.monotonic
+    show_progress: bool
+
+
+class WeightAverage:
+    """Exponential moving average of parameters, exchangeable with them."""
+
+    def __init__(self, parameters, decay):
+        self.parameters = list(parameters)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.decay = decay
+        self.n_updates = 0
+
+    @torch.no_grad()
+    def update(self):
+        """Move the average towards the parameters; faster while it is young."""
+        self.n_updates += 1
+        decay = min(self.decay, self.n_updates / (self.n_updates + 10))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def exchange(self):
+        """Put the average into the parameters and keep theirs."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+
+def learning_rate(plan, n_steps, total_steps, started):
+    """Learning rate after so many steps: warm-up, then a cosine to zero at the end.
+
+    The end is that of the steps or of the time, whichever comes first.
+    """
+    spent = time.monotonic() - started
+    whole = max(plan.deadline - started, 1e-9)
+    progress = min(1.0, max(n_steps / total_steps, spent / whole))
+    warm = min(1.0, (n_steps + 1) / WARM_UP_STEPS)
+    return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def run_epochs(trainer, validation):
+    """Epochs until the budget ends or held-out cells stop improving; the history."""
+    plan, average = trainer.plan, trainer.average
+    rmse, nats = validation.measure()
+    history = [_record(0, math.nan, rmse, nats, 0.0)]
+    best, best_epoch = rmse, 0
+    best_weights = [p.detach().clone() for p in trainer.parameters]
+    bar = tqdm(
+        total=plan.max_epochs,
+        desc="ADMCImputer",
+        unit="epoch",
+        disable=not plan.show_progress,
+    )
+    try:
+        for epoch in range(1, plan.max_epochs + 1):
+            if time.monotonic() > plan.deadline:
+                break
+            loss = trainer.epoch()
+            average.exchange()
+            rmse, nats = validation.measure()
+            if rmse < best:
+                best, best_epoch = rmse, epoch
+                best_weights = [p.detach().clone() for p in trainer.parameters]
+            average.exchange()
+            seconds = time.monotonic() - trainer.started
+            history.append(_record(epoch, loss, rmse, nats, seconds))
+            bar.set_postfix_str(
+                f"validation RMSE {rmse:.4f}, best {best:.4f}, "
+                f"anchor {history[0]['valid_rmse']:.4f}"
+            )
+            bar.update()
+            if epoch - best_epoch >= plan.n_iter_no_change:
+                break
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"Training was interrupted; the weights of epoch {best_epoch} are kept.",
+            UserWarning,
+            stacklevel=2,
+        )
+    finally:
+        bar.close()
+    with torch.no_grad():
+        for parameter, weight in zip(trainer.parameters, best_weights, strict=True):
+            parameter.copy_(weight)
+    return history
+
+
+def _record(epoch, loss, rmse, nats, seconds):
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "valid_loss": nats,
+        "valid_rmse": rmse,
+        "seconds": seconds,
+    }

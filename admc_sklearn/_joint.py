@@ -1,0 +1,274 @@
+"""Cells and modalities together: one model for tables that hold both.
+
+Blocks of numeric columns are completed by the model of modalities, all other columns
+cell by cell. The cells see the leading latents of the blocks as further columns; the
+blocks see the completed cells as a modality that is always there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import _completion
+from ._blocks._completion import complete_blocks, draw_blocks
+from ._blocks._encoder import LinearEncoder
+from ._blocks._training import fit_blocks
+from ._runtime import seeded
+from ._training import automatic_size, fit_network
+from ._training import place as place_network
+
+# Latents of a block that the cells see.
+N_LEADS = 8
+# A modality of fewer columns, or with more rows that hold a part of it, is cells.
+MIN_COLUMNS = 5
+MAX_PARTIAL = 0.2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns are cells and which are blocks.
+
+    Attributes
+    ----------
+    cells : int array
+        Columns that are completed cell by cell.
+    blocks : list of int array
+        Columns of every block.
+    units : list of int array
+        Places among ``cells`` of modalities that are lost as a whole.
+    """
+
+    cells: np.ndarray
+    blocks: list
+    units: list
+
+
+def lay_out(modalities, observed, n_levels):
+    """Decide which modalities are blocks.
+
+    Parameters
+    ----------
+    modalities : list of int array
+        Columns of every modality of more than one column.
+    observed : bool array of shape (n, d)
+    n_levels : int array of shape (d,)
+
+    Returns
+    -------
+    Layout
+    """
+    blocks, small = [], []
+    for columns in modalities:
+        seen = observed[:, columns]
+        there = seen.any(axis=1)
+        partial = (there & ~seen.all(axis=1)).sum() / max(1, there.sum())
+        numeric = not n_levels[columns].any()
+        whole = numeric and len(columns) >= MIN_COLUMNS and partial <= MAX_PARTIAL
+        (blocks if whole else small).append(columns)
+    taken = np.concatenate(blocks) if blocks else np.empty(0, dtype=int)
+    cells = np.setdiff1d(np.arange(observed.shape[1]), taken)
+    return Layout(cells, blocks, [np.searchsorted(cells, c) for c in small])
+
+
+class JointModel(nn.Module):
+    """A network of cells and a model of blocks.
+
+    Parameters
+    ----------
+    layout : Layout
+    n_levels : int array of shape (d,)
+    encoders : list of LinearEncoder
+        Of the blocks, for the cells; empty where there are none.
+    network : CompletionNetwork or None
+    blocks : BlockModel or None
+        Set once it is fitted.
+    """
+
+    def __init__(self, layout, n_levels, encoders, network):
+        super().__init__()
+        self.layout, self.n_levels, self.encoders = layout, n_levels, encoders
+        self.network, self.blocks = network, None
+
+    def cells_of(self, values, observed):
+        """Table of the cells, with the leading latents of the blocks beside them."""
+        return _with_leads(self.layout, self.encoders, values, observed)
+
+    def blocks_of(self, values, observed, cells):
+        """Table of the blocks, with completed cells (n, c) beside them."""
+        context = np.empty((len(values), 0))
+        if self.network is not None:
+            context = _expanded(cells, self.n_levels[self.layout.cells])
+        own = np.concatenate(self.layout.blocks)
+        seen = np.ones(context.shape, dtype=bool)
+        return (
+            np.concatenate([values[:, own], context], 1),
+            np.concatenate([observed[:, own], seen], 1),
+        )
+
+    def gather(self, values, cells, blocks):
+        """Write completed cells and blocks into a copy of the table, in any batch."""
+        out = values.astype(np.float32)
+        if cells is not None:
+            out[:, self.layout.cells] = cells[:, : len(self.layout.cells)]
+        own = np.concatenate(self.layout.blocks)
+        out[:, own] = blocks[:, : len(own)]
+        return out
+
+
+def _with_leads(layout, encoders, values, observed):
+    parts, seen = [values[:, layout.cells]], [observed[:, layout.cells]]
+    for encoder, own in zip(encoders, layout.blocks, strict=True):
+        latents, there = encoder.encode(values[:, own], observed[:, own])
+        leads = (latents / np.sqrt(encoder.variance_))[:, :N_LEADS]
+        parts.append(np.where(there[:, None], leads, 0.0).clip(-10, 10))
+        seen.append(np.repeat(there[:, None], leads.shape[1], axis=1))
+    return np.concatenate(parts, 1).astype(np.float32), np.concatenate(seen, 1)
+
+
+def _expanded(cells, n_levels):
+    """Completed cells as numbers: levels as standardised indicators."""
+    parts = []
+    for j, k in enumerate(n_levels):
+        column = cells[:, j]
+        if k:
+            share = 1 / np.sqrt(k)
+            parts.append((column[:, None].astype(int) == np.arange(k)) / share)
+        else:
+            parts.append(column[:, None].clip(-10, 10))
+    return np.concatenate(parts, 1).astype(np.float64)
+
+
+def fit_model(
+    values,
+    observed,
+    n_levels,
+    modalities,
+    size,
+    plan,
+    device,
+    seed,
+    *,
+    n_bootstraps=0,
+    groups=None,
+):
+    """Fit the model that suits a table: cells alone, or cells and blocks.
+
+    Parameters
+    ----------
+    values, observed, n_levels, plan, device, seed, n_bootstraps
+        See `fit_network`.
+    modalities : list of int array
+        Columns of every modality of more than one column.
+    size : str
+        Name of the network's size.
+    groups : array of shape (n,), optional
+        Rows of one group are held out together.
+
+    Returns
+    -------
+    model : CompletionNetwork or JointModel
+    history : list of dict
+    """
+    layout = lay_out(modalities, observed, n_levels)
+    options = {"n_bootstraps": n_bootstraps, "groups": groups, "units": layout.units}
+    if not layout.blocks:
+        size = automatic_size(size, observed)
+        return fit_network(
+            values, observed, n_levels, size, plan, device, seed, **options
+        )
+    # The kernels of blocks are in float64, which MPS has not.
+    home = torch.device("cpu") if device.type == "mps" else device
+    network, history, encoders = None, [], []
+    if len(layout.cells):
+        rng = np.random.default_rng(seed)
+        encoders = [
+            LinearEncoder().fit(values[:, own], observed[:, own], rng)
+            for own in layout.blocks
+        ]
+        table, seen = _with_leads(layout, encoders, values, observed)
+        levels = np.zeros(table.shape[1], dtype=int)
+        levels[: len(layout.cells)] = n_levels[layout.cells]
+        chosen = automatic_size(size, seen)
+        # Half of the time is left for the blocks.
+        now = time.monotonic()
+        half = replace(plan, deadline=now + (plan.deadline - now) / 2)
+        network, history = fit_network(
+            table, seen, levels, chosen, half, device, seed, **options
+        )
+        history = [{"part": "cells", **record} for record in history]
+    model = JointModel(layout, n_levels, encoders, network)
+    cells = None
+    if network is not None:
+        cells = _completion.complete(network, table, seen, ["mean"])[0]
+    table, seen = model.blocks_of(values, observed, cells)
+    if size == "auto":
+        size = "small" if observed.sum() < 2_000_000 else "medium"
+    ends = np.cumsum([len(own) for own in layout.blocks])
+    columns = np.split(np.arange(table.shape[1]), ends)
+    columns = columns if network is not None else columns[:-1]
+    fixed = np.arange(len(columns)) >= len(layout.blocks)
+    with seeded(seed, home), torch.inference_mode(False), torch.enable_grad():
+        model.blocks, own = fit_blocks(
+            table, seen, columns, fixed, size, plan, seed, home, groups
+        )
+    return model, history + [{"part": "modalities", **record} for record in own]
+
+
+def place(model, device):
+    """Move a model to a device; what needs float64 stays on the CPU for MPS."""
+    if not isinstance(model, JointModel):
+        return place_network(model, device)
+    if model.network is not None:
+        place_network(model.network, device)
+    model.blocks.to("cpu" if torch.device(device).type == "mps" else device)
+    return model
+
+
+def complete(model, values, observed, statistics):
+    """Posterior summaries of all missing cells; see `_completion.complete`."""
+    if not isinstance(model, JointModel):
+        return _completion.complete(model, values, observed, statistics)
+    cells = None
+    if model.network is not None:
+        table, seen = model.cells_of(values, observed)
+        # The blocks are completed beside the mean of the cells, whatever is asked.
+        wanted = ["mean", *statistics]
+        mean, *cells = _completion.complete(model.network, table, seen, wanted)
+        table, seen = model.blocks_of(values, observed, mean)
+    else:
+        table, seen = model.blocks_of(values, observed, None)
+        cells = [None] * len(statistics)
+    found = complete_blocks(model.blocks, table, seen, statistics)
+    return np.stack(
+        [model.gather(values, c, b) for c, b in zip(cells, found, strict=True)]
+    )
+
+
+def draw(model, values, observed, n_draws, n_steps, seed):
+    """Joint draws of all missing cells; see `_completion.draw`."""
+    if not isinstance(model, JointModel):
+        return _completion.draw(model, values, observed, n_draws, n_steps, seed)
+    cells = [None] * n_draws
+    if model.network is not None:
+        table, seen = model.cells_of(values, observed)
+        cells = _completion.draw(model.network, table, seen, n_draws, n_steps, seed)
+    out = np.empty((n_draws, *values.shape), dtype=np.float32)
+    for k, drawn in enumerate(cells):
+        table, seen = model.blocks_of(values, observed, drawn)
+        blocks = draw_blocks(model.blocks, table, seen, n_steps, seed, k)
+        out[k] = model.gather(values, drawn, blocks)
+    return out
+
+
+def probabilities(model, values, observed, column):
+    """Probabilities of a column's levels; see `_completion.probabilities`."""
+    if not isinstance(model, JointModel):
+        return _completion.probabilities(model, values, observed, column)
+    table, seen = model.cells_of(values, observed)
+    place = int(np.searchsorted(model.layout.cells, column))
+    return _completion.probabilities(model.network, table, seen, place)
