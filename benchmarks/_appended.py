@@ -2,6 +2,11 @@
 
 Part of `benchmarks.modalities` (``--features``). The imputer and the classifier see the
 training folds only; groups, where the set has them, are not torn apart.
+
+mosi's features were evidently learnt with the labels of its training rows: by grouped
+folds, logistic regression reaches 0.98 from text and 0.91 from visual features within
+these, 0.76 and 0.63 within the test rows. So its folds consist of test rows, unless
+all are asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +20,20 @@ from benchmarks._blocks import classifier
 
 # Beside all modalities of a set, those among its modalities that are weak alone.
 WEAK = {"mfeat": ("zer", "mor"), "mosi": ("audio", "visual")}
+# Sets whose training rows' features know the labels.
+LEAKING = ("mosi",)
+
+
+def parts(name, blocks, rows=None):
+    """Give what to measure of a set: dict of `Blocks` by the names of the views.
+
+    ``rows`` is "all", "test", or None for what the set allows.
+    """
+    if (rows or ("test" if name in LEAKING else "all")) == "test":
+        blocks = blocks.at(~blocks.train)
+    if name not in WEAK:
+        return {"all": blocks}
+    return {"all": blocks, "+".join(WEAK[name]): blocks.only(WEAK[name])}
 
 
 def folds(blocks, seed, n_splits=5):

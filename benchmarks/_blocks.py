@@ -48,6 +48,11 @@ class Blocks:
             self.X[:, kept], self.y, self.train, _runs(names, sizes), self.group
         )
 
+    def at(self, rows):
+        """Keep some of the rows, given by a mask."""
+        group = None if self.group is None else self.group[rows]
+        return Blocks(self.X[rows], self.y[rows], self.train[rows], self.columns, group)
+
 
 def _runs(names, sizes):
     ends = np.cumsum(sizes)

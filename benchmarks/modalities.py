@@ -176,8 +176,8 @@ def run_subsets(options):
                 peer = build(imputer, options.max_time)(seed, blocks.columns)
                 part = measure_subsets(blocks, peer, options.control)
                 found += [{"imputer": imputer, "seed": seed, **r} for r in part]
-                means = pd.DataFrame(part).drop(columns="kept").mean().round(4)
-                print(name, imputer, seed, means.to_dict(), flush=True)
+                means = pd.DataFrame(part).drop(columns="kept").mean()
+                print(name, imputer, seed, _line(means), flush=True)
         print_subsets(pd.DataFrame(found))
         records += [{"set": name, **r} for r in found]
     return records
@@ -211,7 +211,7 @@ def run_loss(options):
                     records.append(
                         {"set": name, "imputer": imputer, "seed": seed, **record}
                     )
-                    print(records[-1], flush=True)
+                    print(_line(records[-1]), flush=True)
     if records:
         means = pd.DataFrame(records).groupby(["set", "imputer", "rate"], sort=False)
         for figure in ("rmse", "fit_s"):
@@ -223,11 +223,7 @@ def run_features(options):
     """Counterparts of every imputer on all modalities, and on the weak ones."""
     records = []
     for name, blocks in sets(options):
-        parts = {"all": blocks}
-        if name in _appended.WEAK:
-            weak = _appended.WEAK[name]
-            parts["+".join(weak)] = blocks.only(weak)
-        for views, part in parts.items():
+        for views, part in _appended.parts(name, blocks, options.rows).items():
             for imputer in options.imputers:
                 for seed in options.seeds:
                     counterparts = build_counterparts(imputer, options.max_time)
@@ -235,7 +231,7 @@ def run_features(options):
                     record |= {"seed": seed}
                     record |= _appended.measure(part, counterparts, seed, options.folds)
                     records.append(record)
-                    print(record, flush=True)
+                    print(_line(record), flush=True)
     if records:
         groups = pd.DataFrame(records).groupby(["set", "views", "imputer"], sort=False)
         gain = groups["gain"]
@@ -256,12 +252,15 @@ def run_latency(options):
     for imputer in options.imputers:
         peer = build(imputer, options.max_time)(options.seeds[0], blocks.columns)
         records.append({"imputer": imputer, **measure_latency(blocks, peer)})
-        print({k: _short(v) for k, v in records[-1].items()}, flush=True)
+        print(_line(records[-1]), flush=True)
     return records
 
 
-def _short(value):
-    return value if isinstance(value, str) else round(float(value), 4)
+def _line(record):
+    return " ".join(
+        f"{key} {value:.4f}" if isinstance(value, float) else str(value)
+        for key, value in record.items()
+    )
 
 
 def main():
@@ -276,6 +275,7 @@ def main():
     parser.add_argument("--max-time", type=float, default=60, help="of ours, seconds")
     parser.add_argument("--no-control", dest="control", action="store_false")
     parser.add_argument("--folds", type=int, default=5, help="of --features")
+    parser.add_argument("--rows", choices=["all", "test"], help="of --features")
     parser.add_argument("--csv", help="also write every single measurement there")
     kind = parser.add_mutually_exclusive_group()
     runs = {"loss": run_loss, "features": run_features, "latency": run_latency}

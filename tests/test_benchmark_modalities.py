@@ -166,6 +166,15 @@ def test_groups_stay_together(blocks):
         assert not set(blocks.group[train]) & set(blocks.group[test])
 
 
+def test_rows_whose_features_know_their_labels_are_left_out(blocks):
+    own = _appended.parts("own", blocks)
+    assert list(own) == ["all"]
+    assert len(own["all"].X) == len(blocks.X)
+    held_out = _appended.parts("own", blocks, "test")["all"]
+    assert len(held_out.X) == len(held_out.group) == 50
+    assert not held_out.train.any()
+
+
 def test_the_command_measures_every_subset(monkeypatch, capsys, own, tmp_path):
     csv = tmp_path / "records.csv"
     run(monkeypatch, "--sets", own, "absent", "--imputers", "mean", "ridge")
