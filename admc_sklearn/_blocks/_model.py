@@ -44,6 +44,8 @@ class BlockModel(nn.Module):
             slice(end - size, end)
             for end, size in zip(ends, sizes.tolist(), strict=True)
         ]
+        # How far the denoiser is followed: rows left out decide.
+        self.register_buffer("gate", torch.ones(()))
         # Noise that one draw of a row takes.
         self.n_outputs = ends[-1] + sum(len(own) for own in columns)
 
@@ -118,9 +120,8 @@ class BlockModel(nn.Module):
         clean = torch.where(sigma.isinf(), 0.0, c_skip * deviation)
         if self.denoiser is None:
             return clean
-        return clean + c_out * sd * self.correction(
-            mean, sd, available, deviation, sigma
-        )
+        found = self.correction(mean, sd, available, deviation, sigma)
+        return clean + self.gate * c_out * sd * found
 
     def correction(self, mean, sd, available, deviation, sigma):
         """F, the output of the network, (n, D) float32."""

@@ -30,6 +30,7 @@ MEAN_SHARE = 0.6
 MIX_UP = 0.3
 # Elements of the anchors' means of all rows under all patterns.
 MAX_MEANS = 60_000_000
+MAX_VALIDATION_ROWS = 2000
 
 
 class HiddenRows:
@@ -186,28 +187,39 @@ class BlockValidation:
     """Error of the completed columns in rows left out, under every pattern."""
 
     def __init__(self, model, hidden, rows, n_columns):
-        self.model, self.hidden, self.rows = model, hidden, rows
-        self.n_columns = torch.as_tensor(n_columns, device=rows.device)
+        rows = rows[:MAX_VALIDATION_ROWS]
+        self.model = model
+        n_columns = torch.as_tensor(n_columns, device=rows.device)
+        self.batches, self.n_cells = [], 0.0
+        for k in range(hidden.shape.shape[1]):
+            batch = hidden.batch(rows, torch.full_like(rows, k))
+            lost = hidden.available[rows] & ~batch[2]
+            self.n_cells += float((lost * n_columns).sum())
+            self.batches.append(batch)
 
     @torch.no_grad()
     def measure(self):
-        """Root mean squared error in standardised units, and nats a latent."""
-        self.model.denoiser.eval()
-        squared, cells, nats, latents = 0.0, 0.0, 0.0, 0.0
-        for k in range(self.hidden.shape.shape[1]):
-            pattern = torch.full_like(self.rows, k)
-            truth, mean, kept, sd, hidden = self.hidden.batch(self.rows, pattern)
+        """Root mean squared error in standardised units, and nats a latent.
+
+        Sets the model's gate to where the error is least.
+        """
+        model = self.model
+        model.denoiser.eval()
+        model.gate.fill_(1.0)
+        residuals, shifts, spreads = [], [], []
+        for latents, mean, kept, sd, hidden in self.batches:
             zero = torch.zeros_like(mean)
-            shift = self.model.denoise(mean, sd, kept, zero, torch.inf)
-            error = torch.where(hidden, truth - mean - shift, 0.0)
-            lost = self.hidden.available[self.rows] & ~kept
-            squared += float(error.square().sum())
-            cells += float((lost * self.n_columns).sum())
-            scaled = torch.where(hidden, error / sd.clamp_min(1e-9), 0.0)
-            level = torch.where(hidden, sd.clamp_min(1e-9).log() + 0.9189385, 0.0)
-            nats += float((0.5 * scaled.square() + level).sum())
-            latents += float(hidden.sum())
-        return math.sqrt(squared / max(1.0, cells)), nats / max(1.0, latents)
+            shift = model.denoise(mean, sd, kept, zero, torch.inf)
+            residuals.append((latents - mean)[hidden])
+            shifts.append(shift[hidden])
+            spreads.append(sd[hidden])
+        residual, shift, sd = map(torch.cat, (residuals, shifts, spreads))
+        gate = (residual @ shift) / shift.square().sum().clamp_min(1e-12)
+        model.gate.copy_(gate.clamp(0.0, 1.0))
+        error = residual - model.gate * shift
+        nats = 0.5 * (error / sd).square() + sd.log() + 0.5 * math.log(2 * math.pi)
+        rmse = math.sqrt(float(error.square().sum()) / max(1.0, self.n_cells))
+        return rmse, float(nats.mean())
 
 
 def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, groups=None):
@@ -261,5 +273,6 @@ def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, group
         n_columns = [len(own) for own in columns]
         validation = BlockValidation(model, hidden, held, n_columns)
         history = run_epochs(trainer, validation)
+        validation.measure()  # the gate of the weights that are kept
     model.eval()
     return model, history
