@@ -103,7 +103,9 @@ class Standardiser:
             rows = holes[:, place]
             if len(self.grids_[k]):
                 reach = 3e-5 * self.scale_[k]
-                decoded[rows, place] = _snap(decoded[rows, place], self.grids_[k], reach)
+                decoded[rows, place] = _snap(
+                    decoded[rows, place], self.grids_[k], reach
+                )
             if self.whole_[k]:
                 decoded[rows, place] = np.rint(decoded[rows, place])
         decoded = decoded.clip(self.low_[lacking], self.high_[lacking])
