@@ -50,12 +50,15 @@ class FeatureMap(nn.Module):
         self.maps = nn.ModuleList()
         for k in range(m):
             own, rows = owner == k, available[:, k]
-            targets = latents[rows][:, ~own]
+            inputs, targets = latents[rows][:, own], latents[rows][:, ~own]
+            if not len(inputs):  # a fold may lack a modality: it tells nothing
+                inputs, targets = (
+                    torch.zeros_like(latents[:1, own]),
+                    targets.new_zeros(1, targets.shape[1]),
+                )
             targets = targets - targets.mean(0)
             self.maps.append(
-                KernelFeatures(
-                    latents[rows][:, own], targets, size, linear, n_landmarks, generator
-                )
+                KernelFeatures(inputs, targets, size, linear, n_landmarks, generator)
             )
         self.register_buffer("owner_z", owner.clone())
         sizes = torch.tensor([f.root.shape[1] for f in self.maps])

@@ -124,7 +124,8 @@ def _telling_directions(known, own, targets, size):
     Shapes: kernel of rows and landmarks (n, m), of landmarks (m, m); targets (n, t).
     """
     gram = known.T @ known + RIDGE * own
-    gram.diagonal().add_(1e-10 * gram.diagonal().max())
+    # Of a constant modality all is 0.
+    gram.diagonal().add_((1e-10 * gram.diagonal().max()).clamp_min(1e-12))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     slopes = inverse @ (known.T @ targets)  # (m, t)
     if not targets.shape[1]:
