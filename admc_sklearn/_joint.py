@@ -18,7 +18,7 @@ from . import _completion
 from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
-from ._runtime import seeded
+from ._runtime import row_keys, seeded
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
@@ -186,10 +186,11 @@ def fit_model(
     network, history, encoders = None, [], []
     if len(layout.cells):
         rng = np.random.default_rng(seed)
-        encoders = [
-            LinearEncoder().fit(values[:, own], observed[:, own], rng)
-            for own in layout.blocks
-        ]
+        with seeded(seed, home):
+            encoders = [
+                LinearEncoder().fit(values[:, own], observed[:, own], rng)
+                for own in layout.blocks
+            ]
         table, seen = _with_leads(layout, encoders, values, observed)
         levels = np.zeros(table.shape[1], dtype=int)
         levels[: len(layout.cells)] = n_levels[layout.cells]
@@ -253,6 +254,8 @@ def draw(model, values, observed, n_draws, n_steps, seed):
     """Joint draws of all missing cells; see `_completion.draw`."""
     if not isinstance(model, JointModel):
         return _completion.draw(model, values, observed, n_draws, n_steps, seed)
+    # Of what is observed: completed cells differ in the last bit between batches.
+    keys = row_keys(values, observed, seed)
     cells = [None] * n_draws
     if model.network is not None:
         table, seen = model.cells_of(values, observed)
@@ -260,7 +263,7 @@ def draw(model, values, observed, n_draws, n_steps, seed):
     out = np.empty((n_draws, *values.shape), dtype=np.float32)
     for k, drawn in enumerate(cells):
         table, seen = model.blocks_of(values, observed, drawn)
-        blocks = draw_blocks(model.blocks, table, seen, n_steps, seed, k)
+        blocks = draw_blocks(model.blocks, table, seen, n_steps, keys, k)
         out[k] = model.gather(values, drawn, blocks)
     return out
 
