@@ -19,7 +19,7 @@ from . import _completion
 from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder, TransformerEncoder
 from ._blocks._training import fit_blocks
-from ._runtime import seeded
+from ._runtime import row_keys, seeded
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
@@ -201,10 +201,11 @@ def fit_model(
     # The kernels of blocks are in float64, which MPS has not.
     home = torch.device("cpu") if device.type == "mps" else device
     rng = np.random.default_rng(seed)
-    encoders = [
-        given.get(name, LinearEncoder()).fit(values[:, own], observed[:, own], rng)
-        for name, own in zip(layout.names, layout.blocks, strict=True)
-    ]
+    with seeded(seed, home):
+        encoders = [
+            given.get(name, LinearEncoder()).fit(values[:, own], observed[:, own], rng)
+            for name, own in zip(layout.names, layout.blocks, strict=True)
+        ]
     model = JointModel(layout, n_levels, encoders)
     cells, history = None, []
     if len(layout.cells):
@@ -278,6 +279,8 @@ def draw(model, values, observed, n_draws, n_steps, seed):
     """Joint draws of all missing cells; see `_completion.draw`."""
     if not isinstance(model, JointModel):
         return _completion.draw(model, values, observed, n_draws, n_steps, seed)
+    # Of what is observed: completed cells differ in the last bit between batches.
+    keys = row_keys(values, observed, seed)
     cells = [None] * n_draws
     if model.network is not None:
         table, seen = model.cells_of(values, observed)
@@ -285,7 +288,7 @@ def draw(model, values, observed, n_draws, n_steps, seed):
     out = np.empty((n_draws, *values.shape), dtype=np.float32)
     for k, drawn in enumerate(cells):
         table, seen = model.blocks_of(values, observed, drawn)
-        blocks = draw_blocks(model.blocks, table, seen, n_steps, seed, k)
+        blocks = draw_blocks(model.blocks, table, seen, n_steps, keys, k)
         out[k] = model.gather(values, drawn, blocks)
     return out
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-# Conditionals of so many patterns are kept at a time.
-MAX_PATTERNS = 256
-N_EM_STEPS = 12
+# Elements of the conditionals that are kept, and how many at most.
+MAX_KEPT_ELEMENTS, MAX_PATTERNS = 30_000_000, 256
+# Steps of EM, fewer where so many patterns take too long.
+N_EM_STEPS, MIN_EM_STEPS, MAX_EM_SOLVES = 12, 3, 600
 # Ridges to choose from, in rows.
 RIDGES = tuple(0.03 * 1.78**k for k in range(18))
 MIDDLE = 1.0
@@ -95,11 +96,14 @@ class BlockAnchor(nn.Module):
     def conditional(self, available):
         """`Conditional` of a pattern, a bool tensor of shape (M,)."""
         key = tuple(available.tolist())
-        if key not in self._known:
-            if len(self._known) >= MAX_PATTERNS:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = self._conditional(available.to(self.mean.device))
-        return self._known[key]
+        found = self._known.get(key)
+        if found is None:
+            found = self._conditional(available.to(self.mean.device))
+            size = 2 * self.n_latents**2 + self.n_latents * len(self.owner_f)
+            if len(self._known) >= min(MAX_PATTERNS, 1 + MAX_KEPT_ELEMENTS // size):
+                self._known = {}
+            self._known[key] = found
+        return found
 
     def _conditional(self, available):
         missing, there, cross, among, own = self._parts(available)
@@ -153,7 +157,8 @@ def fit_moments(latents, features, available, owner_z, owner_f):
         owner_z, owner_f, mean, torch.diag(deviation.square().sum(0) / count), n
     )
     groups = patterns_of(available)
-    for _ in range(N_EM_STEPS):
+    n_steps = max(MIN_EM_STEPS, min(N_EM_STEPS, MAX_EM_SOLVES // len(groups)))
+    for _ in range(n_steps):
         anchor = _em_step(anchor, y, groups, owner)
     return anchor
 

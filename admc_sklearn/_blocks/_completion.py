@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from .._runtime import row_keys, row_uniforms
+from .._runtime import row_uniforms
 from ._diffusion import reverse
 
 BATCH_ELEMENTS = 2_000_000
@@ -51,7 +51,7 @@ def _batches(model, observed):
     """Rows that lack anything, in parts of bounded size."""
     own = np.concatenate(model.columns)
     rows = np.flatnonzero(~observed[:, own].all(axis=1))
-    step = max(1, BATCH_ELEMENTS // max(len(own), model.n_outputs))
+    step = max(1, BATCH_ELEMENTS // max(len(own), model.n_outputs, model.n_landmarks))
     return [rows[lo : lo + step] for lo in range(0, len(rows), step)]
 
 
@@ -126,7 +126,7 @@ def _updated(encoder, prior, values, seen):
     return out, roots
 
 
-def draw_blocks(model, values, observed, n_steps, seed, stream):
+def draw_blocks(model, values, observed, n_steps, keys, stream):
     """One joint draw of every row's missing modalities, by the reverse diffusion.
 
     Parameters
@@ -135,17 +135,17 @@ def draw_blocks(model, values, observed, n_steps, seed, stream):
     values : float array of shape (n, d)
     observed : bool array of shape (n, d)
     n_steps : int
-    seed : int
+    keys : uint64 array of shape (n,)
+        Of the rows, by `row_keys`.
     stream : int
         Number of the draw.
 
     Returns
     -------
     float32 array of shape (n, d)
-        A row's draw depends on the row and the seed, not on its companions.
+        A row's draw depends on the row and its key, not on its companions.
     """
     out = values.astype(np.float32)
-    keys = row_keys(values, observed, seed)
     for rows in _batches(model, observed):
         x, o = values[rows], observed[rows]
         white = ndtri(row_uniforms(keys[rows], model.n_outputs, stream))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._anchor import RIDGES, fit_moments
+from ._anchor import RIDGES, fit_moments, patterns_of
 from ._features import MAX_LANDMARKS, KernelFeatures
 
 N_FOLDS = 6
@@ -28,6 +28,8 @@ MAX_BLOCK_FEATURES = 80
 # Weights of the linear kernel to choose from.
 LINEARS = (0.02, 1.0, math.inf)
 N_PATTERNS = 16
+# Distinct patterns of what is kept that a fold is measured on.
+MAX_SHAPES = 32
 
 
 class FeatureMap(nn.Module):
@@ -50,12 +52,15 @@ class FeatureMap(nn.Module):
         self.maps = nn.ModuleList()
         for k in range(m):
             own, rows = owner == k, available[:, k]
-            targets = latents[rows][:, ~own]
+            inputs, targets = latents[rows][:, own], latents[rows][:, ~own]
+            if not len(inputs):  # a fold may lack a modality: it tells nothing
+                inputs, targets = (
+                    torch.zeros_like(latents[:1, own]),
+                    targets.new_zeros(1, targets.shape[1]),
+                )
             targets = targets - targets.mean(0)
             self.maps.append(
-                KernelFeatures(
-                    latents[rows][:, own], targets, size, linear, n_landmarks, generator
-                )
+                KernelFeatures(inputs, targets, size, linear, n_landmarks, generator)
             )
         self.register_buffer("owner_z", owner.clone())
         sizes = torch.tensor([f.root.shape[1] for f in self.maps])
@@ -103,23 +108,13 @@ def _fill(latents, available, owner):
     scaled = latents / total.clamp_min(1e-12).sqrt()[owner]
     anchor = fit_moments(latents, scaled, available, owner, owner)
     out = latents.clone()
-    for pattern, rows in patterns_with_gaps(available):
+    for pattern, rows in patterns_of(available):
+        if bool(pattern.all()):
+            continue
         conditional = anchor.conditional(pattern)
         place = conditional.latents.nonzero()[:, 0]
         out[rows[:, None], place] = anchor.predict(scaled[rows], conditional)
     return out
-
-
-def patterns_with_gaps(available):
-    """Patterns that lack a modality, and the rows that have each."""
-    patterns, inverse = torch.unique(available, dim=0, return_inverse=True)
-    order = torch.argsort(inverse, stable=True)
-    counts = torch.bincount(inverse, minlength=len(patterns)).tolist()
-    return [
-        (pattern, rows)
-        for pattern, rows in zip(patterns, order.split(counts), strict=True)
-        if not bool(pattern.all())
-    ]
 
 
 def choose_patterns(available, fixed, generator):
@@ -216,41 +211,38 @@ class CrossFit:
         )
 
     def _left_out(self, k):
-        """Rows of fold k, by what is available of each pattern, and what is hidden."""
+        """Rows of fold k by what is kept of them, every pattern laid on every row.
+
+        Of many the most frequent.
+        """
         rows = (self.fold == k).nonzero()[:, 0][:MAX_CROSS_ROWS]
         there = self.available[rows]
-        for number, pattern in enumerate(self.patterns):
-            for kept, some in _groups(there & pattern):
-                chosen = rows[some]
-                hidden = (self.available[chosen] & ~kept)[:, self.owner]
-                yield number, kept, chosen, hidden
+        kept = there[:, None] & self.patterns
+        row, pattern = (kept != there[:, None]).any(2).nonzero(as_tuple=True)
+        groups = patterns_of(kept[row, pattern])
+        groups.sort(key=lambda group: -len(group[1]))
+        for shape, some in groups[:MAX_SHAPES]:
+            chosen = rows[row[some]]
+            yield shape, chosen, (self.available[chosen] & ~shape)[:, self.owner]
 
     def errors(self, k, fitted):
         """Squared errors of hidden latents in fold k, (R, D), and how many, (D,)."""
         total = self.latents.new_zeros(len(RIDGES), len(self.owner))
         count = self.latents.new_zeros(len(self.owner))
-        features = {}
-        for _, kept, rows, hidden in self._left_out(k):
-            anchor = fitted.anchor
-            key = kept
-            cond_missing = ~kept[self.owner]
-            slopes = self._slopes(features, anchor, key)
+        anchor = fitted.anchor
+        for kept, rows, hidden in self._left_out(k):
+            missing = ~kept[self.owner]
+            slopes = anchor.slopes(kept, RIDGES)
             found = fitted.features(self.latents[rows], kept.expand(len(rows), -1))
             shift = anchor.mean[anchor.n_latents :]
             there = kept[fitted.features.owner]
             x = (found - shift)[:, there]
-            truth = self.latents[rows] - anchor.mean[: anchor.n_latents]
-            error = x @ slopes - truth[:, cond_missing]  # (R, n, D_u)
-            error = torch.where(hidden[:, cond_missing], error, 0.0)
-            total[:, cond_missing] += error.square().sum(1)
+            truth = (self.latents[rows] - anchor.mean[: anchor.n_latents])[:, missing]
+            for number, slope in enumerate(slopes):
+                error = torch.where(hidden[:, missing], x @ slope - truth, 0.0)
+                total[number, missing] += error.square().sum(0)
             count += hidden.sum(0)
         return total, count
-
-    def _slopes(self, known, anchor, kept):
-        key = tuple(kept.tolist())
-        if key not in known:
-            known[key] = anchor.slopes(kept, RIDGES)
-        return known[key]
 
     def _choose_linear(self):
         best = (math.inf, LINEARS[0])
@@ -290,9 +282,3 @@ def count_of(available, patterns, owner):
     """Count how often each latent is hidden, every pattern laid on every row."""
     hidden = sum((available & ~pattern).sum(0) for pattern in patterns)
     return hidden[owner].clamp_min(1)
-
-
-def _groups(available):
-    patterns, inverse = torch.unique(available, dim=0, return_inverse=True)
-    for k, pattern in enumerate(patterns):
-        yield pattern, (inverse == k).nonzero()[:, 0]

@@ -137,7 +137,8 @@ def _telling_directions(known, own, targets, size):
         residual = slopes / inverse.diagonal()[:, None]
     else:
         gram = known.T @ known + RIDGE * own
-        gram.diagonal().add_(1e-10 * gram.diagonal().max())
+        # Of a constant modality all is 0.
+        gram.diagonal().add_((1e-10 * gram.diagonal().max()).clamp_min(1e-12))
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         slopes = inverse @ (known.T @ wanted)
         leverage = ((known @ inverse) * known).sum(1, keepdim=True)

@@ -51,6 +51,11 @@ class BlockModel(nn.Module):
         self.n_outputs = ends[-1] + sum(len(own) for own in columns)
 
     @property
+    def n_landmarks(self):
+        """Landmarks of the modality with the most of them."""
+        return max(len(features.landmarks) for features in self.features.maps)
+
+    @property
     def device(self):
         """Where the model is."""
         return self.unit.device

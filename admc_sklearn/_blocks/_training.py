@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._epochs import WeightAverage, learning_rate, run_epochs
+from ._anchor import patterns_of
 from ._cross_fit import CrossFit, choose_patterns, deal_folds
 from ._denoiser import ModalityDenoiser
 from ._diffusion import LOG_SIGMA, coefficients
@@ -27,8 +28,9 @@ MAX_GRADIENT = 1.0
 MEAN_SHARE = 0.6
 # Shape of the Beta distribution of the weights by which pairs of rows are mixed.
 MIX_UP = 0.3
-# Elements of the anchors' means of all rows under all patterns.
-MAX_MEANS = 60_000_000
+# Elements of the anchors' means of all rows under all patterns, of the roots of the
+# covariances of all distinct patterns, and how many of those.
+MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
 MAX_VALIDATION_ROWS = 2000
 
 
@@ -44,7 +46,6 @@ class HiddenRows:
 
     def __init__(self, model, latents, available, patterns, parts, fold):
         n, size = latents.shape
-        patterns = patterns[: max(1, MAX_MEANS // max(1, n * size))]
         self.latents, self.available = latents.float(), available
         self.owner = model.anchor.owner_z
         self.kept = available[:, None] & patterns
@@ -53,17 +54,20 @@ class HiddenRows:
             self.kept.flatten(0, 1), dim=0, return_inverse=True
         )
         self.shape = inverse.view(n, len(patterns))
-        own = [model.anchor.conditional(shape) for shape in shapes]
         self.sd = self.mean.new_zeros(len(shapes), size)
-        for sd, conditional in zip(self.sd, own, strict=True):
-            sd[conditional.latents] = conditional.cov.diagonal().sqrt().float()
-        self.roots = [c.root.float() for c in own]
+        self.roots = []
+        for sd, shape in zip(self.sd, shapes, strict=True):
+            own = model.anchor.conditional(shape)
+            sd[own.latents] = own.cov.diagonal().sqrt().float()
+            self.roots.append(own.root.float())
         for k, part in enumerate(parts):
             rows = torch.as_tensor(np.flatnonzero(fold == k), device=latents.device)
             features = part.features(latents[rows], available[rows])
             for number, shape in enumerate(shapes):
-                conditional = part.anchor.conditional(shape)
                 some, pattern = (self.shape[rows] == number).nonzero(as_tuple=True)
+                if not len(some):
+                    continue
+                conditional = part.anchor.conditional(shape)
                 place = conditional.latents.nonzero()[:, 0]
                 found = part.anchor.predict(features[some], conditional)
                 at = rows[some][:, None], pattern[:, None], place
@@ -88,6 +92,25 @@ class HiddenRows:
             )
             out[rows[:, None], place] = white @ root.T
         return out
+
+
+def affordable(available, patterns, n_latents, rng):
+    """Rows, as an int array, and patterns that `HiddenRows` can hold.
+
+    Where rows lack modalities in many ways, fewer patterns are laid on each of them,
+    then the rarest ways are left out; of very many rows there is a random part.
+    """
+    limit = max(1, min(MAX_SHAPES, MAX_ROOTS // n_latents**2))
+    groups = patterns_of(available)
+    groups.sort(key=lambda group: -len(group[1]))
+    n_patterns = max(1, min(len(patterns), max(2, limit // len(groups))))
+    chosen = rng.permutation(len(patterns))[:n_patterns]
+    parts = [rows for _, rows in groups[: max(1, limit // n_patterns)]]
+    rows = np.sort(torch.cat(parts).cpu().numpy())
+    n_rows = max(1, MAX_MEANS // (n_patterns * n_latents))
+    if len(rows) > n_rows:
+        rows = rng.choice(rows, n_rows, replace=False)
+    return rows, patterns[torch.as_tensor(np.sort(chosen), device=patterns.device)]
 
 
 class BlockTrainer:
@@ -266,7 +289,11 @@ def fit_blocks(
     model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
     history = []
     if cross.parts:
-        hidden = HiddenRows(model, latents, available, patterns, cross.parts, fold)
+        some, patterns = affordable(available, patterns, latents.shape[1], rng)
+        fold, some = fold[some], torch.as_tensor(some, device=device)
+        hidden = HiddenRows(
+            model, latents[some], available[some], patterns, cross.parts, fold
+        )
         model.dependence = dependence(hidden, fixed)
         if plan.max_epochs:
             held = torch.tensor(np.flatnonzero(fold == 0), device=device)
@@ -304,5 +331,6 @@ def dependence(hidden, fixed):
                 center = torch.where(own, latents, 0.0).sum(0) / count
                 left = torch.where(own, latents - mean, 0.0).square().sum()
                 total = torch.where(own, latents - center, 0.0).square().sum()
-                out[target, source] = max(0.0, 1 - float(left / total))
+                if float(total) > 0:
+                    out[target, source] = max(0.0, 1 - float(left / total))
     return out
