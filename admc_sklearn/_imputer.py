@@ -130,6 +130,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     device : str, default="auto"
         A torch device. ``"auto"`` takes CUDA, then MPS, then the CPU.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on training the network that it finds, for ``max_epochs``
+        more; columns, units, levels and atoms stay those of the first `fit`, the
+        Gaussian is fitted anew. Rows held out are the same as long as the seed and
+        the number of rows are.
+
     verbose : int, default=0
         1 shows a progress bar with the validation figure.
 
@@ -231,6 +237,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "model_size": [StrOptions({"auto", "small", "medium", "large"})],
         "device": "no_validation",
+        "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -255,6 +262,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         n_iter_no_change=15,
         model_size="auto",
         device="auto",
+        warm_start=False,
         verbose=0,
         random_state=None,
     ):
@@ -275,6 +283,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.model_size = model_size
         self.device = device
+        self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
 
@@ -299,7 +308,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         """
         started = time.monotonic()
         whole = getattr(getattr(X, "dtype", None), "kind", "") in ("i", "u")
-        X = check_table(self, X, reset=True)
+        start = getattr(self, "model_", None) if self.warm_start else None
+        X = check_table(self, X, reset=start is None)
         self.device_ = resolve_device(self.device)
         seeds = draw_seeds(check_random_state(self.random_state), 2)
         training_seed, self._sampling_seed = seeds
@@ -309,14 +319,17 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             categorical = select_columns(
                 self.categorical_features, X, names, "categorical_features"
             )
-        self._codec = TableCodec(self.missing_values)
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
         modalities = {}
         if self.modalities is not None:
             modalities = resolve_modalities(self.modalities, X, names)
-        cells = self._codec.fit(X, names, categorical, whole)
+        if start is None:
+            self._codec = TableCodec(self.missing_values)
+            cells = self._codec.fit(X, names, categorical, whole)
+        else:
+            cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
         self.indicator_ = None
         if self.add_indicator:
@@ -337,6 +350,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
                 training_seed,
                 n_bootstraps=self.n_bootstraps,
                 groups=groups,
+                start=start,
                 encoders=given_encoders(
                     self.encoders, modalities, self._shared(modalities), self._codec
                 ),

@@ -169,6 +169,7 @@ def fit_model(
     n_bootstraps=0,
     groups=None,
     encoders=None,
+    start=None,
 ):
     """Fit the model that suits a table: cells alone, or cells and blocks.
 
@@ -184,6 +185,8 @@ def fit_model(
         Rows of one group are held out together.
     encoders : dict, optional
         Of some modalities, in the place of our own.
+    start : CompletionNetwork or JointModel, optional
+        Whose training is continued.
 
     Returns
     -------
@@ -191,8 +194,13 @@ def fit_model(
     history : list of dict
     """
     given = encoders or {}
-    layout = lay_out(modalities, observed, n_levels, given)
+    if isinstance(start, JointModel):
+        layout = start.layout
+    else:
+        layout = lay_out(modalities, observed, n_levels, given)
     options = {"n_bootstraps": n_bootstraps, "groups": groups, "units": layout.units}
+    if start is not None and not isinstance(start, JointModel):
+        layout, options["start"] = replace(layout, blocks=[]), start
     if not layout.blocks:
         size = automatic_size(size, observed)
         return fit_network(
@@ -201,11 +209,16 @@ def fit_model(
     # The kernels of blocks are in float64, which MPS has not.
     home = torch.device("cpu") if device.type == "mps" else device
     rng = np.random.default_rng(seed)
-    with seeded(seed, home):
-        encoders = [
-            given.get(name, LinearEncoder()).fit(values[:, own], observed[:, own], rng)
-            for name, own in zip(layout.names, layout.blocks, strict=True)
-        ]
+    if start is not None:
+        encoders, options["start"] = start.encoders, start.network
+    else:
+        with seeded(seed, home):
+            encoders = [
+                given.get(name, LinearEncoder()).fit(
+                    values[:, own], observed[:, own], rng
+                )
+                for name, own in zip(layout.names, layout.blocks, strict=True)
+            ]
     model = JointModel(layout, n_levels, encoders)
     cells, history = None, []
     if len(layout.cells):
@@ -219,13 +232,28 @@ def fit_model(
     if cells is not None:
         columns.append(np.arange(ends[-1], table.shape[1]))
         own = seen[:, columns[-1]]
-        encoders = [*encoders, LinearEncoder().fit(table[:, columns[-1]], own, rng)]
+        context = LinearEncoder()
+        if start is not None:
+            context = start.blocks.encoders[-1]
+        else:
+            context.fit(table[:, columns[-1]], own, rng)
+        encoders = [*encoders, context]
     fixed = np.arange(len(columns)) >= len(layout.blocks)
     if size == "auto":
         size = "small" if observed.sum() < 2_000_000 else "medium"
     with seeded(seed, home), torch.inference_mode(False), torch.enable_grad():
         model.blocks, own = fit_blocks(
-            table, seen, columns, encoders, fixed, size, plan, seed, home, groups
+            table,
+            seen,
+            columns,
+            encoders,
+            fixed,
+            size,
+            plan,
+            seed,
+            home,
+            groups,
+            None if start is None else start.blocks,
         )
     return model, history + [{"part": "modalities", **record} for record in own]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 
@@ -245,7 +246,17 @@ class BlockValidation:
 
 
 def fit_blocks(
-    values, observed, columns, encoders, fixed, size, plan, seed, device, groups=None
+    values,
+    observed,
+    columns,
+    encoders,
+    fixed,
+    size,
+    plan,
+    seed,
+    device,
+    groups=None,
+    start=None,
 ):
     """Fit anchor and denoiser to rows that may lack modalities.
 
@@ -266,6 +277,8 @@ def fit_blocks(
     device : torch.device
     groups : array of shape (n,), optional
         Rows of one group are left out together.
+    start : BlockModel, optional
+        Whose denoiser is trained on.
 
     Returns
     -------
@@ -285,7 +298,10 @@ def fit_blocks(
     patterns = choose_patterns(available, fixed, rng)
     fold = deal_folds(len(values), groups, rng)
     cross = CrossFit(latents, available, owner.to(device), patterns, fold, generator)
-    denoiser = ModalityDenoiser(sizes, dropout=DROPOUT, **SIZES[size]).to(device)
+    denoiser = ModalityDenoiser(sizes, dropout=DROPOUT, **SIZES[size])
+    if start is not None:
+        denoiser = copy.deepcopy(start.denoiser)
+    denoiser.to(device)
     model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
     history = []
     if cross.parts:
