@@ -12,8 +12,8 @@ a subset, then averaged over the subsets. Accuracies are a logistic regression's
 
 - accuracy: trained on complete rows;
 - control: trained on the training rows once a subset, completed by the same imputer
-  (`--no-control` leaves it out; `--control-folds 5` completes them by folds, as rows that
-  the imputer was not fitted to, at the cost of as many fits);
+  (`--no-control` leaves it out; `--control-folds 5` completes them by folds, as rows
+  that the imputer was not fitted to, at the cost of as many fits);
 - of the row "alone": trained on the observed modalities, one classifier a subset.
 
 ``--loss`` instead removes each modality at random at 30, 50 and 70 % from training and
