@@ -142,7 +142,8 @@ def test_large_blocks_beside_cells_leave_the_global_generator_alone():
     X[::4, -1] = np.nan
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    imputer = quick(modalities={"a": modalities["m0"]}, max_epochs=0).fit(X)
+    imputer = quick(modalities={"a": modalities["m0"]}, max_epochs=0)
+    imputer.fit(X, groups=np.zeros(640))  # one group: nothing is cross-fitted
     assert torch.equal(torch.get_rng_state(), before)
     assert np.isfinite(imputer.transform(X[:12])).all()
 
@@ -364,7 +365,7 @@ def test_blocks_of_two_thousand_columns_and_fewer_rows():
 
 
 def test_twelve_modalities():
-    X, modalities = views(80, (5,) * 12)
+    X, modalities = views(60, (5,) * 12)
     imputer = quick(modalities=modalities, max_epochs=1).fit(X)
     incomplete = lose(X, modalities, 0.5)
     completed = imputer.transform(incomplete)
@@ -556,7 +557,8 @@ def test_grid_search_in_a_pipeline(table):
         quick(modalities=modalities, max_epochs=0), LogisticRegression()
     )
     grid = {"admcimputer__strategy": ["mean", "sample"]}
-    search = GridSearchCV(model, grid, cv=2).fit(lose(X, modalities, 0.3), y)
+    incomplete = lose(X, modalities, 0.3)[:70]
+    search = GridSearchCV(model, grid, cv=2).fit(incomplete, y[:70])
     assert search.best_score_ > 0.8
 
 
@@ -573,10 +575,6 @@ def test_groups_are_used_and_checked(table):
     assert not np.array_equal(by_group.transform(probe), plain.transform(probe))
     one = quick(modalities=modalities).fit(X, groups=np.zeros(len(X)))
     assert np.isfinite(one.transform(probe)).all()
-    again = quick(modalities=modalities, max_epochs=0)
-    np.testing.assert_array_equal(
-        again.fit_transform(X, groups=groups)[:10], by_group.transform(probe)
-    )
 
 
 @pytest.mark.parametrize(
@@ -617,9 +615,9 @@ def test_max_time_ends_the_training(table):
 def test_means_and_variances_given_one_mode():
     """One view tells which of two clusters a row is in, and the other its place."""
     rng = np.random.default_rng(0)
-    side = np.where(rng.random(800) < 0.5, 1.0, -1.0)
-    a = 3 * side[:, None] + 0.3 * rng.normal(size=(800, 5))
-    b = 4 * side[:, None] + rng.normal(size=(800, 6))
+    side = np.where(rng.random(500) < 0.5, 1.0, -1.0)
+    a = 3 * side[:, None] + 0.3 * rng.normal(size=(500, 5))
+    b = 4 * side[:, None] + rng.normal(size=(500, 6))
     X = np.column_stack([a, b])
     modalities = {"a": slice(0, 5), "b": slice(5, 11)}
     imputer = quick(modalities=modalities, max_epochs=0).fit(X)

@@ -64,8 +64,9 @@ class LinearEncoder:
             strength, components = rough[1].numpy(), rough[2].numpy().T
         else:
             _, strength, components = np.linalg.svd(centered, full_matrices=False)
-        explained = np.cumsum(strength**2) / max(total, 1e-12)
-        k = max(1, min(size, int(np.searchsorted(explained, EXPLAINED)) + 1))
+        explained = np.cumsum(strength**2)
+        k = int(np.searchsorted(explained, EXPLAINED * total)) + 1
+        k = max(1, min(size, k))
         self.components_ = components[:k]
         self.variance_ = np.maximum(strength[:k] ** 2 / len(x), 1e-8)
         rest = centered - centered @ self.components_.T @ self.components_
@@ -95,11 +96,11 @@ class LinearEncoder:
         if len(partial):
             prior = np.zeros((len(partial), self.n_latents))
             cov = np.diag(self.variance_)
-            found = self.update(prior, cov, values[partial], observed[partial])
-            latents[partial] = found[0]
+            own = values[partial], observed[partial]
+            latents[partial], _ = self.update(prior, cov, *own, wants_root=False)
         return latents, available
 
-    def update(self, mean, cov, values, observed):
+    def update(self, mean, cov, values, observed, *, wants_root=True):
         """Posterior of latents given some cells of the block itself.
 
         Parameters
@@ -109,18 +110,21 @@ class LinearEncoder:
         cov : float array of shape (k, k)
         values : float array of shape (n, d)
         observed : bool array of shape (n, d)
+        wants_root : bool
+            Roots take much memory: k times that of the mean.
 
         Returns
         -------
         mean : float64 array of shape (n, k)
-        root : float64 array of shape (n, k, k)
+        root : float64 array of shape (n, k, k), or None
             Times its transpose it is the covariance.
         """
         precision = np.linalg.inv(cov)
         weight = observed / self.noise_  # (n, d)
         residual = np.where(observed, values - self.mean_, 0.0)
         residual = residual - np.where(observed, mean @ self.components_, 0.0)
-        out, roots = np.empty(mean.shape), np.empty((*mean.shape, len(precision)))
+        out = np.empty(mean.shape)
+        roots = np.empty((*mean.shape, len(precision))) if wants_root else None
         step = max(1, 4_000_000 // self.components_.size)
         for lo in range(0, len(mean), step):
             part = slice(lo, lo + step)
@@ -129,7 +133,8 @@ class LinearEncoder:
             pull = np.einsum("bkd,bd->bk", scaled, residual[part])
             inverse = np.linalg.inv(own + precision)
             out[part] = mean[part] + np.einsum("bkl,bl->bk", inverse, pull)
-            roots[part] = np.linalg.cholesky(inverse)
+            if wants_root:
+                roots[part] = np.linalg.cholesky(inverse)
         return out, roots
 
     def decode(self, latents):

@@ -1,0 +1,522 @@
+"""Parts of the model of modalities, each by itself."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from admc_sklearn import _joint
+from admc_sklearn._blocks import _anchor
+from admc_sklearn._blocks._anchor import RIDGES, BlockAnchor, fit_moments
+from admc_sklearn._blocks._cross_fit import (
+    N_FOLDS,
+    CrossFit,
+    choose_patterns,
+    deal_folds,
+)
+from admc_sklearn._blocks._denoiser import ModalityDenoiser
+from admc_sklearn._blocks._diffusion import (
+    SIGMA_MAX,
+    SIGMA_MIN,
+    coefficients,
+    noise_levels,
+    reverse,
+)
+from admc_sklearn._blocks._encoder import EXPLAINED, MIN_NOISE, LinearEncoder
+from admc_sklearn._blocks._features import (
+    GAMMAS,
+    RIDGE,
+    KernelFeatures,
+    _learn_metric,
+    _squared_distances,
+)
+from admc_sklearn._blocks._training import affordable
+
+from .conftest import gaussian_table
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def encoded(x, seen=None):
+    seen = np.ones(x.shape, dtype=bool) if seen is None else seen
+    return LinearEncoder().fit(x, seen, rng())
+
+
+# Encoder
+
+
+def test_round_trip_within_the_explained_variance():
+    x = rng().normal(size=(300, 4)) @ rng(1).normal(size=(4, 20))
+    x += 0.01 * rng(2).normal(size=x.shape)
+    x -= x.mean(axis=0)
+    encoder = encoded(x)
+    assert encoder.n_latents == 4
+    latents, available = encoder.encode(x, np.ones(x.shape, dtype=bool))
+    assert available.all()
+    error = encoder.decode(latents) - x
+    assert (error**2).sum() <= (1 - EXPLAINED) * (x**2).sum()
+    np.testing.assert_allclose(
+        encoder.noise_, np.maximum((error**2).mean(axis=0), MIN_NOISE)
+    )
+    np.testing.assert_allclose((latents**2).mean(axis=0), encoder.variance_)
+    np.testing.assert_allclose(
+        encoder.components_ @ encoder.components_.T, np.eye(4), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("shape", [(100, 6), (8, 30), (50, 1), (1, 5), (2, 3)])
+def test_round_trip_is_exact_where_all_components_are_kept(shape):
+    x = rng().normal(size=shape)
+    encoder = encoded(x)
+    assert encoder.n_latents <= min(shape)
+    latents, _ = encoder.encode(x, np.ones(shape, dtype=bool))
+    np.testing.assert_allclose(encoder.decode(latents), x, atol=1e-10)
+
+
+def test_constant_columns_come_back_as_they_are():
+    x = rng().normal(size=(60, 5))
+    x[:, [1, 3]] = 2.5
+    encoder = encoded(x)
+    latents, _ = encoder.encode(x, np.ones(x.shape, dtype=bool))
+    np.testing.assert_allclose(encoder.decode(latents), x, atol=1e-10)
+    np.testing.assert_allclose(encoder.decode(0 * latents)[:, [1, 3]], 2.5)
+
+
+def test_a_constant_block_has_one_latent():
+    """It had as many latents of nothing as it has columns."""
+    assert encoded(np.full((60, 9), 3.0)).n_latents == 1
+
+
+def test_update_is_the_gaussian_conditional_by_hand():
+    x = rng().normal(size=(200, 3)) @ rng(1).normal(size=(3, 7))
+    x += 0.3 * rng(2).normal(size=x.shape)
+    encoder = encoded(x)
+    k = encoder.n_latents
+    root = rng(3).normal(size=(k, k))
+    cov, mean = root @ root.T + 0.1 * np.eye(k), rng(4).normal(size=(1, k))
+    seen = np.array([[True, False, True, True, False, False, True]])
+    got, got_root = encoder.update(mean, cov, x[:1], seen)
+    w = encoder.components_[:, seen[0]].T  # (o, k)
+    among = w @ cov @ w.T + np.diag(encoder.noise_[seen[0]])
+    gain = cov @ w.T @ np.linalg.inv(among)
+    residual = x[0, seen[0]] - encoder.mean_[seen[0]] - w @ mean[0]
+    np.testing.assert_allclose(got[0], mean[0] + gain @ residual, atol=1e-8)
+    np.testing.assert_allclose(
+        got_root[0] @ got_root[0].T, cov - gain @ w @ cov, atol=1e-8
+    )
+
+
+def test_refills_recover_the_components_of_partly_observed_rows():
+    x = rng().normal(size=(400, 2)) @ rng(1).normal(size=(2, 10))
+    x += 0.05 * rng(2).normal(size=x.shape)
+    seen = rng(3).random(x.shape) > 0.2
+    encoder, truth = encoded(np.where(seen, x, 1e9), seen), encoded(x)
+    angles = np.linalg.svd(encoder.components_[:2] @ truth.components_[:2].T)[1]
+    assert angles.min() > 0.99
+    latents, available = encoder.encode(np.where(seen, x, np.nan), seen)
+    assert np.isfinite(latents).all()
+    error = (encoder.decode(latents) - x)[~seen & available[:, None]]
+    assert error.std() < 0.2 * x.std()
+
+
+def test_a_modality_is_there_where_half_of_its_variance_is():
+    x = rng().normal(size=(200, 4))
+    x[:, 3] = 0.0  # says nothing
+    encoder = encoded(x)
+    seen = np.array([[1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    latents, available = encoder.encode(x[:4], seen)
+    assert available.tolist() == [True, False, False, False]
+    np.testing.assert_array_equal(latents[3], 0)
+
+
+# Diffusion
+
+
+def test_noise_levels_fall_to_zero():
+    for n_steps in (2, 3, 8, 50):
+        levels = noise_levels(n_steps)
+        assert levels.shape == (n_steps,)
+        assert levels[0] == pytest.approx(SIGMA_MAX, rel=1e-4)
+        assert levels[-1] == 0
+        assert (levels.diff() < 0).all()
+    assert levels[-2] == pytest.approx(SIGMA_MIN, rel=1e-4)
+
+
+def test_coefficients_at_the_ends():
+    c_skip, c_out, c_in = coefficients(torch.tensor([1e-8, 1.0, torch.inf]))
+    half = 0.5**0.5
+    torch.testing.assert_close(c_skip, torch.tensor([1.0, 0.5, 0.0]))
+    torch.testing.assert_close(c_out, torch.tensor([1e-8, half, 1.0]))
+    torch.testing.assert_close(c_in, torch.tensor([1.0, half, 0.0]))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 8, 40])
+def test_without_a_network_a_draw_is_the_anchors_own(n_steps):
+    noise = torch.randn(50, 3, generator=generator(), dtype=torch.float64)
+
+    def denoise(deviation, sigma):
+        assert torch.isfinite(deviation).all()
+        return torch.where(sigma.isinf(), 0.0, coefficients(sigma)[0] * deviation)
+
+    torch.testing.assert_close(reverse(denoise, noise, n_steps), noise)
+
+
+def test_a_posterior_of_two_modes_is_drawn_well_in_sixteen_steps():
+    modes, weight, sd = torch.tensor([-1.0, 1.0]), torch.tensor([0.3, 0.7]), 0.2
+    modes = modes - (modes * weight).sum()  # variance close to one, as the noise
+
+    def denoise(x, sigma):
+        if sigma.isinf():
+            return torch.zeros_like(x)
+        variance = sd**2 + sigma**2
+        share = torch.softmax(weight.log() - (x - modes) ** 2 / (2 * variance), 1)
+        means = modes + sd**2 / variance * (x - modes)
+        return (share * means).sum(1, keepdim=True)
+
+    noise = torch.randn(4000, 1, generator=generator())
+    drawn = reverse(denoise, noise, 16)[:, 0]
+    upper = drawn > modes.mean()
+    assert upper.double().mean().item() == pytest.approx(0.7, abs=0.03)
+    for side, mode in ((~upper, modes[0]), (upper, modes[1])):
+        assert drawn[side].mean().item() == pytest.approx(mode.item(), abs=0.1)
+        # A sampler of first order leaves modes a little wide: 0.28, 0.24 in 32 steps.
+        assert drawn[side].std().item() == pytest.approx(sd, abs=0.1)
+    assert reverse(denoise, noise, 1).std() > 0.9  # one step has no modes
+
+
+# Anchor
+
+
+def gaussian_blocks(n, seed=0):
+    """Latents of three modalities, and as features the latents themselves."""
+    x, mean, cov = gaussian_table(n, 7, seed)
+    owner = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    return torch.tensor(x), torch.tensor(mean), torch.tensor(cov), owner
+
+
+def test_linear_features_give_the_conditional_of_a_gaussian():
+    x, mean, cov, owner = gaussian_blocks(20_000)
+    available = torch.ones(len(x), 3, dtype=torch.bool)
+    anchor = fit_moments(x, x, available, owner, owner)
+    pattern = torch.tensor([True, False, True])
+    found = anchor.conditional(pattern)
+    o, u = pattern[owner], ~pattern[owner]
+    gain = cov[u][:, o] @ torch.linalg.inv(cov[o][:, o])
+    expected = mean[u] + (x[:20, o] - mean[o]) @ gain.T
+    got = anchor.predict(torch.where(o, x[:20], torch.nan), found)
+    torch.testing.assert_close(got, expected, atol=0.08, rtol=0)
+    rest = cov[u][:, u] - gain @ cov[o][:, u]
+    torch.testing.assert_close(found.cov, rest, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.root @ found.root.T, found.cov)
+
+
+@pytest.mark.parametrize("ridge", RIDGES[::6])
+def test_covariances_of_all_patterns_are_positive_definite(ridge):
+    x, _, _, owner = gaussian_blocks(30)
+    x = torch.cat([x, x[:, :1]], 1)  # a latent that another one tells exactly
+    owner = torch.cat([owner, torch.tensor([2])])
+    features = torch.cat([x, x.square(), torch.zeros(30, 1)], 1)
+    owner_f = torch.cat([owner, owner, torch.tensor([0])])
+    available = torch.tensor(rng().random((30, 3)) < 0.7)
+    anchor = fit_moments(x, features, available, owner, owner_f)
+    anchor.ridge.fill_(ridge)
+    for number in range(8):
+        pattern = torch.tensor([bool(number >> k & 1) for k in range(3)])
+        cov = anchor.conditional(pattern).cov
+        if len(cov):
+            assert torch.linalg.eigvalsh(cov).min() > 0
+        assert cov.shape == (int((~pattern[owner]).sum()),) * 2
+
+
+def test_expectation_maximisation_recovers_the_moments():
+    x, mean, cov, owner = gaussian_blocks(3000)
+    # Which rows lack the last modality depends on the first: complete rows mislead.
+    available = torch.ones(len(x), 3, dtype=torch.bool)
+    available[:, 2] = x[:, 0] < mean[0]
+    seen = available[:, owner]
+    anchor = fit_moments(
+        torch.where(seen, x, 1e6), torch.where(seen, x, -1e6), available, owner, owner
+    )
+    torch.testing.assert_close(anchor.mean[:7], mean, atol=0.2, rtol=0)
+    torch.testing.assert_close(anchor.moments[:7, :7], cov, atol=0.25, rtol=0)
+    naive = x[available[:, 2]].mean(0) - mean
+    assert naive[5:].abs().max() > 0.4
+
+
+def test_slopes_are_those_of_the_conditional():
+    x, _, _, owner = gaussian_blocks(40)
+    available = torch.ones(len(x), 3, dtype=torch.bool)
+    anchor = fit_moments(x, x, available, owner, owner)
+    pattern = torch.tensor([True, True, False])
+    every = anchor.slopes(pattern, RIDGES)
+    for ridge, slopes in zip(RIDGES[::5], every[::5], strict=True):
+        anchor.ridge.fill_(ridge)
+        anchor._known.clear()
+        torch.testing.assert_close(anchor.conditional(pattern).slopes, slopes)
+        centered = x[:, :5] - x[:, :5].mean(0)
+        gram = centered.T @ centered + ridge * torch.eye(5)
+        target = centered.T @ (x[:, 5:] - x[:, 5:].mean(0))
+        torch.testing.assert_close(slopes, torch.linalg.solve(gram, target))
+
+
+def test_kept_conditionals_are_few_and_do_not_travel(monkeypatch):
+    x, _, _, owner = gaussian_blocks(40)
+    available = torch.ones(len(x), 3, dtype=torch.bool)
+    anchor = fit_moments(x, x, available, owner, owner)
+    pattern = torch.tensor([True, False, True])
+    first = anchor.conditional(pattern)
+    assert anchor.conditional(pattern) is first
+    assert len(anchor._known) == 1
+    assert not pickle.loads(pickle.dumps(anchor))._known
+    assert not anchor.to("cpu")._known
+    monkeypatch.setattr(_anchor, "MAX_PATTERNS", 2)
+    for number in range(8):
+        anchor.conditional(torch.tensor([bool(number >> k & 1) for k in range(3)]))
+        assert len(anchor._known) <= 2
+    monkeypatch.setattr(_anchor, "MAX_KEPT_ELEMENTS", 0)
+    anchor.conditional(pattern)
+    assert len(anchor._known) == 1
+
+
+def test_an_anchor_of_no_features_is_the_mean():
+    owner = torch.tensor([0, 1, 1])
+    moments = torch.diag(torch.tensor([1.0, 2.0, 3.0]).double())
+    mean = torch.tensor([1.0, 2.0, 3.0]).double()
+    anchor = BlockAnchor(owner, torch.empty(0, dtype=int), mean, moments, 10)
+    found = anchor.conditional(torch.tensor([True, False]))
+    got = anchor.predict(torch.empty(4, 0).double(), found)
+    torch.testing.assert_close(got, mean[1:].expand(4, 2))
+    torch.testing.assert_close(found.cov, moments[1:, 1:], rtol=1e-5, atol=1e-5)
+
+
+# Features
+
+
+def curved(n, seed=0):
+    """Two latents of which the first tells of a target, the second of nothing."""
+    z = torch.randn(n, 2, generator=generator(seed), dtype=torch.float64)
+    y = torch.sin(2 * z[:, :1])
+    return z, y - y.mean()
+
+
+def test_the_metric_ignores_a_latent_that_says_nothing():
+    z, y = curved(400)
+    metric = _learn_metric(z, y, generator())
+    assert metric[0, 0] > 3 * metric[1].norm()
+    noise = torch.randn(400, 1, generator=generator(9), dtype=torch.float64)
+    none = _learn_metric(z, noise - noise.mean(), generator())
+    assert torch.isfinite(none).all()
+    for rows in (z[:1], z[:10]):  # too few to learn
+        identity = torch.eye(2).double()
+        torch.testing.assert_close(
+            _learn_metric(rows, y[: len(rows)], generator()), identity
+        )
+
+
+def test_features_reproduce_kernel_ridge_regression():
+    z, y = curved(200)
+    features = KernelFeatures(z, y, 80, 0.02, 1500, generator())
+    fresh, truth = curved(100, 1)
+    x, new = z @ features.metric, fresh @ features.metric
+
+    def kernel(a, b):
+        squared = _squared_distances(a, b) / features.unit
+        center = features.center
+        linear = 0.02 * (a - center) @ (b - center).T / features.spread
+        return sum(torch.exp(-g * squared) for g in GAMMAS) + linear
+
+    gram = kernel(x, x) + RIDGE * torch.eye(200)
+    expected = kernel(new, x) @ torch.linalg.solve(gram, y)
+    # The one direction for the one target is the regression itself, up to its scale.
+    got = features(fresh)
+    assert got.shape == (100, 1)
+    design = torch.cat([got, torch.ones(100, 1).double()], 1)
+    fit = design @ torch.linalg.lstsq(design, expected).solution
+    torch.testing.assert_close(fit, expected, atol=1e-4, rtol=0)
+    assert (fit - truth).square().mean() < 0.05 * truth.square().mean()
+
+
+@pytest.mark.parametrize("linear", [0.02, 1.0, float("inf")])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_features_of_latents_and_targets_that_do_not_vary(linear, n):
+    """The decomposition of an empty kernel raised a LinAlgError."""
+    z, y = curved(30)
+    z, y = z[:n], y[:n]
+    for latents, targets in (
+        (torch.ones_like(z), y),
+        (z, torch.zeros_like(y)),
+        (z, y[:, :0]),
+        (torch.ones_like(z), torch.zeros_like(y)),
+    ):
+        features = KernelFeatures(latents, targets, 10, linear, 100, generator())
+        assert torch.isfinite(features(z)).all()
+
+
+def test_a_linear_kernel_is_linear():
+    z, y = curved(100)
+    features = KernelFeatures(z, y, 10, float("inf"), 100, generator())
+    a, b = features(z[:5]), features(z[5:10])
+    torch.testing.assert_close(features((z[:5] + z[5:10]) / 2), (a + b) / 2)
+
+
+# Ridges by rows left out
+
+
+def cross_fit(latents, owner, groups=None, available=None):
+    m = int(owner.max()) + 1
+    if available is None:
+        available = torch.ones(len(latents), m, dtype=torch.bool)
+    patterns = choose_patterns(available, np.zeros(m, dtype=bool), rng())
+    fold = deal_folds(len(latents), groups, rng())
+    return CrossFit(latents, available, owner, patterns, fold, generator())
+
+
+def test_ridges_are_large_where_there_is_nothing_to_learn():
+    g = generator()
+    a = torch.randn(200, 3, generator=g, dtype=torch.float64)
+    noise = torch.randn(200, 2, generator=g, dtype=torch.float64)
+    told = a[:, :2] + 0.1 * noise
+    owner = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    cross = cross_fit(torch.cat([a, told, noise.roll(7, 0)], 1), owner)
+    anchor = cross.fitted.anchor
+    assert len(cross.parts) == N_FOLDS
+    assert anchor.ridge[5:].min() > 20 * anchor.ridge[3:5].max()
+    pattern = torch.tensor([True, False])
+    found = anchor.conditional(pattern)
+    latents = torch.cat([a, torch.zeros(200, 4).double()], 1)
+    features = cross.fitted.features(latents, pattern.expand(200, 2))
+    mean = anchor.predict(features, found)
+    assert mean[:, 2:].std(0).max() < 0.25  # close to the mean
+    assert (mean[:, :2] - told).std(0).max() < 0.3
+
+
+def test_spreads_are_those_of_rows_left_out():
+    x, _, _, owner = gaussian_blocks(120)
+    cross = cross_fit(x, owner)
+    fresh = gaussian_blocks(2000)[0]
+    pattern = torch.tensor([True, False, True])
+    found = cross.fitted.anchor.conditional(pattern)
+    available = pattern.expand(2000, 3)
+    features = cross.fitted.features(fresh, available)
+    error = fresh[:, found.latents] - cross.fitted.anchor.predict(features, found)
+    ratio = error.square().mean(0) / found.cov.diagonal()
+    assert ((ratio > 0.6) & (ratio < 1.6)).all()
+
+
+def test_folds_keep_groups_together():
+    groups = np.array([f"video {k % 13}" for k in range(200)])
+    fold = deal_folds(200, groups, rng())
+    for name in np.unique(groups):
+        assert len(np.unique(fold[groups == name])) == 1
+    assert set(fold) == set(range(N_FOLDS))
+    assert np.bincount(deal_folds(100, None, rng())).tolist() == [20] * N_FOLDS
+
+
+def test_few_rows_or_one_group_are_not_cross_fitted():
+    x, _, _, owner = gaussian_blocks(120)
+    assert not cross_fit(x[:30], owner).parts
+    assert not cross_fit(x, owner, groups=np.zeros(120)).parts
+    assert len(cross_fit(x, owner, groups=np.arange(120) % 2).parts) == 2
+
+
+def test_a_fold_without_a_modality():
+    """Left out with its only group, nothing was there to fit its features to."""
+    x, _, _, owner = gaussian_blocks(120)
+    groups = np.arange(120) // 24
+    available = torch.ones(120, 3, dtype=torch.bool)
+    available[24:, 0] = False
+    cross = cross_fit(x, owner, groups, available)
+    found = cross.fitted.anchor.conditional(torch.tensor([False, True, False]))
+    assert torch.isfinite(found.cov).all()
+
+
+def test_patterns_to_train_on():
+    def patterns(m, fixed=()):
+        is_fixed = np.isin(np.arange(m), fixed)
+        available = torch.ones(3, m, dtype=torch.bool)
+        return choose_patterns(available, is_fixed, rng()).tolist()
+
+    assert patterns(1) == []
+    assert patterns(2) == [[False, True], [True, False]]
+    assert len(patterns(4)) == 14
+    assert patterns(2, fixed=[1]) == [[False, True]]
+    many = np.array(patterns(12))
+    assert 8 <= len(many) <= 16
+    assert many.any(axis=1).all()
+    assert not many.all(axis=1).any()
+    assert (~np.array(patterns(9, fixed=[8]))[:, 8]).sum() == 0
+
+
+def test_what_training_can_afford_is_a_part_of_everything(monkeypatch):
+    """Of large tables it took the first patterns, which all hide the first modality."""
+    from admc_sklearn._blocks import _training
+
+    patterns = torch.tensor([[False, True], [True, False]])
+    available = torch.ones(1000, 2, dtype=torch.bool)
+    rows, kept = affordable(available, patterns, 10, rng())
+    assert len(rows) == 1000
+    assert torch.equal(kept, patterns)
+    monkeypatch.setattr(_training, "MAX_MEANS", 4000)
+    rows, kept = affordable(available, patterns, 10, rng())
+    assert len(np.unique(rows)) == 200
+    assert rows.max() > 900
+    assert torch.equal(kept, patterns)
+    many = torch.tensor(rng().random((1000, 12)) < 0.7)
+    every = torch.tensor(rng(1).random((16, 12)) < 0.7)
+    rows, kept = affordable(many, every, 1, rng())
+    shapes = torch.unique((many[rows][:, None] & kept).flatten(0, 1), dim=0)
+    assert len(shapes) <= _training.MAX_SHAPES
+    assert len(rows) > 200
+    assert len(kept) == 2
+
+
+# The network, and which columns it is for
+
+
+def test_the_network_starts_at_zero_and_does_not_mix_rows():
+    torch.manual_seed(0)
+    net = ModalityDenoiser(
+        [2, 5, 1], width=16, hidden=32, n_attention=2, n_layers=1, dropout=0.1
+    ).eval()
+    value, noisy = torch.randn(2, 6, 8).unbind(0)
+    observed = torch.rand(6, 3) < 0.5
+    level = torch.zeros(6, 1)
+    assert (net(value, noisy, observed, level) == 0).all()
+    for head in net.heads:
+        torch.nn.init.normal_(head.weight)
+    out = net(value, noisy, observed, level)
+    assert out.shape == (6, 8)
+    alone = net(value[2:3], noisy[2:3], observed[2:3], level[2:3])
+    torch.testing.assert_close(alone, out[2:3])
+    other = net(value, noisy, observed, level + 1)
+    changed = (other - out).abs().sum(1) > 1e-6
+    # The noise level is told to missing modalities alone.
+    assert torch.equal(changed, ~observed.all(1))
+    weights = net.attention_weights(value, noisy, observed, level)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(6, 3))
+
+
+def test_which_modalities_are_blocks():
+    observed = np.ones((100, 30), dtype=bool)
+    n_levels = np.zeros(30, dtype=int)
+    n_levels[28] = 3
+    observed[:30, 0:6] = False  # whole rows: a block
+    observed[:, 12:20] = rng().random((100, 8)) > 0.1
+    columns = [
+        np.arange(0, 6),
+        np.arange(6, 10),  # too narrow
+        np.arange(12, 20),  # lacks cells here and there
+        np.arange(23, 29),  # a category among them
+    ]
+    layout = _joint.lay_out(columns, observed, n_levels)
+    assert [own.tolist() for own in layout.blocks] == [list(range(6))]
+    assert layout.cells.tolist() == list(range(6, 30))
+    for places, own in zip(layout.units, columns[1:], strict=True):
+        assert layout.cells[places].tolist() == own.tolist()
