@@ -47,7 +47,7 @@ pipeline = Pipeline(
         ("classify", LogisticRegression(C=0.05, max_iter=1000)),
     ]
 )
-round_robin = IterativeImputer(max_iter=3, tol=0.1, random_state=0)
+round_robin = IterativeImputer(max_iter=10, tol=0.1, random_state=0)
 grid = [
     {"impute": [SimpleImputer()]},
     {"impute": [KNNImputer()], "impute__n_neighbors": [3, 15]},
@@ -56,7 +56,7 @@ grid = [
 ]
 labels = ["mean", "3 neighbours", "15 neighbours", "round-robin"]
 labels += ["ADMC, 0 epochs", "ADMC, 15 epochs"]
-search = GridSearchCV(pipeline, grid, cv=3, refit=False).fit(incomplete, y)
+search = GridSearchCV(pipeline, grid, cv=2, refit=False).fit(incomplete, y)
 print("best for the classifier:", labels[search.best_index_])
 
 # %%
@@ -65,7 +65,7 @@ print("best for the classifier:", labels[search.best_index_])
 # that are really lost never count. No classifier, and no ``y``, is needed. (Give the
 # scorer another seed than `ampute` got: the same one would hide lost pixels.)
 scorer = make_imputation_scorer("rmse", rate=0.3, random_state=0)
-tuned = GridSearchCV(pipeline[:-1], grid, scoring=scorer, cv=3).fit(incomplete)
+tuned = GridSearchCV(pipeline[:-1], grid, scoring=scorer, cv=2).fit(incomplete)
 print("best for the table:", labels[tuned.best_index_])
 scores = pd.DataFrame(
     {
