@@ -56,8 +56,8 @@ def seconds(call, repeats):
 
 # %%
 # Error of unseen rows after some epochs of training; 0 leave the Gaussian alone. Where
-# a job has so many seconds, say so by ``max_time``: the learning rate comes down in time
-# and the best weights so far are kept.
+# a job has so many seconds, say so by ``max_time``: the learning rate comes down in
+# time, and the best weights so far are kept.
 imputers = {
     "KNNImputer": KNNImputer(),
     "IterativeImputer": IterativeImputer(max_iter=5, tol=0.1, random_state=0),
@@ -69,9 +69,9 @@ scores = []
 for name, imputer in imputers.items():
     fit_time, _ = seconds(lambda imputer=imputer: imputer.fit(train), 1)
     completed = imputer.transform(test)
-    # A single row, as a service would get it, after one call to warm up.
+    # A single row, as a service would get it, after a call to warm up.
     call = lambda imputer=imputer: imputer.transform(test[:1])  # noqa: E731
-    one_row, _ = seconds(call, 20)
+    one_row, _ = seconds(call, 50)
     # The last column has nothing to do with the others: no imputer can tell it.
     parts = (table[:, :5] for table in (truth, test, completed))
     rmse = imputation_scores(*parts)["rmse"]
@@ -104,7 +104,7 @@ bars = axis.barh(scores.index, scores["RMSE"], color=shades)
 axis.bar_label(bars, fmt="%.2f", padding=3)
 axis.set_yticks(
     range(len(scores)),
-    [f"{name}\nfit {t:.2g} s" for name, t in scores["fit [s]"].items()],
+    [f"{name}\nfit {t:.2f} s" for name, t in scores["fit [s]"].items()],
 )
 axis.set(xlim=(0, 1.15 * scores["RMSE"].max()), xlabel="RMSE", title="Hidden cells")
 axis.invert_yaxis()
