@@ -32,10 +32,10 @@ from ._joint import (
     dependence,
     draw,
     fit_model,
-    given_encoders,
     place,
     probabilities,
 )
+from ._layout import given_encoders
 from ._modalities import resolve_modalities
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec

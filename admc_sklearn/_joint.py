@@ -8,7 +8,7 @@ blocks see the completed cells as a modality that is always there.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,72 +17,15 @@ from torch import nn
 
 from . import _completion
 from ._blocks._completion import complete_blocks, draw_blocks
-from ._blocks._encoder import LinearEncoder, TransformerEncoder
+from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
+from ._layout import lay_out
 from ._runtime import row_keys, seeded
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
 # Latents of a block that the cells see.
 N_LEADS = 8
-# A modality of fewer columns, or with more rows that hold a part of it, is cells.
-MIN_COLUMNS = 5
-MAX_PARTIAL = 0.2
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns are cells and which are blocks.
-
-    Attributes
-    ----------
-    cells : int array
-        Columns that are completed cell by cell.
-    blocks : list of int array
-        Columns of every block.
-    names : list of str
-        Of the blocks.
-    units : list of int array
-        Places among ``cells`` of modalities that are lost as a whole.
-    """
-
-    cells: np.ndarray
-    blocks: list
-    names: list
-    units: list
-
-
-def lay_out(modalities, observed, n_levels, encoded=()):
-    """Decide which modalities are blocks.
-
-    Parameters
-    ----------
-    modalities : dict
-        Columns of every modality of more than one column, int arrays.
-    observed : bool array of shape (n, d)
-    n_levels : int array of shape (d,)
-    encoded : collection of str
-        Names of modalities that have an encoder: they are blocks.
-
-    Returns
-    -------
-    Layout
-    """
-    blocks, small = {}, []
-    for name, columns in modalities.items():
-        seen = observed[:, columns]
-        there = seen.any(axis=1)
-        partial = (there & ~seen.all(axis=1)).sum() / max(1, there.sum())
-        numeric = not n_levels[columns].any()
-        whole = numeric and len(columns) >= MIN_COLUMNS and partial <= MAX_PARTIAL
-        if whole or name in encoded:
-            blocks[name] = columns
-        else:
-            small.append(columns)
-    taken = np.concatenate(list(blocks.values())) if blocks else np.empty(0, dtype=int)
-    cells = np.setdiff1d(np.arange(observed.shape[1]), taken)
-    units = [np.searchsorted(cells, columns) for columns in small]
-    return Layout(cells, list(blocks.values()), list(blocks), units)
 
 
 class JointModel(nn.Module):
@@ -206,6 +149,13 @@ def fit_model(
         return fit_network(
             values, observed, n_levels, size, plan, device, seed, **options
         )
+    arguments = (values, observed, n_levels, size, plan, device, seed)
+    return _fit_joint(layout, *arguments, given, start, options)
+
+
+def _fit_joint(
+    layout, values, observed, n_levels, size, plan, device, seed, given, start, options
+):
     # The kernels of blocks are in float64, which MPS has not.
     home = torch.device("cpu") if device.type == "mps" else device
     rng = np.random.default_rng(seed)
@@ -252,7 +202,7 @@ def fit_model(
             plan,
             seed,
             home,
-            groups,
+            options["groups"],
             None if start is None else start.blocks,
         )
     return model, history + [{"part": "modalities", **record} for record in own]
@@ -328,42 +278,6 @@ def probabilities(model, values, observed, column):
     table, seen = model.cells_of(values, observed)
     place = int(np.searchsorted(model.layout.cells, column))
     return _completion.probabilities(model.network, table, seen, place)
-
-
-def given_encoders(encoders, modalities, shared, codec):
-    """Users' encoders, told of the units of their columns.
-
-    Parameters
-    ----------
-    encoders : dict or None
-        Fitted transformers by the names of modalities.
-    modalities, shared : dicts
-        Columns of all modalities, and places among the kept columns of those that have
-        several.
-    codec : TableCodec
-
-    Raises
-    ------
-    ValueError
-        Naming modalities that are not there or cannot be encoded.
-    """
-    if unknown := [name for name in encoders or {} if name not in modalities]:
-        raise ValueError(
-            f"encoders name {unknown}, which are not among the modalities "
-            f"{list(modalities)}."
-        )
-    scaling, out = codec.scaling_, {}
-    n_levels = codec.n_levels_[scaling.kept_]
-    for name, encoder in (encoders or {}).items():
-        columns = shared.get(name, np.empty(0, dtype=int))
-        if len(columns) < len(modalities[name]) or n_levels[columns].any():
-            raise ValueError(
-                f"encoders: modality {name!r} must have several columns, all of them "
-                "numbers, and none empty."
-            )
-        units = scaling.mean_[columns], scaling.scale_[columns]
-        out[name] = TransformerEncoder(encoder, *units)
-    return out
 
 
 def _names(model):

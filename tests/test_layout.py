@@ -43,6 +43,7 @@ ORDER = [
     "_training",
     "_completion",
     "_blocks",
+    "_layout",
     "_joint",
     "_imputer",
     "_cross_modal",

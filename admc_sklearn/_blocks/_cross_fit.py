@@ -181,7 +181,7 @@ class CrossFit:
         self.fold = torch.as_tensor(fold, device=latents.device)
         self.parts, self.linear = [], LINEARS[0]
         n = len(latents)
-        enough = n >= MIN_FOLD_ROWS and len(patterns) and len(np.unique(fold)) > 1
+        enough = n >= MIN_FOLD_ROWS and len(patterns) and len(np.unique(fold)) > 2
         if enough:
             self.linear = self._choose_linear()
             self.parts = [
