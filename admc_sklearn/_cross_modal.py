@@ -46,7 +46,7 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of columns seen in `fit`, where all are strings.
 
     See Also
@@ -65,9 +65,7 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from numbers import Integral
-
-    import numpy as np
+    >>> import numpy as np
     >>> from admc_sklearn import ADMCImputer, CrossModalFeatures
     >>> X = np.arange(30.0)[:, None] * [1.0, 2.0, 3.0]
     >>> features = CrossModalFeatures(ADMCImputer(random_state=0), cv=2)

@@ -161,7 +161,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     model_ : torch.nn.Module
         The fitted network.
 
-    categories_ : list of n_features_in_ arrays or None
+    categories_ : list of `n_features_in_` arrays or None
         Levels of each categorical column that `fit` saw; None for other columns.
 
     dependence_ : pandas.DataFrame or None
@@ -175,7 +175,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of columns seen in `fit`, where all are strings.
 
     See Also

@@ -3,11 +3,15 @@
 import re
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import matplotlib
+from sklearn.exceptions import ConvergenceWarning
 
 matplotlib.use("Agg")
+# A few rounds of IterativeImputer are enough for the gallery.
+warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -19,7 +23,7 @@ import admc_sklearn  # noqa: E402
 project = "admc_sklearn"
 version = release = admc_sklearn.__version__
 copyright = "the authors of admc_sklearn"
-exclude_patterns = ["_build", "_examples"]
+exclude_patterns = ["_build", "_examples", "gallery.rst"]
 extensions = [
     "myst_parser",
     "numpydoc",
@@ -34,7 +38,7 @@ autosummary_generate = True
 # What scikit-learn adds to every estimator is described there.
 autodoc_default_options = {
     "members": True,
-    "exclude-members": "set_fit_request, set_transform_request",
+    "exclude-members": "set_fit_request, set_predict_proba_request",
 }
 numpydoc_show_class_members = False
 
@@ -51,13 +55,16 @@ html_theme_options = {
 
 
 def copy_examples(target):
-    """Copy the scripts without what only the command line needs: saving pictures."""
+    """Copy the scripts without what only the command line needs.
+
+    That is saving the picture, and progress bars.
+    """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     headless = 'import matplotlib\n\nif __name__ == "__main__":\n'
     headless += '    matplotlib.use("Agg")\n'
     for path in sorted((HERE.parent / "examples").glob("plot_*.py")):
-        text = path.read_text().replace(headless, "")
+        text = path.read_text().replace(headless, "").replace(", verbose=1", "")
         text = re.split(r"# %%\n# Run as a script", text)[0]
         (target / path.name).write_text(text)
     shutil.copy(HERE / "gallery.rst", target / "GALLERY_HEADER.rst")
