@@ -27,6 +27,8 @@ MIN_REPEATS = 4.0
 # Share of the column's own frequencies mixed into the anchor's masses: an outlier
 # costs the network a bounded number of nats, and no atom is ever impossible.
 MARGINAL_SHARE = 1e-3
+# In standard deviations.
+TAIL = 12.0
 _SQRT1_2 = math.sqrt(0.5)
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
@@ -201,6 +203,8 @@ class Atoms(nn.Module):
         # The log of a difference of distribution functions, in the tail that is small.
         flip = a > 0
         lower, upper = torch.where(flip, -b, a), torch.where(flip, -a, b)
+        # Beyond, nothing is left to learn, and the gradient of log_ndtr is not finite.
+        lower, upper = lower.clamp(-TAIL, TAIL), upper.clamp(-TAIL, TAIL)
         lower, upper = torch.special.log_ndtr(lower), torch.special.log_ndtr(upper)
         gap = (lower - upper).clamp(max=-1e-6)
         log_mass = upper + torch.log(-torch.expm1(gap))

@@ -148,6 +148,8 @@ def make_imputation_scorer(
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}.")
     if not isinstance(random_state, Integral):
         random_state = _draw_seed(random_state)
+    # Not the masks of a table that was itself amputed by this seed.
+    random_state = zlib.crc32(f"scorer {int(random_state)}".encode())
     return _ImputationScorer(metric, rate, mechanism, modalities, int(random_state))
 
 
