@@ -4,8 +4,9 @@ RUN := $(VENV)/bin/python
 
 # The stamp lies inside the environment, so that a deleted .venv is made again.
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 demo: $(INSTALLED)  ## Complete a real table, compare with the baselines, draw the result
 	$(RUN) examples/plot_quick_start.py
@@ -14,6 +15,9 @@ test: $(INSTALLED)  ## Lint and run the whole suite
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest
+
+docs: $(DOCS_INSTALLED)  ## Build the documentation in docs/_build/html
+	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check --fix .
@@ -24,5 +28,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 clean:
 	rm -rf $(VENV) results .pytest_cache .ruff_cache .hypothesis
+	rm -rf docs/_build docs/_diagrams docs/_examples docs/gallery docs/generated
+	rm -f docs/sg_execution_times.rst

@@ -1,8 +1,15 @@
 """A scikit-learn imputer by an attention-based diffusion model."""
 
+from ._cross_modal import CrossModalFeatures
 from ._display import ImputationDisplay
 from ._imputer import ADMCImputer
 from ._joining import join_modalities
 from ._version import __version__
 
-__all__ = ["ADMCImputer", "ImputationDisplay", "__version__", "join_modalities"]
+__all__ = [
+    "ADMCImputer",
+    "CrossModalFeatures",
+    "ImputationDisplay",
+    "__version__",
+    "join_modalities",
+]

@@ -7,6 +7,7 @@ import time
 import warnings
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -24,6 +25,22 @@ class TrainingPlan:
     n_iter_no_change: int
     deadline: float  # of time.monotonic
     show_progress: bool
+
+    @classmethod
+    def of(cls, estimator, n_samples, started):
+        """Plan for so many rows, from an estimator's parameters and its start."""
+        batch_size, max_time = estimator.batch_size, estimator.max_time
+        if batch_size == "auto":
+            batch_size = int(min(max(n_samples // 16, 32), 256))
+        return cls(
+            max_epochs=estimator.max_epochs,
+            batch_size=batch_size,
+            learning_rate=estimator.learning_rate,
+            validation_fraction=estimator.validation_fraction,
+            n_iter_no_change=estimator.n_iter_no_change,
+            deadline=math.inf if max_time is None else started + max_time,
+            show_progress=bool(estimator.verbose),
+        )
 
 
 class WeightAverage:
@@ -118,3 +135,16 @@ def _record(epoch, loss, rmse, nats, seconds):
         "valid_rmse": rmse,
         "seconds": seconds,
     }
+
+
+def summarise_history(history):
+    """Frame of the epochs' records, and the epoch whose weights are kept."""
+    columns = ["epoch", "train_loss", "valid_loss", "valid_rmse", "seconds"]
+    if not history:
+        return pd.DataFrame(columns=columns), 0
+    part = history[-1].get("part")
+    if part is not None:
+        columns.insert(0, "part")
+    last = [record for record in history if record.get("part") == part]
+    best = min(last, key=lambda record: record["valid_rmse"])
+    return pd.DataFrame(history, columns=columns), best["epoch"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.impute import MissingIndicator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
@@ -27,8 +25,17 @@ from ._compat import (
     _fit_context,
     _get_output_config,
 )
-from ._epochs import TrainingPlan
-from ._joint import complete, draw, fit_model, place, probabilities
+from ._epochs import TrainingPlan, summarise_history
+from ._joint import (
+    attention,
+    complete,
+    dependence,
+    draw,
+    fit_model,
+    place,
+    probabilities,
+)
+from ._layout import given_encoders
 from ._modalities import resolve_modalities
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec
@@ -56,6 +63,10 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         `make_column_selector`; columns left out are modalities of their own, as all
         are for None. A modality of numeric columns that is present or absent as a
         whole in most rows is completed as a block: see Notes.
+
+    encoders : dict or None, default=None
+        Fitted transformers with ``inverse_transform`` by the names of modalities, in
+        the place of principal components: what is completed are their latents.
 
     strategy : {"mean", "median", "sample"}, default="mean"
         What a missing cell becomes: the mean of its posterior (lowest squared error),
@@ -119,6 +130,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     device : str, default="auto"
         A torch device. ``"auto"`` takes CUDA, then MPS, then the CPU.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on training the network that it finds, for ``max_epochs``
+        more; columns, units, levels and atoms stay those of the first `fit`, the
+        Gaussian is fitted anew. Rows held out are the same as long as the seed and
+        the number of rows are.
+
     verbose : int, default=0
         1 shows a progress bar with the validation figure.
 
@@ -144,8 +161,13 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     model_ : torch.nn.Module
         The fitted network.
 
-    categories_ : list of n_features_in_ arrays or None
+    categories_ : list of `n_features_in_` arrays or None
         Levels of each categorical column that `fit` saw; None for other columns.
+
+    dependence_ : pandas.DataFrame or None
+        For every modality that is completed as a block, the share of its variance (row)
+        that each other one alone explains (column), in training rows that the model
+        had not seen; NaN where it was not measured.
 
     indicator_ : MissingIndicator or None
         Fitted if ``add_indicator``.
@@ -153,7 +175,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of columns seen in `fit`, where all are strings.
 
     See Also
@@ -196,6 +218,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     _parameter_constraints = {  # noqa: RUF012
         "modalities": [Mapping, None],
+        "encoders": [Mapping, None],
         "strategy": [StrOptions({"mean", "median", "sample"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
@@ -214,6 +237,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "model_size": [StrOptions({"auto", "small", "medium", "large"})],
         "device": "no_validation",
+        "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -222,6 +246,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self,
         *,
         modalities=None,
+        encoders=None,
         strategy="mean",
         n_steps=8,
         n_bootstraps=0,
@@ -237,10 +262,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         n_iter_no_change=15,
         model_size="auto",
         device="auto",
+        warm_start=False,
         verbose=0,
         random_state=None,
     ):
         self.modalities = modalities
+        self.encoders = encoders
         self.strategy = strategy
         self.n_steps = n_steps
         self.n_bootstraps = n_bootstraps
@@ -256,6 +283,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.model_size = model_size
         self.device = device
+        self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
 
@@ -280,7 +308,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         """
         started = time.monotonic()
         whole = getattr(getattr(X, "dtype", None), "kind", "") in ("i", "u")
-        X = check_table(self, X, reset=True)
+        start = getattr(self, "model_", None) if self.warm_start else None
+        X = check_table(self, X, reset=start is None)
         self.device_ = resolve_device(self.device)
         seeds = draw_seeds(check_random_state(self.random_state), 2)
         training_seed, self._sampling_seed = seeds
@@ -290,14 +319,17 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             categorical = select_columns(
                 self.categorical_features, X, names, "categorical_features"
             )
-        self._codec = TableCodec(self.missing_values)
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
         modalities = {}
         if self.modalities is not None:
             modalities = resolve_modalities(self.modalities, X, names)
-        cells = self._codec.fit(X, names, categorical, whole)
+        if start is None:
+            self._codec = TableCodec(self.missing_values)
+            cells = self._codec.fit(X, names, categorical, whole)
+        else:
+            cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
         self.indicator_ = None
         if self.add_indicator:
@@ -311,47 +343,28 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
                 cells.values,
                 cells.observed,
                 self._codec.n_levels_[kept],
-                [np.searchsorted(kept, own) for own in self._shared(modalities)],
+                self._shared(modalities),
                 self.model_size,
-                self._plan(len(cells.values), started),
+                TrainingPlan.of(self, len(cells.values), started),
                 self.device_,
                 training_seed,
                 n_bootstraps=self.n_bootstraps,
                 groups=groups,
+                start=start,
+                encoders=given_encoders(
+                    self.encoders, modalities, self._shared(modalities), self._codec
+                ),
             )
-        columns = ["epoch", "train_loss", "valid_loss", "valid_rmse", "seconds"]
-        if history and "part" in history[0]:
-            columns.insert(0, "part")
-        self.history_ = pd.DataFrame(history, columns=columns)
-        self.n_epochs_ = 0
-        if history:
-            last = [
-                record
-                for record in history
-                if record.get("part") == history[-1].get("part")
-            ]
-            self.n_epochs_ = min(last, key=lambda r: r["valid_rmse"])["epoch"]
+        self.dependence_ = dependence(self.model_)
+        self.history_, self.n_epochs_ = summarise_history(history)
         return self
 
     def _shared(self, modalities):
-        """Kept columns of the modalities that have more than one of them."""
+        """Places among the kept columns of modalities that have more than one."""
         kept = self._codec.scaling_.kept_
-        own = [np.intersect1d(columns, kept) for columns in modalities.values()]
-        return [columns for columns in own if len(columns) > 1]
-
-    def _plan(self, n_samples, started):
-        batch_size = self.batch_size
-        if batch_size == "auto":
-            batch_size = int(np.clip(n_samples // 16, 32, 256))
-        return TrainingPlan(
-            max_epochs=self.max_epochs,
-            batch_size=batch_size,
-            learning_rate=self.learning_rate,
-            validation_fraction=self.validation_fraction,
-            n_iter_no_change=self.n_iter_no_change,
-            deadline=math.inf if self.max_time is None else started + self.max_time,
-            show_progress=bool(self.verbose),
-        )
+        own = {name: np.intersect1d(c, kept) for name, c in modalities.items()}
+        own = {name: np.searchsorted(kept, c) for name, c in own.items()}
+        return {name: c for name, c in own.items() if len(c) > 1}
 
     def transform(self, X):
         """Complete the missing cells of X; observed cells stay as they are.
@@ -472,6 +485,31 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         proba[known] = 0.0
         proba[known, cells.values[known, k].astype(int)] = 1.0
         return proba
+
+    def attention(self, X):
+        """Attention of the modalities to each other while those missing in X are drawn.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        weights : DataFrame of shape (n_modalities, n_modalities)
+            Mean over rows, heads and layers; a row sums to one and says what its
+            modality attends to. The columns that are no block are ``"other columns"``.
+            What the anchor knows does not pass through it: see ``dependence_``.
+
+        Raises
+        ------
+        AttributeError
+            If no modality is completed as a block.
+        """
+        check_is_fitted(self)
+        if self.dependence_ is None:
+            raise AttributeError("No modality is completed as a block.")
+        cells = self._codec.read(check_table(self, X, reset=False))
+        return attention(self.model_, cells.values, cells.observed)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns that `transform` returns.

@@ -8,9 +8,10 @@ blocks see the completed cells as a modality that is always there.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -18,61 +19,13 @@ from . import _completion
 from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
+from ._layout import lay_out
 from ._runtime import row_keys, seeded
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
 # Latents of a block that the cells see.
 N_LEADS = 8
-# A modality of fewer columns, or with more rows that hold a part of it, is cells.
-MIN_COLUMNS = 5
-MAX_PARTIAL = 0.2
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns are cells and which are blocks.
-
-    Attributes
-    ----------
-    cells : int array
-        Columns that are completed cell by cell.
-    blocks : list of int array
-        Columns of every block.
-    units : list of int array
-        Places among ``cells`` of modalities that are lost as a whole.
-    """
-
-    cells: np.ndarray
-    blocks: list
-    units: list
-
-
-def lay_out(modalities, observed, n_levels):
-    """Decide which modalities are blocks.
-
-    Parameters
-    ----------
-    modalities : list of int array
-        Columns of every modality of more than one column.
-    observed : bool array of shape (n, d)
-    n_levels : int array of shape (d,)
-
-    Returns
-    -------
-    Layout
-    """
-    blocks, small = [], []
-    for columns in modalities:
-        seen = observed[:, columns]
-        there = seen.any(axis=1)
-        partial = (there & ~seen.all(axis=1)).sum() / max(1, there.sum())
-        numeric = not n_levels[columns].any()
-        whole = numeric and len(columns) >= MIN_COLUMNS and partial <= MAX_PARTIAL
-        (blocks if whole else small).append(columns)
-    taken = np.concatenate(blocks) if blocks else np.empty(0, dtype=int)
-    cells = np.setdiff1d(np.arange(observed.shape[1]), taken)
-    return Layout(cells, blocks, [np.searchsorted(cells, c) for c in small])
 
 
 class JointModel(nn.Module):
@@ -83,16 +36,19 @@ class JointModel(nn.Module):
     layout : Layout
     n_levels : int array of shape (d,)
     encoders : list of LinearEncoder
-        Of the blocks, for the cells; empty where there are none.
+        Of the blocks.
+
+    Attributes
+    ----------
     network : CompletionNetwork or None
-    blocks : BlockModel or None
-        Set once it is fitted.
+        Where there are cells.
+    blocks : BlockModel
     """
 
-    def __init__(self, layout, n_levels, encoders, network):
+    def __init__(self, layout, n_levels, encoders):
         super().__init__()
         self.layout, self.n_levels, self.encoders = layout, n_levels, encoders
-        self.network, self.blocks = network, None
+        self.network, self.blocks = None, None
 
     def cells_of(self, values, observed):
         """Table of the cells, with the leading latents of the blocks beside them."""
@@ -155,6 +111,8 @@ def fit_model(
     *,
     n_bootstraps=0,
     groups=None,
+    encoders=None,
+    start=None,
 ):
     """Fit the model that suits a table: cells alone, or cells and blocks.
 
@@ -162,62 +120,107 @@ def fit_model(
     ----------
     values, observed, n_levels, plan, device, seed, n_bootstraps
         See `fit_network`.
-    modalities : list of int array
+    modalities : dict
         Columns of every modality of more than one column.
     size : str
         Name of the network's size.
     groups : array of shape (n,), optional
         Rows of one group are held out together.
+    encoders : dict, optional
+        Of some modalities, in the place of our own.
+    start : CompletionNetwork or JointModel, optional
+        Whose training is continued.
 
     Returns
     -------
     model : CompletionNetwork or JointModel
     history : list of dict
     """
-    layout = lay_out(modalities, observed, n_levels)
+    given = encoders or {}
+    if isinstance(start, JointModel):
+        layout = start.layout
+    else:
+        layout = lay_out(modalities, observed, n_levels, given)
     options = {"n_bootstraps": n_bootstraps, "groups": groups, "units": layout.units}
+    if start is not None and not isinstance(start, JointModel):
+        layout, options["start"] = replace(layout, blocks=[]), start
     if not layout.blocks:
         size = automatic_size(size, observed)
         return fit_network(
             values, observed, n_levels, size, plan, device, seed, **options
         )
+    arguments = (values, observed, n_levels, size, plan, device, seed)
+    return _fit_joint(layout, *arguments, given, start, options)
+
+
+def _fit_joint(
+    layout, values, observed, n_levels, size, plan, device, seed, given, start, options
+):
     # The kernels of blocks are in float64, which MPS has not.
     home = torch.device("cpu") if device.type == "mps" else device
-    network, history, encoders = None, [], []
-    if len(layout.cells):
-        rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    if start is not None:
+        encoders, options["start"] = start.encoders, start.network
+    else:
         with seeded(seed, home):
             encoders = [
-                LinearEncoder().fit(values[:, own], observed[:, own], rng)
-                for own in layout.blocks
+                given.get(name, LinearEncoder()).fit(
+                    values[:, own], observed[:, own], rng
+                )
+                for name, own in zip(layout.names, layout.blocks, strict=True)
             ]
-        table, seen = _with_leads(layout, encoders, values, observed)
-        levels = np.zeros(table.shape[1], dtype=int)
-        levels[: len(layout.cells)] = n_levels[layout.cells]
-        chosen = automatic_size(size, seen)
-        # Half of the time is left for the blocks.
-        now = time.monotonic()
-        half = replace(plan, deadline=now + (plan.deadline - now) / 2)
-        network, history = fit_network(
-            table, seen, levels, chosen, half, device, seed, **options
-        )
-        history = [{"part": "cells", **record} for record in history]
-    model = JointModel(layout, n_levels, encoders, network)
-    cells = None
-    if network is not None:
-        cells = _completion.complete(network, table, seen, ["mean"])[0]
+    model = JointModel(layout, n_levels, encoders)
+    cells, history = None, []
+    if len(layout.cells):
+        arguments = (values, observed, size, plan, device, seed)
+        model.network, history = _fit_cells(model, *arguments, options)
+        table, seen = model.cells_of(values, observed)
+        cells = _completion.complete(model.network, table, seen, ["mean"])[0]
     table, seen = model.blocks_of(values, observed, cells)
+    ends = np.cumsum([0, *map(len, layout.blocks)])
+    columns = [np.arange(*ends[k : k + 2]) for k in range(len(layout.blocks))]
+    if cells is not None:
+        columns.append(np.arange(ends[-1], table.shape[1]))
+        own = seen[:, columns[-1]]
+        context = LinearEncoder()
+        if start is not None:
+            context = start.blocks.encoders[-1]
+        else:
+            context.fit(table[:, columns[-1]], own, rng)
+        encoders = [*encoders, context]
+    fixed = np.arange(len(columns)) >= len(layout.blocks)
     if size == "auto":
         size = "small" if observed.sum() < 2_000_000 else "medium"
-    ends = np.cumsum([len(own) for own in layout.blocks])
-    columns = np.split(np.arange(table.shape[1]), ends)
-    columns = columns if network is not None else columns[:-1]
-    fixed = np.arange(len(columns)) >= len(layout.blocks)
     with seeded(seed, home), torch.inference_mode(False), torch.enable_grad():
         model.blocks, own = fit_blocks(
-            table, seen, columns, fixed, size, plan, seed, home, groups
+            table,
+            seen,
+            columns,
+            encoders,
+            fixed,
+            size,
+            plan,
+            seed,
+            home,
+            options["groups"],
+            None if start is None else start.blocks,
         )
     return model, history + [{"part": "modalities", **record} for record in own]
+
+
+def _fit_cells(model, values, observed, size, plan, device, seed, options):
+    """Fit the network of the cells, with the leading latents of the blocks."""
+    table, seen = model.cells_of(values, observed)
+    levels = np.zeros(table.shape[1], dtype=int)
+    levels[: len(model.layout.cells)] = model.n_levels[model.layout.cells]
+    # Half of the time is left for the blocks.
+    now = time.monotonic()
+    plan = replace(plan, deadline=now + (plan.deadline - now) / 2)
+    size = automatic_size(size, seen)
+    network, history = fit_network(
+        table, seen, levels, size, plan, device, seed, **options
+    )
+    return network, [{"part": "cells", **record} for record in history]
 
 
 def place(model, device):
@@ -275,3 +278,33 @@ def probabilities(model, values, observed, column):
     table, seen = model.cells_of(values, observed)
     place = int(np.searchsorted(model.layout.cells, column))
     return _completion.probabilities(model.network, table, seen, place)
+
+
+def _names(model):
+    names = list(model.layout.names)
+    return names if model.network is None else [*names, "other columns"]
+
+
+def dependence(model):
+    """Share of each modality's variance that each other one explains: a DataFrame."""
+    if not isinstance(model, JointModel):
+        return None
+    names = _names(model)
+    return pd.DataFrame(model.blocks.dependence, index=names, columns=names)
+
+
+def attention(model, values, observed):
+    """Mean attention of modalities to each other in these rows: a DataFrame."""
+    cells = None
+    if model.network is not None:
+        table, seen = model.cells_of(values, observed)
+        cells = _completion.complete(model.network, table, seen, ["mean"])[0]
+    table, seen = model.blocks_of(values, observed, cells)
+    total, names = 0.0, _names(model)
+    with torch.inference_mode():
+        for lo in range(0, len(table), 1000):
+            part = slice(lo, lo + 1000)
+            latents, available = model.blocks.encode(table[part], seen[part])
+            weights = model.blocks.attention(latents, available)
+            total = total + weights.cpu().numpy() * len(latents)
+    return pd.DataFrame(total / len(table), index=names, columns=names)

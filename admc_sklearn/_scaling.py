@@ -94,16 +94,22 @@ class Standardiser:
         """
         for j in self.empty_:
             X[missing[:, j], j] = 0.0
-        for k, j in enumerate(self.kept_):
-            rows = missing[:, j]
-            decoded = (
-                values[rows, k].astype(np.float64) * self.scale_[k] + self.mean_[k]
-            )
+        lacking = np.flatnonzero(missing[:, self.kept_].any(axis=0))
+        columns = self.kept_[lacking]
+        holes = missing[:, columns]
+        decoded = values[:, lacking].astype(np.float64)
+        decoded = decoded * self.scale_[lacking] + self.mean_[lacking]
+        for place, k in enumerate(lacking):
+            rows = holes[:, place]
             if len(self.grids_[k]):
-                decoded = _snap(decoded, self.grids_[k], 3e-5 * self.scale_[k])
+                reach = 3e-5 * self.scale_[k]
+                decoded[rows, place] = _snap(
+                    decoded[rows, place], self.grids_[k], reach
+                )
             if self.whole_[k]:
-                decoded = np.rint(decoded)
-            X[rows, j] = np.clip(decoded, self.low_[k], self.high_[k])
+                decoded[rows, place] = np.rint(decoded[rows, place])
+        decoded = decoded.clip(self.low_[lacking], self.high_[lacking])
+        X[:, columns] = np.where(holes, decoded, X[:, columns])
 
 
 def _snap(values, grid, reach):

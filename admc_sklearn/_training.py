@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 
 import numpy as np
 import torch
+from torch import nn
 
 from ._anchor import fit_anchor
 from ._bootstrap import bootstrap_prior
@@ -235,6 +237,7 @@ def fit_network(
     n_bootstraps=0,
     groups=None,
     units=(),
+    start=None,
 ):
     """Fit anchor and network to an incomplete table.
 
@@ -255,6 +258,8 @@ def fit_network(
         Rows of one group are held out together.
     units : sequence of int array
         Columns that are often missing together.
+    start : CompletionNetwork, optional
+        Whose training is continued, in its coordinates; it is left as it is.
 
     Returns
     -------
@@ -278,6 +283,7 @@ def fit_network(
             kept,
             units,
             generator,
+            start,
         )
         seen = torch.tensor(observed, device=warped.device)
         for _ in range(n_bootstraps):
@@ -304,19 +310,41 @@ def _hold_out(n, fraction, groups, generator):
 
 
 def _fit_network(
-    values, observed, n_levels, size, plan, device, seed, held, kept, units, generator
+    values,
+    observed,
+    n_levels,
+    size,
+    plan,
+    device,
+    seed,
+    held,
+    kept,
+    units,
+    generator,
+    start,
 ):
     home = torch.device("cpu") if device.type == "mps" else device
     x = torch.tensor(values, device=device)
     o = torch.tensor(observed, device=device)
     x_home, o_home = x.to(home), o.to(home)
-    scores = score_levels(x_home, o_home, n_levels, kept)
-    warp, ridge, weakest = choose_coordinates(
-        x_home[kept], o_home[kept], scores, generator
-    )
-    warped = warp(x_home)
-    anchor = fit_anchor(warped[kept], o_home[kept], scores, ridge, generator)
-    network = build_network(values, observed, warp, anchor, size)
+    if start is None:
+        scores = score_levels(x_home, o_home, n_levels, kept)
+        warp, ridge, weakest = choose_coordinates(
+            x_home[kept], o_home[kept], scores, generator
+        )
+        warped = warp(x_home)
+        anchor = fit_anchor(warped[kept], o_home[kept], scores, ridge, generator)
+        network = build_network(values, observed, warp, anchor, size)
+        network.ridges = ridge, weakest
+    else:
+        network = copy.deepcopy(start)
+        network.replicas = nn.ModuleList()
+        (ridge, weakest), scores = network.ridges, network.anchor.coordinates
+        warped = network.warp(x).to(home)
+        anchor = fit_anchor(
+            warped[kept], o_home[kept], scores, ridge, generator, network.anchor
+        )
+        network.prior = Prior(anchor, [h.margin(anchor) for h in network.heads])
     place(network, device)
     history = []
     validation = None

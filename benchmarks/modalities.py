@@ -12,7 +12,8 @@ a subset, then averaged over the subsets. Accuracies are a logistic regression's
 
 - accuracy: trained on complete rows;
 - control: trained on the training rows once a subset, completed by the same imputer
-  (`--no-control` leaves it out);
+  (`--no-control` leaves it out; `--control-folds 5` completes them by folds, as rows
+  that the imputer was not fitted to, at the cost of as many fits);
 - of the row "alone": trained on the observed modalities, one classifier a subset.
 
 ``--loss`` instead removes each modality at random at 30, 50 and 70 % from training and
@@ -24,6 +25,7 @@ thousand, of mosi's size.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 
 import numpy as np
@@ -71,11 +73,12 @@ def timed(call, *arguments):
     return result, time.perf_counter() - started
 
 
-def measure_subsets(blocks, imputer, control=True):
+def measure_subsets(blocks, imputer, control=True, folds=0):
     """Fit once, complete every subset: a dict for each."""
     X, y, columns = blocks.X, blocks.y, blocks.columns
     train, test = blocks.train, ~blocks.train
     plain = classifier(X[train], y[train])
+    unfitted = copy.deepcopy(imputer)
     _, fit_s = timed(imputer.fit, X[train])
     records, completions = [], []
     for kept in subsets(columns):
@@ -92,19 +95,27 @@ def measure_subsets(blocks, imputer, control=True):
             }
         )
     if control:
-        model = classifier(*completed_copies(blocks, imputer))
+        model = classifier(*completed_copies(blocks, imputer, unfitted, folds))
         for record, completed in zip(records, completions, strict=True):
             record["control"] = model.score(completed, y[test])
     return records
 
 
-def completed_copies(blocks, imputer):
-    """Training rows completed from each subset, one copy a subset, and their labels."""
+def completed_copies(blocks, imputer, unfitted=None, folds=0):
+    """Training rows completed from each subset, one copy a subset, and their labels.
+
+    By the imputer of all rows, or by folds, each from an imputer of the other rows.
+    """
     X, y = blocks.X[blocks.train], blocks.y[blocks.train]
-    copies = [
-        imputer.transform(hide(X, blocks.columns, kept))
-        for kept in subsets(blocks.columns)
-    ]
+    fold = np.random.default_rng(0).permutation(len(X)) % max(1, folds)
+    patterns = subsets(blocks.columns)
+    copies = np.empty((len(patterns), *X.shape))
+    for k in range(max(1, folds)):
+        if folds:
+            imputer = copy.deepcopy(unfitted).fit(X[fold != k])
+        for out, kept in zip(copies, patterns, strict=True):
+            incomplete = hide(X[fold == k], blocks.columns, kept)
+            out[fold == k] = imputer.transform(incomplete)
     return np.vstack(copies), np.tile(y, len(copies))
 
 
@@ -174,7 +185,8 @@ def run_subsets(options):
         for imputer in options.imputers:
             for seed in options.seeds:
                 peer = build(imputer, options.max_time)(seed, blocks.columns)
-                part = measure_subsets(blocks, peer, options.control)
+                folds = options.control_folds
+                part = measure_subsets(blocks, peer, options.control, folds)
                 found += [{"imputer": imputer, "seed": seed, **r} for r in part]
                 means = pd.DataFrame(part).drop(columns="kept").mean()
                 print(name, imputer, seed, _line(means), flush=True)
@@ -274,6 +286,7 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, help="0; --features: 0 to 4")
     parser.add_argument("--max-time", type=float, default=60, help="of ours, seconds")
     parser.add_argument("--no-control", dest="control", action="store_false")
+    parser.add_argument("--control-folds", type=int, default=0)
     parser.add_argument("--folds", type=int, default=5, help="of --features")
     parser.add_argument("--rows", choices=["all", "test"], help="of --features")
     parser.add_argument("--csv", help="also write every single measurement there")

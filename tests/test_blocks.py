@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn import _joint
 from admc_sklearn._blocks import _anchor
 from admc_sklearn._blocks._anchor import RIDGES, BlockAnchor, fit_moments
 from admc_sklearn._blocks._cross_fit import (
@@ -32,6 +31,7 @@ from admc_sklearn._blocks._features import (
     _squared_distances,
 )
 from admc_sklearn._blocks._training import affordable
+from admc_sklearn._layout import lay_out
 
 from .conftest import gaussian_table
 
@@ -424,14 +424,35 @@ def test_folds_keep_groups_together():
     for name in np.unique(groups):
         assert len(np.unique(fold[groups == name])) == 1
     assert set(fold) == set(range(N_FOLDS))
-    assert np.bincount(deal_folds(100, None, rng())).tolist() == [20] * N_FOLDS
+    assert np.bincount(deal_folds(120, None, rng())).tolist() == [20] * N_FOLDS
 
 
 def test_few_rows_or_one_group_are_not_cross_fitted():
     x, _, _, owner = gaussian_blocks(120)
     assert not cross_fit(x[:30], owner).parts
     assert not cross_fit(x, owner, groups=np.zeros(120)).parts
-    assert len(cross_fit(x, owner, groups=np.arange(120) % 2).parts) == 2
+    # Two leave none for the anchor that knows neither.
+    assert not cross_fit(x, owner, groups=np.arange(120) % 2).parts
+    assert len(cross_fit(x, owner, groups=np.arange(120) % 3).parts) == 3
+
+
+def test_no_anchor_of_a_fold_knows_the_rows_that_judge_the_network():
+    x, _, _, owner = gaussian_blocks(120)
+    seen = []
+
+    class Spy(CrossFit):
+        def _fit(self, rows, *arguments):
+            seen.append(rows)
+            return super()._fit(rows, *arguments)
+
+    fold = deal_folds(120, None, rng())
+    available = torch.ones(120, 3, dtype=torch.bool)
+    patterns = torch.tensor([[True, False, False], [False, True, True]])
+    generator = torch.Generator().manual_seed(0)
+    cross = Spy(x, available, owner, patterns, fold, generator)
+    parts = seen[-1 - len(cross.parts) : -1]
+    for k, rows in enumerate(parts):
+        assert not rows[torch.as_tensor((fold == 0) | (fold == k))].any()
 
 
 def test_a_fold_without_a_modality():
@@ -524,7 +545,7 @@ def test_which_modalities_are_blocks():
         np.arange(12, 20),  # lacks cells here and there
         np.arange(23, 29),  # a category among them
     ]
-    layout = _joint.lay_out(columns, observed, n_levels)
+    layout = lay_out(dict(enumerate(columns)), observed, n_levels)
     assert [own.tolist() for own in layout.blocks] == [list(range(6))]
     assert layout.cells.tolist() == list(range(6, 30))
     for places, own in zip(layout.units, columns[1:], strict=True):

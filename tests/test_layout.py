@@ -43,12 +43,14 @@ ORDER = [
     "_training",
     "_completion",
     "_blocks",
+    "_layout",
     "_joint",
     "_imputer",
+    "_cross_modal",
     "_display",
     "__init__",
 ]
-TORCH_FREE = {"_version", "_compat", "_imputer", "__init__"}
+TORCH_FREE = {"_version", "_compat", "_imputer", "_cross_modal", "__init__"}
 TORCH_FREE |= {
     "_kinds",
     "_modalities",
@@ -64,7 +66,7 @@ TORCH_FREE |= {
     "_comparison",
     "evaluation",
 }
-SKLEARN_USERS = {"_compat", "missingness", "_checks", "_imputer"}
+SKLEARN_USERS = {"_compat", "missingness", "_checks", "_imputer", "_cross_modal"}
 SKLEARN_USERS |= {"_comparison", "evaluation"}
 
 

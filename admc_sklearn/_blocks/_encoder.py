@@ -144,3 +144,85 @@ class LinearEncoder:
     def variance_of(self, variance):
         """Variance of the columns, for latents of these variances: (n, d)."""
         return variance @ self.components_**2 + self.noise_
+
+
+class TransformerEncoder:
+    """A user's own encoder: any fitted transformer with an inverse.
+
+    Parameters
+    ----------
+    transformer : object
+        With ``transform`` and ``inverse_transform``, from and to columns in their own
+        units.
+    mean, scale : arrays of shape (d,)
+        Of the columns, which come in standardised.
+
+    Attributes
+    ----------
+    As of `LinearEncoder`. ``noise_`` is the error of the round trip. Cells of a block
+    that is there in part do not inform its others.
+    """
+
+    def __init__(self, transformer, mean, scale):
+        self.transformer, self.mean, self.scale = transformer, mean, scale
+
+    def fit(self, values, observed, generator):
+        """Measure latents and round trip in the rows that are complete."""
+        del generator
+        rows = values[observed.all(axis=1)].astype(np.float64)
+        self.center_, self.unit_ = 0.0, 1.0
+        latents = self._latents(rows)
+        back = self._columns(latents)
+        if back.shape != rows.shape:
+            raise ValueError(
+                f"{type(self.transformer).__name__}.inverse_transform gives an array "
+                f"of shape {back.shape} for rows of shape {rows.shape}."
+            )
+        self.noise_ = np.maximum(((rows - back) ** 2).mean(axis=0), MIN_NOISE)
+        self.center_, spread = latents.mean(axis=0), latents.std(axis=0)
+        # In one unit, so that the latents vary as much as the columns do.
+        total = np.sqrt(rows.var(axis=0).sum() / max(1e-12, (spread**2).sum()))
+        self.unit_ = 1 / max(total, 1e-12)
+        self.variance_ = np.maximum((spread / self.unit_) ** 2, 1e-8)
+        self.column_variance_ = back.var(axis=0)
+        return self
+
+    def _latents(self, values):
+        raw = np.asarray(self.transformer.transform(values * self.scale + self.mean))
+        return (raw.astype(np.float64) - self.center_) / self.unit_
+
+    def _columns(self, latents):
+        raw = latents * self.unit_ + self.center_
+        back = np.asarray(self.transformer.inverse_transform(raw), dtype=np.float64)
+        return (back - self.mean) / self.scale
+
+    @property
+    def n_latents(self):
+        """Number of latents."""
+        return len(self.variance_)
+
+    def encode(self, values, observed):
+        """As `LinearEncoder.encode`; missing cells count as the mean."""
+        available = observed.mean(axis=1) >= MIN_SHARE
+        latents = np.zeros((len(values), self.n_latents))
+        rows = np.flatnonzero(available)
+        if len(rows):
+            latents[rows] = self._latents(
+                np.where(observed[rows], values[rows], 0.0).astype(np.float64)
+            )
+        return latents, available
+
+    def update(self, mean, cov, values, observed):
+        """Keep what the other modalities say: see `LinearEncoder.update`."""
+        del values, observed
+        root = np.linalg.cholesky(cov)
+        return mean, np.broadcast_to(root, (len(mean), *root.shape)).copy()
+
+    def decode(self, latents):
+        """Columns of latents: (n, k) -> (n, d)."""
+        return self._columns(latents)
+
+    def variance_of(self, variance):
+        """Variance of the columns, as far as that of the latents goes: (n, d)."""
+        share = variance.sum(axis=1) / self.variance_.sum()
+        return share[:, None] * self.column_variance_ + self.noise_

@@ -43,8 +43,10 @@ class KernelFeatures(nn.Module):
         super().__init__()
         self.register_buffer("metric", _learn_metric(latents, targets, generator))
         latents = latents @ self.metric
-        order = torch.randperm(len(latents), generator=generator)
-        landmarks = latents[order[:n_landmarks].to(latents.device)]
+        landmarks = latents
+        if len(latents) > n_landmarks:
+            order = torch.randperm(len(latents), generator=generator)
+            landmarks = latents[order[:n_landmarks].to(latents.device)]
         squared = _squared_distances(landmarks, landmarks)
         unit = squared.median().clamp_min(1e-12)
         spread = landmarks.var(0, unbiased=False).sum().clamp_min(1e-12)
@@ -101,9 +103,12 @@ def _learn_metric(latents, targets, generator):
     slope = sum(g * r[:METRIC_POINTS] for g, r in zip(GAMMAS, radial, strict=True))
     points = x[:METRIC_POINTS]
     level = slope @ weights  # (s, t)
-    moved = torch.einsum("sn,nk,nt->skt", slope, x, weights)
+    # In single precision: the bulk of the work, and only a metric.
+    pairs = (x[:, :, None] * weights[:, None]).flatten(1).float()  # (n, k t)
+    moved = (slope.float() @ pairs).view(len(points), k, -1).to(x.dtype)
     gradient = points[:, :, None] * level[:, None] - moved  # (s, k, t)
-    metric = torch.einsum("skt,slt->kl", gradient, gradient)
+    gradient = gradient.transpose(0, 1).flatten(1)
+    metric = gradient @ gradient.T
     if not bool(metric.diagonal().sum() > 0):
         return torch.eye(k, dtype=latents.dtype, device=latents.device)
     strength, vectors = torch.linalg.eigh(metric / metric.diagonal().mean())
@@ -123,19 +128,24 @@ def _telling_directions(known, own, targets, size):
 
     Shapes: kernel of rows and landmarks (n, m), of landmarks (m, m); targets (n, t).
     """
-    gram = known.T @ known + RIDGE * own
-    # Of a constant modality all is 0.
-    gram.diagonal().add_((1e-10 * gram.diagonal().max()).clamp_min(1e-12))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    slopes = inverse @ (known.T @ targets)  # (m, t)
-    if not targets.shape[1]:
-        slopes = inverse @ (known.T @ known[:, :size])
-    # Targets count by how well rows left out are predicted: noise attracts nothing.
+    wanted = targets if targets.shape[1] else known[:, :size]
+    if len(known) == len(own):  # every row is a landmark
+        gram = own.clone()
+        gram.diagonal().add_(RIDGE)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        slopes = inverse @ wanted  # (m, t)
+        residual = slopes / inverse.diagonal()[:, None]
     else:
+        gram = known.T @ known + RIDGE * own
+        # Of a constant modality all is 0.
+        gram.diagonal().add_((1e-10 * gram.diagonal().max()).clamp_min(1e-12))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        slopes = inverse @ (known.T @ wanted)
         leverage = ((known @ inverse) * known).sum(1, keepdim=True)
-        residual = (targets - known @ slopes) / (1 - leverage).clamp_min(1e-3)
-        gain = 1 - residual.square().mean(0) / targets.square().mean(0).clamp_min(1e-12)
-        slopes = slopes * gain.clamp_min(0.01).sqrt()
+        residual = (wanted - known @ slopes) / (1 - leverage).clamp_min(1e-3)
+    # Targets count by how well rows left out are predicted: noise attracts nothing.
+    gain = 1 - residual.square().mean(0) / wanted.square().mean(0).clamp_min(1e-12)
+    slopes = slopes * gain.clamp_min(0.01).sqrt()
     strength, vectors = torch.linalg.eigh(slopes.T @ own @ slopes)
     kept = torch.argsort(strength, descending=True)[:size]
     kept = kept[strength[kept] > 1e-9 * strength.max()]

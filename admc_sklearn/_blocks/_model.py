@@ -32,6 +32,7 @@ class BlockModel(nn.Module):
         self.encoders, self.columns = encoders, columns
         self.features, self.anchor = fitted.features, fitted.anchor
         self.denoiser = denoiser
+        self.dependence = np.full((len(encoders), len(encoders)), np.nan)
         variance = self.anchor.moments.diagonal()[: self.anchor.n_latents]
         total = variance.new_zeros(len(encoders))
         total.index_add_(0, self.anchor.owner_z, variance)
@@ -44,6 +45,8 @@ class BlockModel(nn.Module):
             slice(end - size, end)
             for end, size in zip(ends, sizes.tolist(), strict=True)
         ]
+        # How far the denoiser is followed: rows left out decide.
+        self.register_buffer("gate", torch.ones(()))
         # Noise that one draw of a row takes.
         self.n_outputs = ends[-1] + sum(len(own) for own in columns)
 
@@ -123,9 +126,8 @@ class BlockModel(nn.Module):
         clean = torch.where(sigma.isinf(), 0.0, c_skip * deviation)
         if self.denoiser is None:
             return clean
-        return clean + c_out * sd * self.correction(
-            mean, sd, available, deviation, sigma
-        )
+        found = self.correction(mean, sd, available, deviation, sigma)
+        return clean + self.gate * c_out * sd * found
 
     def correction(self, mean, sd, available, deviation, sigma):
         """F, the output of the network, (n, D) float32."""
@@ -149,3 +151,15 @@ class BlockModel(nn.Module):
             zero = torch.zeros_like(mean)
             mean = mean + self.denoise(mean, sd, available, zero, torch.inf)
         return mean, groups
+
+    def attention(self, latents, available):
+        """Attention of every modality to every other while they are completed.
+
+        Shape: (M, M), the mean over the rows; rows sum to one.
+        """
+        mean, groups = self.condition(latents, available)
+        sd = self.spread(groups, len(mean))
+        sigma = torch.full((len(mean), 1), torch.inf, device=mean.device)
+        zero = torch.zeros_like(mean)
+        inputs = self._inputs(mean, sd, available, zero, sigma)
+        return self.denoiser.attention_weights(*inputs).mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 
@@ -13,7 +14,6 @@ from ._anchor import patterns_of
 from ._cross_fit import CrossFit, choose_patterns, deal_folds
 from ._denoiser import ModalityDenoiser
 from ._diffusion import LOG_SIGMA, coefficients
-from ._encoder import LinearEncoder
 from ._model import BlockModel
 
 SIZES = {
@@ -32,6 +32,7 @@ MIX_UP = 0.3
 # Elements of the anchors' means of all rows under all patterns, of the roots of the
 # covariances of all distinct patterns, and how many of those.
 MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
+MAX_VALIDATION_ROWS = 2000
 
 
 class HiddenRows:
@@ -209,32 +210,55 @@ class BlockValidation:
     """Error of the completed columns in rows left out, under every pattern."""
 
     def __init__(self, model, hidden, rows, n_columns):
-        self.model, self.hidden, self.rows = model, hidden, rows
-        self.n_columns = torch.as_tensor(n_columns, device=rows.device)
+        rows = rows[:MAX_VALIDATION_ROWS]
+        self.model = model
+        n_columns = torch.as_tensor(n_columns, device=rows.device)
+        self.batches, self.n_cells = [], 0.0
+        for k in range(hidden.shape.shape[1]):
+            batch = hidden.batch(rows, torch.full_like(rows, k))
+            lost = hidden.available[rows] & ~batch[2]
+            self.n_cells += float((lost * n_columns).sum())
+            self.batches.append(batch)
 
     @torch.no_grad()
     def measure(self):
-        """Root mean squared error in standardised units, and nats a latent."""
-        self.model.denoiser.eval()
-        squared, cells, nats, latents = 0.0, 0.0, 0.0, 0.0
-        for k in range(self.hidden.shape.shape[1]):
-            pattern = torch.full_like(self.rows, k)
-            truth, mean, kept, sd, hidden = self.hidden.batch(self.rows, pattern)
+        """Root mean squared error in standardised units, and nats a latent.
+
+        Sets the model's gate to where the error is least.
+        """
+        model = self.model
+        model.denoiser.eval()
+        model.gate.fill_(1.0)
+        residuals, shifts, spreads = [], [], []
+        for latents, mean, kept, sd, hidden in self.batches:
             zero = torch.zeros_like(mean)
-            shift = self.model.denoise(mean, sd, kept, zero, torch.inf)
-            error = torch.where(hidden, truth - mean - shift, 0.0)
-            lost = self.hidden.available[self.rows] & ~kept
-            squared += float(error.square().sum())
-            cells += float((lost * self.n_columns).sum())
-            scaled = torch.where(hidden, error / sd.clamp_min(1e-9), 0.0)
-            level = torch.where(hidden, sd.clamp_min(1e-9).log() + 0.9189385, 0.0)
-            nats += float((0.5 * scaled.square() + level).sum())
-            latents += float(hidden.sum())
-        return math.sqrt(squared / max(1.0, cells)), nats / max(1.0, latents)
+            shift = model.denoise(mean, sd, kept, zero, torch.inf)
+            residuals.append((latents - mean)[hidden])
+            shifts.append(shift[hidden])
+            spreads.append(sd[hidden])
+        residual, shift, sd = map(torch.cat, (residuals, shifts, spreads))
+        gate = (residual @ shift) / shift.square().sum().clamp_min(1e-12)
+        model.gate.copy_(gate.clamp(0.0, 1.0))
+        error = residual - model.gate * shift
+        nats = 0.5 * (error / sd).square() + sd.log() + 0.5 * math.log(2 * math.pi)
+        rmse = math.sqrt(float(error.square().sum()) / max(1.0, self.n_cells))
+        return rmse, float(nats.mean())
 
 
-def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, groups=None):
-    """Fit encoders, anchor and denoiser to rows that may lack modalities.
+def fit_blocks(
+    values,
+    observed,
+    columns,
+    encoders,
+    fixed,
+    size,
+    plan,
+    seed,
+    device,
+    groups=None,
+    start=None,
+):
+    """Fit anchor and denoiser to rows that may lack modalities.
 
     Parameters
     ----------
@@ -242,6 +266,8 @@ def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, group
     observed : bool array of shape (n, d)
     columns : list of M int arrays
         Of each modality.
+    encoders : list of LinearEncoder
+        Fitted.
     fixed : bool array of shape (M,)
         Modalities that are always there.
     size : str
@@ -251,6 +277,8 @@ def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, group
     device : torch.device
     groups : array of shape (n,), optional
         Rows of one group are left out together.
+    start : BlockModel, optional
+        Whose denoiser is trained on.
 
     Returns
     -------
@@ -259,9 +287,6 @@ def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, group
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    encoders = [
-        LinearEncoder().fit(values[:, own], observed[:, own], rng) for own in columns
-    ]
     parts = [
         encoder.encode(values[:, own], observed[:, own])
         for encoder, own in zip(encoders, columns, strict=True)
@@ -273,20 +298,55 @@ def fit_blocks(values, observed, columns, fixed, size, plan, seed, device, group
     patterns = choose_patterns(available, fixed, rng)
     fold = deal_folds(len(values), groups, rng)
     cross = CrossFit(latents, available, owner.to(device), patterns, fold, generator)
-    denoiser = ModalityDenoiser(sizes, dropout=DROPOUT, **SIZES[size]).to(device)
+    denoiser = ModalityDenoiser(sizes, dropout=DROPOUT, **SIZES[size])
+    if start is not None:
+        denoiser = copy.deepcopy(start.denoiser)
+    denoiser.to(device)
     model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
     history = []
-    if cross.parts and plan.max_epochs:
+    if cross.parts:
         some, patterns = affordable(available, patterns, latents.shape[1], rng)
         fold, some = fold[some], torch.as_tensor(some, device=device)
         hidden = HiddenRows(
             model, latents[some], available[some], patterns, cross.parts, fold
         )
-        held = torch.tensor(np.flatnonzero(fold == 0), device=device)
-        rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
-        trainer = BlockTrainer(model, hidden, rest, plan, seed)
-        n_columns = [len(own) for own in columns]
-        validation = BlockValidation(model, hidden, held, n_columns)
-        history = run_epochs(trainer, validation)
+        model.dependence = dependence(hidden, fixed)
+        if plan.max_epochs:
+            held = torch.tensor(np.flatnonzero(fold == 0), device=device)
+            rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
+            n_columns = [len(own) for own in columns]
+            trainer = BlockTrainer(model, hidden, rest, plan, seed)
+            validation = BlockValidation(model, hidden, held, n_columns)
+            history = run_epochs(trainer, validation)
+            validation.measure()  # the gate of the weights that are kept
     model.eval()
     return model, history
+
+
+def dependence(hidden, fixed):
+    """Share of each modality's variance that each other one alone explains, (M, M).
+
+    Alone but for modalities that are always there, ``fixed``, bool (M,); in rows left
+    out of the anchor. Row: what is completed; column: what is there. NaN where no
+    pattern has that modality alone.
+    """
+    n_modalities = hidden.available.shape[1]
+    out = np.full((n_modalities, n_modalities), np.nan)
+    np.fill_diagonal(out, 1.0)
+    free = torch.as_tensor(~fixed, device=hidden.latents.device)
+    rows = torch.arange(len(hidden.latents), device=hidden.latents.device)
+    for k in range(hidden.shape.shape[1]):
+        latents, mean, kept, _, lost = hidden.batch(rows, torch.full_like(rows, k))
+        for source in range(n_modalities):
+            alone = kept[:, source] & (kept[:, free].sum(1) == int(free[source]))
+            for target in range(n_modalities):
+                own = alone[:, None] & lost & (hidden.owner == target)
+                if target == source or not bool(own.any()):
+                    continue
+                count = own.sum(0).clamp_min(1)
+                center = torch.where(own, latents, 0.0).sum(0) / count
+                left = torch.where(own, latents - mean, 0.0).square().sum()
+                total = torch.where(own, latents - center, 0.0).square().sum()
+                if float(total) > 0:
+                    out[target, source] = max(0.0, 1 - float(left / total))
+    return out

@@ -1,0 +1,246 @@
+"""CrossModalFeatures: the counterpart of every modality, generated from the others."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.utils.validation import check_is_fitted
+
+from ._columns import is_frame
+from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
+from ._modalities import resolve_modalities
+from .missingness import _Table
+
+
+class CrossModalFeatures(TransformerMixin, BaseEstimator):
+    """Append to every modality what the other modalities say of it.
+
+    Rows with all modalities have something to gain too: for each modality its
+    counterpart is generated from the others and appended. Missing cells are completed
+    on the way.
+
+    Parameters
+    ----------
+    imputer : ADMCImputer
+        Its ``modalities`` are those whose counterparts are generated; for None every
+        column is one. It is cloned, and not changed.
+
+    cv : int, default=5
+        Folds by which `fit_transform` generates the counterparts of the training rows,
+        each from an imputer that was not fitted to the row. Otherwise they would be
+        closer to the truth than those of other rows ever are, and what is learnt from
+        them would mislead. 0 generates them by the imputer of all rows.
+
+    Attributes
+    ----------
+    imputer_ : ADMCImputer
+        Fitted to all rows.
+
+    modalities_ : dict
+        Columns of every modality, int arrays.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of columns seen in `fit`, where all are strings.
+
+    See Also
+    --------
+    ADMCImputer : Completes missing modalities.
+
+    Notes
+    -----
+    As in `sklearn.preprocessing.TargetEncoder`, ``fit_transform(X)`` is not
+    ``fit(X).transform(X)`` unless ``cv=0``: pipelines use the former for training rows.
+
+    References
+    ----------
+    .. [1] "ADMC: Attention-based Diffusion Model for Missing Modalities Feature
+       Completion", 2025, arXiv:2507.05624, the full-modality gain.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from admc_sklearn import ADMCImputer, CrossModalFeatures
+    >>> X = np.arange(30.0)[:, None] * [1.0, 2.0, 3.0]
+    >>> features = CrossModalFeatures(ADMCImputer(random_state=0), cv=2)
+    >>> features.fit_transform(X).shape
+    (30, 6)
+    """
+
+    _parameter_constraints = {  # noqa: RUF012
+        "imputer": "no_validation",
+        "cv": [Interval(Integral, 0, None, closed="left")],
+    }
+
+    def __init__(self, imputer, *, cv=5):
+        self.imputer = imputer
+        self.cv = cv
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, *, groups=None):
+        """Fit the imputer to all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group are held out together.
+
+        Returns
+        -------
+        self : CrossModalFeatures
+        """
+        self._fit(X, groups)
+        return self
+
+    def _fit(self, X, groups):
+        X = X if is_frame(X) else np.asarray(X)
+        self.imputer_ = self._fitted(X, groups)
+        self.n_features_in_ = self.imputer_.n_features_in_
+        if hasattr(self.imputer_, "feature_names_in_"):
+            self.feature_names_in_ = self.imputer_.feature_names_in_
+        names = _check_feature_names_in(self.imputer_, generate_names=True)
+        self.modalities_ = resolve_modalities(self.imputer.modalities, X, names)
+
+    def _fitted(self, X, groups=None):
+        imputer = clone(self.imputer)
+        if not imputer.keep_empty_features or imputer.add_indicator:
+            imputer.set_params(keep_empty_features=True, add_indicator=False)
+        return imputer.fit(X, groups=groups)
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_transform(self, X, y=None, *, groups=None):
+        """Fit to X, and generate its counterparts by folds.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group are in one fold.
+
+        Returns
+        -------
+        X_out : array or frame of shape (n_samples, 2 * n_features)
+            As `transform` returns it.
+        """
+        X = X if is_frame(X) else np.asarray(X)
+        self._fit(X, groups)
+        n = X.shape[0]
+        n_folds = min(self.cv, n if groups is None else len(np.unique(groups)))
+        if n_folds < 2:
+            return self._generate(self.imputer_, X)
+        seed = self.imputer.random_state
+        splitter = GroupKFold(n_folds)
+        if groups is None:
+            seed = seed if isinstance(seed, int) else 0
+            splitter = KFold(n_folds, shuffle=True, random_state=seed)
+        parts, order = [], []
+        for train, test in splitter.split(np.zeros(n), groups=groups):
+            own = None if groups is None else np.asarray(groups)[train]
+            imputer = self._fitted(_rows(X, train), own)
+            parts.append(self._generate(imputer, _rows(X, test)))
+            order.append(test)
+        back = np.argsort(np.concatenate(order))
+        if isinstance(parts[0], np.ndarray):
+            return np.concatenate(parts)[back]
+        return _rows(_stacked(parts), back)
+
+    def transform(self, X):
+        """Complete X and append the counterparts of its modalities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        X_out : array or frame of shape (n_samples, 2 * n_features)
+            The completed columns, then for each its counterpart, generated from the
+            other modalities alone. A frame after ``set_output``.
+        """
+        check_is_fitted(self)
+        X = X if is_frame(X) else np.asarray(X)
+        return self._generate(self.imputer_, X)
+
+    def _generate(self, imputer, X):
+        container = _get_output_config("transform", self)["dense"]
+        imputer.set_output(transform=container)
+        completed = imputer.transform(X)
+        generated = [None] * completed.shape[1]
+        for columns in self.modalities_.values():
+            found = imputer.transform(_lacking(X, columns, imputer.missing_values))
+            for j in columns:
+                generated[j] = _column(found, j)
+        if isinstance(completed, np.ndarray):
+            return np.hstack([completed, np.column_stack(generated)])
+        names = self.get_feature_names_out()[len(generated) :]
+        if isinstance(completed, pd.DataFrame):
+            generated = pd.concat(generated, axis=1).set_axis(names, axis=1)
+            return pd.concat([completed, generated], axis=1)
+        return completed.hstack(
+            [column.rename(name) for column, name in zip(generated, names, strict=True)]
+        )
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns that `transform` returns.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+
+        Returns
+        -------
+        feature_names_out : ndarray of str objects
+            The columns, then ``gen_<column>`` for each.
+        """
+        check_is_fitted(self)
+        names = self.imputer_.get_feature_names_out(input_features)
+        return np.concatenate([names, np.array([f"gen_{n}" for n in names], object)])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _lacking(X, columns, marker):
+    """Copy of X without any cell of the given columns."""
+    removed = np.zeros(X.shape, dtype=bool)
+    removed[:, columns] = True
+    without = _Table(X).without(removed)
+    if not is_frame(X) and not (marker is None or pd.isna(marker)):
+        without[removed] = marker
+    return without
+
+
+def _column(table, j):
+    if isinstance(table, np.ndarray):
+        return table[:, j]
+    return table.iloc[:, j] if isinstance(table, pd.DataFrame) else table.to_series(j)
+
+
+def _rows(X, rows):
+    if isinstance(X, pd.DataFrame):
+        return X.iloc[rows]
+    return X[rows]
+
+
+def _stacked(frames):
+    if isinstance(frames[0], pd.DataFrame):
+        return pd.concat(frames)
+    out = frames[0]
+    for frame in frames[1:]:
+        out = out.vstack(frame)
+    return out
