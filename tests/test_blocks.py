@@ -311,6 +311,11 @@ def test_the_metric_ignores_a_latent_that_says_nothing():
     metric = _learn_metric(z, y, generator())
     assert metric[0, 0] > 3 * metric[1].norm()
     noise = torch.randn(400, 1, generator=generator(9), dtype=torch.float64)
+    # A target that nothing tells of has no say in it.
+    both = torch.cat([y, 3 * (noise - noise.mean())], 1)
+    torch.testing.assert_close(
+        _learn_metric(z, both, generator()), metric, atol=0.15, rtol=0
+    )
     none = _learn_metric(z, noise - noise.mean(), generator())
     assert torch.isfinite(none).all()
     for rows in (z[:1], z[:10]):  # too few to learn
@@ -398,7 +403,7 @@ def test_ridges_are_large_where_there_is_nothing_to_learn():
 
 
 def test_spreads_are_those_of_rows_left_out():
-    x, _, _, owner = gaussian_blocks(120)
+    x, _, _, owner = gaussian_blocks(50)
     cross = cross_fit(x, owner)
     fresh = gaussian_blocks(2000)[0]
     pattern = torch.tensor([True, False, True])
@@ -407,6 +412,9 @@ def test_spreads_are_those_of_rows_left_out():
     features = cross.fitted.features(fresh, available)
     error = fresh[:, found.latents] - cross.fitted.anchor.predict(features, found)
     ratio = error.square().mean(0) / found.cov.diagonal()
+    scale = cross.fitted.anchor.scale[found.latents]
+    unscaled = ratio * scale.square()
+    assert ratio.log().abs().mean() < 0.8 * unscaled.log().abs().mean()
     assert ((ratio > 0.6) & (ratio < 1.6)).all()
 
 
@@ -508,6 +516,7 @@ def test_the_network_starts_at_zero_and_does_not_mix_rows():
     ).eval()
     value, noisy = torch.randn(2, 6, 8).unbind(0)
     observed = torch.rand(6, 3) < 0.5
+    observed[0] = True
     level = torch.zeros(6, 1)
     assert (net(value, noisy, observed, level) == 0).all()
     for head in net.heads:
