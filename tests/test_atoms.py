@@ -120,3 +120,15 @@ def test_tiny_columns(values):
     atoms = atoms_of(np.array(values))
     assert atoms.valid.any()
     assert torch.isfinite(atoms.center).all()
+
+
+def test_cells_far_in_the_tail_of_their_atom_have_finite_gradients():
+    atoms = Atoms([column_atoms(np.linspace(-2, 2, 500))], Warp.identity(1))
+    mean = torch.linspace(-300, 300, 61)[None].requires_grad_()
+    log_sd = torch.zeros(1, 61, requires_grad=True)
+    sd = (log_sd - 4).exp()
+    column, values = torch.zeros(1, 61, dtype=torch.long), torch.zeros(1, 61)
+    atom = torch.full((1, 61), 30)
+    atoms.inner_nll(mean, sd, column, atom, values).sum().backward()
+    assert torch.isfinite(mean.grad).all()
+    assert torch.isfinite(log_sd.grad).all()

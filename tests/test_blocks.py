@@ -186,8 +186,8 @@ def test_a_posterior_of_two_modes_is_drawn_well_in_sixteen_steps():
     assert upper.double().mean().item() == pytest.approx(0.7, abs=0.03)
     for side, mode in ((~upper, modes[0]), (upper, modes[1])):
         assert drawn[side].mean().item() == pytest.approx(mode.item(), abs=0.1)
-        # A sampler of first order leaves modes a little wide: 0.28, 0.24 in 32 steps.
-        assert drawn[side].std().item() == pytest.approx(sd, abs=0.1)
+        # A sampler of first order leaves modes wide: 0.29.
+        assert drawn[side].std().item() == pytest.approx(sd, abs=0.05)
     assert reverse(denoise, noise, 1).std() > 0.9  # one step has no modes
 
 

@@ -289,7 +289,8 @@ def test_scorer_is_the_score_of_a_fresh_amputation():
     X = hide(table(), 0.1, 1)
     imputer = KNNImputer().fit(X[:30])
     held_out = X[30:]
-    incomplete = ampute(held_out, rate=0.4, mechanism="mar", random_state=7)
+    seed = make_imputation_scorer(random_state=7).random_state
+    incomplete = ampute(held_out, rate=0.4, mechanism="mar", random_state=seed)
     completed = imputer.transform(incomplete)
     scores = imputation_scores(held_out, incomplete, completed)
     for metric in ("rmse", "mae"):
@@ -388,7 +389,8 @@ def test_steps_before_the_imputer_are_undone():
 def test_errors_behind_bent_columns_are_those_of_the_table():
     X = np.exp(2 * table())
     imputer = make_pipeline(QuantileTransformer(n_quantiles=20), KNNImputer()).fit(X)
-    incomplete = ampute(X, random_state=0)
+    seed = make_imputation_scorer(random_state=0).random_state
+    incomplete = ampute(X, random_state=seed)
     completed = imputer[0].inverse_transform(imputer.transform(incomplete))
     expected = imputation_scores(X, incomplete, completed)
     assert make_imputation_scorer()(imputer, X) == pytest.approx(-expected["rmse"])
@@ -405,7 +407,8 @@ def test_steps_that_cannot_be_undone_are_scored_behind_them():
     assert not hasattr(encode, "inverse_transform")
     imputer = make_pipeline(encode, KNNImputer(copy=False)).fit(frame)
     scorer = make_imputation_scorer()
-    incomplete = encode.transform(ampute(frame, random_state=0))
+    seed = make_imputation_scorer(random_state=0).random_state
+    incomplete = encode.transform(ampute(frame, random_state=seed))
     completed = KNNImputer().fit(encode.transform(frame)).transform(incomplete)
     expected = imputation_scores(encode.transform(frame), incomplete, completed)
     assert scorer(imputer, frame) == pytest.approx(-expected["rmse"])
@@ -1078,3 +1081,9 @@ def test_errors_of_the_ranking():
         ranking(good[good["imputer"] == "a"])
     with pytest.raises(ValueError, match="no value of 'rmse'"):
         ranking(good.assign(rmse=np.nan))
+
+
+def test_scorer_hides_other_cells_than_those_that_its_seed_took_from_the_table():
+    X = ampute(table(), rate=0.5, random_state=0)
+    imputer = KNNImputer().fit(X)
+    assert np.isfinite(make_imputation_scorer(random_state=0)(imputer, X))

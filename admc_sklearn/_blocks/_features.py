@@ -48,7 +48,7 @@ class KernelFeatures(nn.Module):
             order = torch.randperm(len(latents), generator=generator)
             landmarks = latents[order[:n_landmarks].to(latents.device)]
         squared = _squared_distances(landmarks, landmarks)
-        unit = squared.median().clamp_min(1e-12)
+        unit = _unit(squared)
         spread = landmarks.var(0, unbiased=False).sum().clamp_min(1e-12)
         self.curved = 0.0 if linear == float("inf") else 1.0
         self.linear = 1.0 if linear == float("inf") else linear
@@ -87,7 +87,7 @@ def _learn_metric(latents, targets, generator):
     if k == 1 or not targets.shape[1] or len(x) < 20:
         return torch.eye(k, dtype=latents.dtype, device=latents.device)
     squared = _squared_distances(x, x)
-    unit = squared.median().clamp_min(1e-12)
+    unit = _unit(squared)
     radial = [torch.exp(-gamma * squared / unit) for gamma in GAMMAS]
     gram = sum(radial)
     gram.diagonal().add_(RIDGE)
@@ -113,6 +113,12 @@ def _learn_metric(latents, targets, generator):
         return torch.eye(k, dtype=latents.dtype, device=latents.device)
     strength, vectors = torch.linalg.eigh(metric / metric.diagonal().mean())
     return (vectors * strength.clamp_min(0.0).sqrt()) @ vectors.T
+
+
+def _unit(squared):
+    """Median of squared distances; their mean where most rows are the same."""
+    unit = squared.median()
+    return torch.where(unit > 0, unit, squared.mean()).clamp_min(1e-12)
 
 
 def _squared_distances(a, b):

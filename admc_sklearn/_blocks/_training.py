@@ -140,7 +140,7 @@ class BlockTrainer:
         self.average = WeightAverage(self.parameters, EMA_DECAY)
         self.n_steps, self.started = 0, time.monotonic()
         n_batches = max(1, len(rows) // plan.batch_size)
-        self.total_steps = plan.max_epochs * n_batches
+        self.total_steps = max(1, plan.max_epochs * n_batches)
 
     def rate(self):
         """Learning rate now."""
@@ -311,14 +311,13 @@ def fit_blocks(
             model, latents[some], available[some], patterns, cross.parts, fold
         )
         model.dependence = dependence(hidden, fixed)
-        if plan.max_epochs:
-            held = torch.tensor(np.flatnonzero(fold == 0), device=device)
-            rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
-            n_columns = [len(own) for own in columns]
-            trainer = BlockTrainer(model, hidden, rest, plan, seed)
-            validation = BlockValidation(model, hidden, held, n_columns)
-            history = run_epochs(trainer, validation)
-            validation.measure()  # the gate of the weights that are kept
+        held = torch.tensor(np.flatnonzero(fold == 0), device=device)
+        rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
+        n_columns = [len(own) for own in columns]
+        trainer = BlockTrainer(model, hidden, rest, plan, seed)
+        validation = BlockValidation(model, hidden, held, n_columns)
+        history = run_epochs(trainer, validation)
+        validation.measure()  # the gate of the weights that are kept
     model.eval()
     return model, history
 
