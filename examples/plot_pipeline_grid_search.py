@@ -62,8 +62,7 @@ print("best for the classifier:", labels[search.best_index_])
 # %%
 # The same candidates, judged as imputers: the scorer hides 30 % of the known pixels of
 # the rows that the search holds out, and counts how well they are completed. Pixels
-# that are really lost never count. No classifier, and no ``y``, is needed. (Give the
-# scorer another seed than `ampute` got: the same one would hide lost pixels.)
+# that are really lost never count. No classifier, and no ``y``, is needed.
 scorer = make_imputation_scorer("rmse", rate=0.3, random_state=0)
 tuned = GridSearchCV(pipeline[:-1], grid, scoring=scorer, cv=2).fit(incomplete)
 print("best for the table:", labels[tuned.best_index_])
