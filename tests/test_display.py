@@ -305,10 +305,21 @@ def test_comparison_has_panels_for_several_tables():
     assert display.axes_[4].get_title() == "b: MCAR, 10 %"
 
 
+@pytest.fixture(scope="module")
+def modal_imputer():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(150, 3))
+    X = np.hstack([hidden @ rng.normal(size=(3, 6)) for _ in range(2)] + [hidden])
+    X = X + 0.1 * rng.normal(size=X.shape)
+    modalities = {"speech": slice(0, 6), "text": slice(6, 12)}
+    return ADMCImputer(modalities=modalities, max_epochs=1, random_state=0).fit(X)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", [None, "constrained", "tight"])
-def test_draws_in_the_place_of_given_axes(people, kind, layout):
+def test_draws_in_the_place_of_given_axes(people, modal_imputer, kind, layout):
     imputer, X = people
+    imputer = modal_imputer if kind == "modalities" else imputer
     figure, (_, ax) = plt.subplots(1, 2, layout=layout)
     columns = ("age", "height") if kind == "scatter" else None
     display = ImputationDisplay.from_imputer(
@@ -322,15 +333,14 @@ def test_draws_in_the_place_of_given_axes(people, kind, layout):
     assert display.figure_ is not figure
 
 
-def test_touches_nothing_global(people):
+def test_touches_nothing_global(people, modal_imputer):
     imputer, X = people
     before, parameters = X.copy(), dict(matplotlib.rcParams)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     for kind in KINDS:
         columns = ("age", "height") if kind == "scatter" else None
-        ImputationDisplay.from_imputer(
-            imputer, X, kind=kind, columns=columns, n_draws=2
-        )
+        drawn = modal_imputer if kind == "modalities" else imputer
+        ImputationDisplay.from_imputer(drawn, X, kind=kind, columns=columns, n_draws=2)
     pd.testing.assert_frame_equal(X, before)
     assert dict(matplotlib.rcParams) == parameters
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
@@ -394,3 +404,25 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"admc_sklearn\[plot\]"):
         ImputationDisplay.from_comparison(comparison())
+
+
+def test_modalities_show_what_they_tell_of_each_other(modal_imputer):
+    display = ImputationDisplay.from_imputer(modal_imputer, kind="modalities")
+    (panel,) = display.axes_
+    shown = {text.get_text() for text in panel.texts}
+    share = modal_imputer.dependence_.loc["text", "speech"]
+    assert f"{100 * share:.0f} %" in shown
+    assert share > 0.8
+    assert [t.get_text() for t in panel.get_yticklabels()][:2] == ["speech", "text"]
+
+
+def test_training_beside_cells_shows_that_of_the_modalities(modal_imputer):
+    display = ImputationDisplay.from_imputer(modal_imputer, kind="training")
+    assert display.data["history"]["epoch"].is_unique
+    assert set(display.data["history"]["part"]) == {"modalities"}
+
+
+def test_modalities_without_blocks_are_an_error():
+    imputer = ADMCImputer(max_epochs=0).fit(np.arange(30.0).reshape(10, 3))
+    with pytest.raises(TypeError, match="block"):
+        ImputationDisplay.from_imputer(imputer, kind="modalities")

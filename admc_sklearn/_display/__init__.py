@@ -9,6 +9,7 @@ from ._data import (
     calibration_data,
     comparison_data,
     density_data,
+    modalities_data,
     pattern_data,
     scatter_data,
     training_data,
@@ -18,6 +19,7 @@ from ._panels import (
     draw_calibration,
     draw_comparison,
     draw_density,
+    draw_modalities,
     draw_pattern,
     draw_scatter,
     draw_training,
@@ -30,6 +32,7 @@ _DRAW = {
     "scatter": draw_scatter,
     "pattern": draw_pattern,
     "training": draw_training,
+    "modalities": draw_modalities,
     "comparison": draw_comparison,
 }
 KINDS = [kind for kind in _DRAW if kind != "comparison"]
@@ -43,8 +46,9 @@ class ImputationDisplay:
 
     Parameters
     ----------
-    kind : {"density", "calibration", "scatter", "pattern", "training", "comparison"}
-        What is drawn.
+    kind : str
+        What is drawn: "density", "calibration", "scatter", "pattern", "training",
+        "modalities" or "comparison".
 
     data : dict
         What the picture shows, by kind:
@@ -61,6 +65,7 @@ class ImputationDisplay:
           (n_patterns, n_features), True where missing; ``counts`` of shape
           (n_patterns,), falling; ``left_out``.
         - training: ``history``, a DataFrame; ``kept``, an epoch.
+        - modalities: ``shares``, a square DataFrame.
         - comparison: ``values``, a DataFrame with ``panel``, ``imputer``, ``value``;
           ``panels``, their titles, in ``n_columns``; ``order``, the imputers, best
           first; ``metric``.
@@ -119,7 +124,7 @@ class ImputationDisplay:
             :class:`~admc_sklearn.ADMCImputer` has it.
 
         X : array-like of shape (n_samples, n_features), default=None
-            An incomplete table; not needed for ``kind="training"``.
+            An incomplete table; not needed for "training" and "modalities".
 
         kind : str, default="density"
             - "density": observed against imputed values of each column with missing
@@ -131,6 +136,8 @@ class ImputationDisplay:
               others.
             - "pattern": which cells are missing together, and in how many rows.
             - "training": the validation figures of every epoch of an ADMCImputer.
+            - "modalities": how much of each modality each other one explains, the
+              ``dependence_`` of an ADMCImputer.
 
         columns : list of str or int, or a single one, default=None
             Names or positions; two of them for "scatter". None takes all columns, for
@@ -187,6 +194,9 @@ class ImputationDisplay:
         check_is_fitted(imputer)
         if kind == "training":
             data = training_data(imputer)
+            return cls(kind=kind, data=data).plot(ax, **plot_kwargs)
+        if kind == "modalities":
+            data = modalities_data(imputer)
             return cls(kind=kind, data=data).plot(ax, **plot_kwargs)
         # None repeats itself, as the imputer's own draws do.
         rng = check_random_state(0 if random_state is None else random_state)

@@ -191,7 +191,20 @@ def training_data(imputer):
         raise ValueError(
             "`history_` is empty: there were too few cells to hold any out."
         )
+    if "part" in history:  # that of the modalities, where there are cells besides
+        history = history[history["part"] == history["part"].iloc[-1]]
     return {"history": history.copy(), "kept": int(imputer.n_epochs_)}
+
+
+def modalities_data(imputer):
+    """Collect what modalities tell of each other; see `ImputationDisplay`."""
+    shares = getattr(imputer, "dependence_", None)
+    if shares is None:
+        raise TypeError(
+            'kind="modalities" needs an ADMCImputer with a modality that is completed '
+            f"as a block, got {imputer!r}."
+        )
+    return {"shares": shares}
 
 
 def comparison_data(frame, metric):

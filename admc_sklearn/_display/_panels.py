@@ -290,6 +290,29 @@ def draw_training(data, ax, figsize):
     return panels
 
 
+def draw_modalities(data, ax, figsize):
+    """Draw how much of each modality each other one tells, in shades and figures."""
+    shares = data["shares"].to_numpy(float)
+    side = 1.6 + 0.8 * len(shares)
+    panels = open_grid(ax, figsize or (side + 0.8, side), 1, 1)[1].ravel()
+    panel = panels[0]
+    known = np.where(np.eye(len(shares), dtype=bool), np.nan, shares)
+    panel.imshow(known, cmap="Greys", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(known):
+        if row != column:
+            text = "?" if np.isnan(share) else f"{100 * share:.0f} %"
+            shade = "white" if share > 0.5 else "black"
+            panel.text(column, row, text, ha="center", va="center", color=shade)
+    names = [short(str(name)) for name in data["shares"].columns]
+    ticks = range(len(names))
+    panel.set_xticks(ticks, names, fontsize=SMALL, rotation=30, ha="right")
+    panel.set_yticks(ticks, names, fontsize=SMALL)
+    panel.set_xlabel("from this modality alone", fontsize=SMALL)
+    panel.set_ylabel("of this one", fontsize=SMALL)
+    panel.set_title("share of the variance that is told", fontsize=SMALL)
+    return panels
+
+
 def draw_comparison(data, ax, figsize):
     """Dot plot of imputers' scores: every split, and the mean, best first."""
     from matplotlib.lines import Line2D
