@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LogisticRegression
@@ -675,3 +676,61 @@ def test_training_goes_beyond_the_anchor_and_keeps_the_best_epoch(trained):
     without = copy.deepcopy(trained)
     without.model_.blocks.denoiser = None
     assert with_network < 0.9 * rmse(without.transform(probe), X, probe)
+
+
+def test_an_encoder_of_ones_own(table):
+    X, modalities = table
+    own = modalities["m0"]
+    pca = PCA(5).fit(X[:, own])
+    imputer = quick(modalities=modalities, encoders={"m0": pca}, max_epochs=1).fit(X)
+    lacking = X[:20].copy()
+    lacking[:, own] = np.nan
+    completed = imputer.transform(lacking)[:, own]
+    # What is completed lies where the encoder can reach.
+    back = pca.inverse_transform(pca.transform(completed))
+    inside = (completed > X[:, own].min(0)) & (completed < X[:, own].max(0))
+    np.testing.assert_allclose(np.where(inside, back - completed, 0), 0, atol=1e-4)
+    assert rmse(completed, X[:20, own], np.full_like(completed, np.nan)) < 0.9
+    draws = imputer.sample(lacking, 2)
+    assert np.isfinite(draws).all()
+    assert not np.array_equal(draws[0], draws[1])
+
+
+def test_encoders_of_unknown_or_narrow_modalities_are_errors(table):
+    X, modalities = table
+    pca = PCA(2)
+    with pytest.raises(ValueError, match=r"encoders name .*smell"):
+        quick(modalities=modalities, encoders={"smell": pca}).fit(X)
+    narrow = {"one": [0], "rest": list(range(1, 6))}
+    with pytest.raises(ValueError, match="'one' must have several columns"):
+        quick(modalities=narrow, encoders={"one": pca}).fit(X)
+
+
+def test_dependence_and_attention_name_the_modalities(table, fitted):
+    shares, (X, modalities) = fitted.dependence_, table
+    assert list(shares.index) == list(shares.columns)
+    assert list(shares.index)[: len(modalities)] == list(modalities)
+    assert np.diag(shares).tolist() == [1.0] * len(shares)
+    known = shares.to_numpy()[np.isfinite(shares)]
+    assert ((known >= 0) & (known <= 1)).all()
+    weights = fitted.attention(X[:7])
+    assert list(weights.index) == list(shares.index)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_attention_without_blocks_is_an_error():
+    imputer = quick(max_epochs=0).fit(np.arange(30.0).reshape(10, 3))
+    with pytest.raises(AttributeError, match="block"):
+        imputer.attention(np.zeros((1, 3)))
+
+
+def test_warm_start_goes_on_from_the_weights_it_finds(table):
+    X, modalities = table
+    imputer = quick(modalities=modalities, warm_start=True, max_epochs=2).fit(X)
+    first = imputer.model_.blocks.denoiser.heads[0].weight.detach().clone()
+    again = imputer.set_params(max_epochs=0).fit(X)
+    second = again.model_.blocks.denoiser.heads[0].weight
+    assert torch.equal(first, second)
+    cold = quick(modalities=modalities, max_epochs=0).fit(X)
+    assert not cold.model_.blocks.denoiser.heads[0].weight.any()
+    assert np.isfinite(again.transform(lose(X, modalities, 0.5))).all()

@@ -247,3 +247,22 @@ def test_training_data_and_network_stay_on_the_gpu(monkeypatch):
     cpu = ADMCImputer(max_epochs=30, device="cpu", random_state=0).fit(X)
     got, expected = (i.history_["valid_rmse"].min() for i in (imputer, cpu))
     assert got == pytest.approx(expected, rel=0.1)
+
+
+def test_warm_start_goes_on_where_a_cold_one_begins_anew():
+    X = hide(rings(1500, 0), 0.25, 1)
+    imputer = ADMCImputer(max_epochs=5, warm_start=True, random_state=0).fit(X)
+    assert imputer.n_epochs_ > 0
+    kept = [p.detach().clone() for p in imputer.model_.denoiser.parameters()]
+    imputer.set_params(max_epochs=0).fit(X)
+    for before, after in zip(kept, imputer.model_.denoiser.parameters(), strict=True):
+        assert torch.equal(before, after)
+    imputer.set_params(warm_start=False).fit(X)
+    assert not all(
+        torch.equal(before, after)
+        for before, after in zip(
+            kept, imputer.model_.denoiser.parameters(), strict=True
+        )
+    )
+    with pytest.raises(ValueError, match="features"):
+        imputer.set_params(warm_start=True).fit(X[:, :2])
