@@ -1,0 +1,279 @@
+"""The protocol of the field over ten tables, into one CSV that grows.
+
+    python -m benchmarks.run --data DIR --out benchmarks/report
+    python -m benchmarks.report benchmarks/report
+
+70/30 split; 30 % of the known cells hidden in both parts; z-scores by the observed
+training cells. Every imputer is fitted once a cell, a table under a mechanism, and
+completes the unseen and the training rows. RMSE is that of the mean, MAE that of the
+median where an imputer has both (one completion serves for both elsewhere), accuracy
+that of the levels. Seconds are wall time of `fit` and of one `transform`, all imputers
+in one process, with the same number of threads.
+
+Without --data, tables are downloaded by scikit-learn. A run that was interrupted goes
+on where it was; a cell that failed is in the CSV with its error, and tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import platform
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from benchmarks._peers import IMPUTERS, is_available
+from benchmarks._protocol import mixed_errors, split_frame
+from benchmarks._sources import TABLES, load_table
+
+MECHANISMS = ("mcar", "mar", "mnar")
+PARTS = ("unseen", "training")
+RATE = 0.3
+PACKAGES = ("numpy", "pandas", "torch", "scikit-learn", "admc_sklearn")
+CELL = ["table", "mechanism", "seed", "imputer"]
+FIGURES = ["rmse", "mae", "accuracy", "fit_s", "transform_s"]
+# What may differ between files but not within one.
+SETTINGS = ["rate", "row_cap", "max_time", "n_threads", "source"]
+COLUMNS = [
+    *CELL, "part", *FIGURES, "epochs", "n_rows", "n_columns", "hidden_fraction",
+    *SETTINGS, "processor", "python", *PACKAGES, "error",
+]  # fmt: skip
+
+
+class Results:
+    """A CSV with a row for each part of each cell, only ever added to.
+
+    Parameters
+    ----------
+    path : Path
+    settings : dict
+        Values of `SETTINGS`, the same for all rows.
+
+    Raises
+    ------
+    ValueError
+        If the file holds results of other settings: a page is about one of them.
+    """
+
+    def __init__(self, path, settings):
+        self.path, self.settings = path, settings
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(",".join(COLUMNS) + "\n")
+        # A line that a crash cut short.
+        text = path.read_text()
+        path.write_text(text[: text.rfind("\n") + 1])
+        rows = read_results(path)
+        for name, value in settings.items():
+            others = set(rows[name].astype(str)) - {str(value)}
+            if others:
+                raise ValueError(
+                    f"{path.name} holds results with {name} {sorted(others)}, not "
+                    f"{value}: choose another --out."
+                )
+        good = rows[rows["error"].isna()]
+        counts = good.groupby(CELL)["part"].nunique()
+        self.finished = set(counts.index[counts == len(PARTS)])
+
+    def append(self, rows):
+        """Add rows, all at once."""
+        frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+        text = frame.to_csv(header=False, index=False, lineterminator="\n")
+        with self.path.open("a") as file:
+            file.write(text)
+
+
+def read_results(path):
+    """Read a results file: a frame with `COLUMNS`; settings are text."""
+    return pd.read_csv(path, dtype=dict.fromkeys([*SETTINGS, "error"], str))
+
+
+def environment():
+    """Versions and processor, by column."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions | {"python": platform.python_version(), "processor": _processor()}
+
+
+def _processor():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def sample_rows(frame, cap, seed):
+    """Take rows at random, where there are more than the cap."""
+    if not cap or len(frame) <= cap:
+        return frame
+    return frame.iloc[np.random.default_rng(seed).permutation(len(frame))[:cap]]
+
+
+def measure(imputer, split):
+    """Fit once and complete both parts: a list of two dicts of figures."""
+    started = time.perf_counter()
+    imputer.fit(split.train_incomplete)
+    shared = {"fit_s": time.perf_counter() - started}
+    shared["epochs"] = getattr(imputer, "n_epochs_", np.nan)
+    parts = {
+        "unseen": (split.test, split.test_incomplete),
+        "training": (split.train, split.train_incomplete),
+    }
+    return [
+        {"part": part} | shared | _scores(imputer, *tables)
+        for part, tables in parts.items()
+    ]
+
+
+def _scores(imputer, truth, incomplete):
+    started = time.perf_counter()
+    completed = imputer.transform(incomplete)
+    record = {"transform_s": time.perf_counter() - started}
+    record |= _checked_errors(truth, incomplete, completed)
+    if "strategy" in imputer.get_params():
+        median = imputer.set_params(strategy="median").transform(incomplete)
+        imputer.set_params(strategy="mean")
+        record["mae"] = _checked_errors(truth, incomplete, median)["mae"]
+    return record
+
+
+def _checked_errors(truth, incomplete, completed):
+    left = int(completed.isna().to_numpy().sum())
+    if left:
+        raise ValueError(f"{left} cells are still missing")
+    return mixed_errors(truth, incomplete, completed)
+
+
+def _shape(split, part):
+    truth, incomplete = {
+        "unseen": (split.test, split.test_incomplete),
+        "training": (split.train, split.train_incomplete),
+    }[part]
+    known = truth.notna().to_numpy()
+    hidden = incomplete.isna().to_numpy() & known
+    return {
+        "n_rows": len(truth),
+        "n_columns": truth.shape[1],
+        "hidden_fraction": hidden.sum() / known.sum(),
+    }
+
+
+def cell_rows(split, name, seed, options):
+    """Rows of one imputer on one split; what it raises is in them."""
+    try:
+        if isinstance(split, Exception):
+            raise split
+        imputer = IMPUTERS[name](seed, options.threads, options.max_time)
+        rows = measure(imputer, split)
+    except Exception as error:  # recorded: others go on
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        rows = [{"part": part, "error": text[:300]} for part in PARTS]
+    if not isinstance(split, Exception):
+        rows = [row | _shape(split, row["part"]) for row in rows]
+    return rows
+
+
+def load_split(table, mechanism, seed, options):
+    """Hide cells of a table, or return what went wrong."""
+    try:
+        frame = sample_rows(load_table(table, options.data), options.rows, seed)
+        return split_frame(frame, seed, mechanism=mechanism, rate=RATE)
+    except Exception as error:  # the cells of this table have failed
+        return error
+
+
+def run(options):
+    """Measure what is not in the file yet."""
+    settings = {
+        "rate": RATE,
+        "row_cap": options.rows or "none",
+        "max_time": options.max_time or "none",
+        "n_threads": options.threads,
+        "source": "files" if options.data else "downloaded",
+    }
+    results = Results(Path(options.out) / "results.csv", settings)
+    shared = settings | environment()
+    for seed in options.seeds:
+        for table in options.tables:
+            for mechanism in options.mechanisms:
+                cell = {"table": table, "mechanism": mechanism, "seed": seed}
+                todo = [
+                    name
+                    for name in options.imputers
+                    if (*cell.values(), name) not in results.finished
+                ]
+                if not todo:
+                    continue
+                split = load_split(table, mechanism, seed, options)
+                for name in todo:
+                    rows = cell_rows(split, name, seed, options)
+                    results.append(
+                        [shared | cell | {"imputer": name} | row for row in rows]
+                    )
+                    _say(cell, name, rows)
+
+
+def _say(cell, name, rows):
+    head = "{table:10s} {mechanism:4s} seed {seed} ".format(**cell) + f"{name:10s}"
+    for row in rows:
+        if row.get("error"):
+            print(f"{head} failed: {row['error']}", flush=True)
+            return
+    figures = ", ".join(
+        "{part} rmse {rmse:.4f} mae {mae:.4f} accuracy {accuracy:.4f}".format(**row)
+        for row in rows
+    )
+    seconds = f"fit {rows[0]['fit_s']:.1f} s, transform {rows[0]['transform_s']:.2f} s"
+    print(f"{head} {figures}, {seconds}", flush=True)
+
+
+def parse(arguments=None):
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
+    parser.add_argument("--out", default="benchmarks/report", help="of results.csv")
+    parser.add_argument("--tables", nargs="+", default=TABLES)
+    parser.add_argument(
+        "--mechanisms", nargs="+", default=MECHANISMS, choices=MECHANISMS
+    )
+    parser.add_argument(
+        "--imputers",
+        nargs="+",
+        default=[name for name in IMPUTERS if name != "anchor" and is_available(name)],
+        choices=list(IMPUTERS),
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--rows", type=int, help="rows taken of each table at most")
+    parser.add_argument("--max-time", type=float, help="seconds for ADMCImputer's fit")
+    parser.add_argument("--threads", type=int, default=1, help="of every imputer")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Measure with the given number of threads."""
+    options = parse(arguments)
+    with threadpool_limits(options.threads), warnings.catch_warnings():
+        # Five rounds of trees do not converge; all get the same five.
+        warnings.simplefilter("ignore")
+        _limit_torch(options.threads)
+        run(options)
+
+
+def _limit_torch(n_threads):
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(n_threads)
+
+
+if __name__ == "__main__":
+    main()
