@@ -22,6 +22,7 @@ import platform
 import time
 import warnings
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,8 @@ FIGURES = ["rmse", "mae", "accuracy", "fit_s", "transform_s"]
 # What may differ between files but not within one.
 SETTINGS = ["rate", "row_cap", "max_time", "n_threads", "source"]
 COLUMNS = [
-    *CELL, "part", *FIGURES, "epochs", "n_rows", "n_columns", "hidden_fraction",
-    *SETTINGS, "processor", "python", *PACKAGES, "error",
+    *CELL, "part", *FIGURES, "epochs", "n_table", "n_rows", "n_columns",
+    "hidden_fraction", *SETTINGS, "processor", "python", *PACKAGES, "error",
 ]  # fmt: skip
 
 
@@ -124,13 +125,9 @@ def measure(imputer, split):
     imputer.fit(split.train_incomplete)
     shared = {"fit_s": time.perf_counter() - started}
     shared["epochs"] = getattr(imputer, "n_epochs_", np.nan)
-    parts = {
-        "unseen": (split.test, split.test_incomplete),
-        "training": (split.train, split.train_incomplete),
-    }
     return [
         {"part": part} | shared | _scores(imputer, *tables)
-        for part, tables in parts.items()
+        for part, tables in _tables(split).items()
     ]
 
 
@@ -153,11 +150,15 @@ def _checked_errors(truth, incomplete, completed):
     return mixed_errors(truth, incomplete, completed)
 
 
-def _shape(split, part):
-    truth, incomplete = {
+def _tables(split):
+    """Truth and incomplete rows of both parts."""
+    return {
         "unseen": (split.test, split.test_incomplete),
         "training": (split.train, split.train_incomplete),
-    }[part]
+    }
+
+
+def _shape(truth, incomplete):
     known = truth.notna().to_numpy()
     hidden = incomplete.isna().to_numpy() & known
     return {
@@ -170,25 +171,31 @@ def _shape(split, part):
 def cell_rows(split, name, seed, options):
     """Rows of one imputer on one split; what it raises is in them."""
     try:
-        if isinstance(split, Exception):
-            raise split
         imputer = IMPUTERS[name](seed, options.threads, options.max_time)
         rows = measure(imputer, split)
     except Exception as error:  # recorded: others go on
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        rows = [{"part": part, "error": text[:300]} for part in PARTS]
-    if not isinstance(split, Exception):
-        rows = [row | _shape(split, row["part"]) for row in rows]
-    return rows
+        rows = _failed(error)
+    tables = _tables(split)
+    return [row | _shape(*tables[row["part"]]) for row in rows]
 
 
-def load_split(table, mechanism, seed, options):
-    """Hide cells of a table, or return what went wrong."""
+def _failed(error):
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return [{"part": part, "error": text} for part in PARTS]
+
+
+def table_rows(table, mechanism, seed, names, options):
+    """Yield each imputer's name and rows, on the same hidden cells."""
     try:
-        frame = sample_rows(load_table(table, options.data), options.rows, seed)
-        return split_frame(frame, seed, mechanism=mechanism, rate=RATE)
-    except Exception as error:  # the cells of this table have failed
-        return error
+        whole = load_table(table, options.data)
+        frame = sample_rows(whole, options.rows, seed)
+        split = split_frame(frame, seed, mechanism=mechanism, rate=RATE)
+    except Exception as error:  # all cells of this table have failed
+        yield from ((name, _failed(error)) for name in names)
+        return
+    for name in names:
+        rows = cell_rows(split, name, seed, options)
+        yield name, [{"n_table": len(whole)} | row for row in rows]
 
 
 def run(options):
@@ -202,24 +209,19 @@ def run(options):
     }
     results = Results(Path(options.out) / "results.csv", settings)
     shared = settings | environment()
-    for seed in options.seeds:
-        for table in options.tables:
-            for mechanism in options.mechanisms:
-                cell = {"table": table, "mechanism": mechanism, "seed": seed}
-                todo = [
-                    name
-                    for name in options.imputers
-                    if (*cell.values(), name) not in results.finished
-                ]
-                if not todo:
-                    continue
-                split = load_split(table, mechanism, seed, options)
-                for name in todo:
-                    rows = cell_rows(split, name, seed, options)
-                    results.append(
-                        [shared | cell | {"imputer": name} | row for row in rows]
-                    )
-                    _say(cell, name, rows)
+    cells = product(options.seeds, options.tables, options.mechanisms)
+    for seed, table, mechanism in cells:
+        cell = {"table": table, "mechanism": mechanism, "seed": seed}
+        names = [
+            name
+            for name in options.imputers
+            if (table, mechanism, seed, name) not in results.finished
+        ]
+        if not names:
+            continue
+        for name, rows in table_rows(table, mechanism, seed, names, options):
+            results.append([shared | cell | {"imputer": name} | row for row in rows])
+            _say(cell, name, rows)
 
 
 def _say(cell, name, rows):
