@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._figures import DPI, METRICS, draw_errors, draw_ranks, draw_times
-from benchmarks._sources import TABLES
+from benchmarks._markdown import markdown_table, number, percent
+from benchmarks._setting import setup_section, status_section, time_section
 from benchmarks._summary import (
     OURS,
     PUBLISHED,
@@ -24,141 +25,10 @@ from benchmarks._summary import (
     load,
     measured,
     ranks,
-    relative_time,
 )
-from benchmarks.run import CELL, MECHANISMS, PACKAGES, PARTS
+from benchmarks.run import PARTS
 
 TITLES = METRICS | {"accuracy": "Accuracy"}
-DESCRIBED = {
-    "admc": "`ADMCImputer`, mean for RMSE and median for MAE, from one fit",
-    "anchor": "`ADMCImputer(max_epochs=0)`, its Gaussian alone",
-    "trees": "`IterativeImputer` of `ExtraTreesRegressor(50, min_samples_leaf=2)`, "
-    "5 rounds: like MissForest",
-    "iterative": "`IterativeImputer` of `BayesianRidge`",
-    "knn": '`KNNImputer(n_neighbors=10, weights="distance")`',
-    "simple": "means and most frequent levels",
-    "miceforest": "means and medians of draws by boosted trees",
-    "hyperimpute": "HyperImpute, which also learns from the rows that it completes",
-}
-
-
-def markdown_table(frame, bold=None):
-    """Write a frame of text as a Markdown table, its index as the first columns.
-
-    Parameters
-    ----------
-    frame : DataFrame of str
-    bold : DataFrame of bool, optional
-        Cells set in bold.
-    """
-    if bold is not None:
-        frame = frame.where(~bold, "**" + frame + "**")
-    frame = frame.reset_index()
-    lines = [list(frame), ["---"] * frame.shape[1], *frame.astype(str).to_numpy()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _number(value, form="{:.4f}"):
-    return "failed" if pd.isna(value) else form.format(value)
-
-
-def _percent(value):
-    return "none" if pd.isna(value) else f"{100 * value:+.1f} %"
-
-
-def setup_section(frame):
-    """Say what was measured, how, and what was capped."""
-    first = frame.iloc[0]
-    names = list(dict.fromkeys(frame["imputer"]))
-    lines = ["## What was measured", ""]
-    lines += [f"- **{name}**: {DESCRIBED.get(name, name)}" for name in names]
-    lines += [
-        "",
-        "Tables are split 70/30 into training and unseen rows; "
-        f"{_share(first['rate'])} of the known cells are hidden in both (MAR leaves "
-        "30 % of the columns complete, and hides this share of the others). Numbers "
-        "are z-scores by the observed "
-        "training cells. Imputers that know numbers only get ordinal codes of the "
-        "categories, and their completions are rounded to the nearest code. The "
-        f"prediction target is left out. Seeds: {_listed(frame['seed'])}.",
-        "",
-        "All imputers ran one after the other, in one process for each command, with "
-        f"{first['n_threads']} thread(s) each, on: {_listed(frame['processor'])}. "
-        f"Versions: {_versions(frame)}. Tables came from: {first['source']}.",
-        "",
-        "### What was capped",
-        "",
-        *_caps(frame),
-    ]
-    return lines
-
-
-def _share(rate):
-    return f"{100 * float(rate):g} %"
-
-
-def _listed(values):
-    return ", ".join(str(value) for value in sorted(set(values.dropna())))
-
-
-def _versions(frame):
-    return "; ".join(
-        f"{name} {_listed(frame[name].astype(str))}" for name in ("python", *PACKAGES)
-    )
-
-
-def _caps(frame):
-    cap, limit = frame["row_cap"].iloc[0], frame["max_time"].iloc[0]
-    lines = ["- Rows: all of each table."]
-    if cap != "none":
-        lines = [f"- Rows: at most {cap} of each table, drawn at random by the seed."]
-        rows = frame[frame["mechanism"] == frame["mechanism"].iloc[0]]
-        rows = rows[(rows["seed"] == rows["seed"].iloc[0])].dropna(subset="n_table")
-        sizes = rows.groupby(["table", "part"], observed=True)["n_rows"].first()
-        used = sizes.groupby("table", observed=True).sum()
-        whole = rows.groupby("table", observed=True)["n_table"].first()
-        cut = [
-            f"{table} {used[table]:.0f} of {whole[table]:.0f}"
-            for table in used.index
-            if used[table] < whole[table]
-        ]
-        lines[0] += f" Capped: {', '.join(cut)}." if cut else " None was larger."
-    if limit == "none":
-        return [*lines, "- Time: no limit on any imputer."]
-    ours = frame[(frame["imputer"] == "admc") & (frame["part"] == "unseen")]
-    reached = int((ours["fit_s"] >= 0.97 * float(limit)).sum())
-    return [
-        *lines,
-        f"- Time: `max_time={limit}` seconds for admc's fit, which {reached} of its "
-        f"{len(ours)} fits reached; no limit on peers.",
-    ]
-
-
-def status_section(frame):
-    """Say what has failed and what is not there, so that neither goes unseen."""
-    failed = frame[frame["error"].notna()].drop_duplicates(CELL)
-    lines = ["## What is missing", ""]
-    lines += [
-        f"- failed: {row.imputer} on {row.table}, {row.mechanism}, seed {row.seed}: "
-        f"{row.error}"
-        for row in failed.itertuples()
-    ]
-    lines += _not_measured(frame)
-    return lines if len(lines) > 2 else [*lines, "Nothing: no cell failed."]
-
-
-def _not_measured(frame):
-    """Say which cells of the protocol have no row: a line a table and mechanism."""
-    keys = ["table", "mechanism", "imputer"]
-    done = set(map(tuple, frame[keys].astype(str).to_numpy()))
-    names = list(dict.fromkeys(frame["imputer"]))
-    lines = []
-    for table, mechanism in product(TABLES, MECHANISMS):
-        absent = [name for name in names if (table, mechanism, name) not in done]
-        if absent:
-            who = "all" if absent == names else ", ".join(absent)
-            lines.append(f"- not measured: {table}, {mechanism}: {who}")
-    return lines
 
 
 def headline_section(frame):
@@ -193,7 +63,7 @@ def _won(results):
         for metric, table in results.items():
             part = table[choose(table.index)]
             row[f"{TITLES[metric]}: won"] = f"{int(part['won'].sum())} of {len(part)}"
-            row[f"{TITLES[metric]}: mean gain"] = _percent(part["gain"].mean())
+            row[f"{TITLES[metric]}: mean gain"] = percent(part["gain"].mean())
         rows.append(row)
     return markdown_table(pd.DataFrame(rows).set_index("cells"))
 
@@ -209,7 +79,7 @@ def _against_each(frame):
             table = against_peers(pair, metric)
             title = TITLES[metric]
             row[f"{title}: lower"] = f"{int(table['won'].sum())} of {len(table)}"
-            row[f"{title}: mean gain"] = _percent(table["gain"].mean())
+            row[f"{title}: mean gain"] = percent(table["gain"].mean())
     return markdown_table(pd.DataFrame(rows).T.rename_axis("peer"))
 
 
@@ -262,41 +132,6 @@ def ranking_section(frame, pictures):
     return lines[:-1]
 
 
-def time_section(frame):
-    """Seconds by table, and against error."""
-    unseen = frame[frame["part"] == "unseen"]
-    lines = ["## Time", ""]
-    ratio = relative_time(frame)
-    if not pd.isna(ratio):
-        lines += [
-            f"`fit` and `transform` of the unseen rows together take admc {ratio:.2f} "
-            "times what trees take (geometric mean over the cells; admc's fit ends at "
-            "the limit above).",
-            "",
-        ]
-    lines += [
-        "Median seconds of `fit` / `transform` of the unseen rows, over mechanisms and "
-        "seeds:",
-        "",
-        markdown_table(_seconds(unseen)),
-        "",
-        "Every cell as a small mark, the median as a large one:",
-        "",
-        "![time](time.png)",
-    ]
-    return lines
-
-
-def _seconds(frame):
-    fits, transforms = (
-        frame.groupby(["table", "imputer"], observed=True)[name].median().unstack()
-        for name in ("fit_s", "transform_s")
-    )
-    texts = fits.map(lambda value: _number(value, "{:.2f}"))
-    texts = texts + " / " + transforms.map(lambda value: _number(value, "{:.3f}"))
-    return texts[list(dict.fromkeys(frame["imputer"]))].rename_axis(columns=None)
-
-
 def published_section(frame):
     """Put published figures beside ours, with the caveat."""
     frame = frame[(frame["mechanism"] == "mar") & (frame["part"] == "training")]
@@ -308,7 +143,7 @@ def published_section(frame):
         both = {n: (errors[n], rmse.loc[table].iloc[0][n]) for n in mae}
         row = {"MAE / RMSE": table}
         for name, pair in (PUBLISHED[table] | both).items():
-            row[name] = " / ".join(_number(value, "{:.3f}") for value in pair)
+            row[name] = " / ".join(number(value, "{:.3f}") for value in pair)
         rows.append(row)
     if not rows:
         return []
@@ -337,7 +172,7 @@ def figures_section(frame):
         if values.empty:
             continue
         best = values.max(axis=1) if metric == "accuracy" else values.min(axis=1)
-        texts = values.map(_number).mask(~measured(rows).loc[values.index], "not run")
+        texts = values.map(number).mask(~measured(rows).loc[values.index], "not run")
         bold = values.eq(best, axis=0)
         texts.index = bold.index = pd.Index(
             [f"{table}, {mechanism}" for table, mechanism, _ in values.index],

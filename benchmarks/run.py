@@ -8,7 +8,8 @@ training cells. Every imputer is fitted once a cell, a table under a mechanism, 
 completes the unseen and the training rows. RMSE is that of the mean, MAE that of the
 median where an imputer has both (one completion serves for both elsewhere), accuracy
 that of the levels. Seconds are wall time of `fit` and of one `transform`, all imputers
-in one process, with the same number of threads.
+in one process, with the same number of threads; the CPU's seconds of both together are
+beside them, since other work on the machine lengthens the wall time.
 
 Without --data, tables are downloaded by scikit-learn. A run that was interrupted goes
 on where it was; a cell that failed is in the CSV with its error, and tried again.
@@ -38,7 +39,7 @@ PARTS = ("unseen", "training")
 RATE = 0.3
 PACKAGES = ("numpy", "pandas", "torch", "scikit-learn", "admc_sklearn")
 CELL = ["table", "mechanism", "seed", "imputer"]
-FIGURES = ["rmse", "mae", "accuracy", "fit_s", "transform_s"]
+FIGURES = ["rmse", "mae", "accuracy", "fit_s", "transform_s", "cpu_s"]
 # What may differ between files but not within one.
 SETTINGS = ["rate", "row_cap", "max_time", "n_threads", "source"]
 COLUMNS = [
@@ -121,20 +122,27 @@ def sample_rows(frame, cap, seed):
 
 def measure(imputer, split):
     """Fit once and complete both parts: a list of two dicts of figures."""
-    started = time.perf_counter()
-    imputer.fit(split.train_incomplete)
-    shared = {"fit_s": time.perf_counter() - started}
-    shared["epochs"] = getattr(imputer, "n_epochs_", np.nan)
-    return [
-        {"part": part} | shared | _scores(imputer, *tables)
-        for part, tables in _tables(split).items()
-    ]
+    _, fit_s, fit_cpu_s = _timed(imputer.fit, split.train_incomplete)
+    epochs = getattr(imputer, "n_epochs_", np.nan)
+    records = []
+    for part, tables in _tables(split).items():
+        record = {"part": part, "fit_s": fit_s, "epochs": epochs}
+        record |= _scores(imputer, *tables)
+        record["cpu_s"] += fit_cpu_s
+        records.append(record)
+    return records
+
+
+def _timed(call, *arguments):
+    """Return what it returns, and the seconds of the clock and of the CPUs."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = call(*arguments)
+    return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def _scores(imputer, truth, incomplete):
-    started = time.perf_counter()
-    completed = imputer.transform(incomplete)
-    record = {"transform_s": time.perf_counter() - started}
+    completed, transform_s, cpu_s = _timed(imputer.transform, incomplete)
+    record = {"transform_s": transform_s, "cpu_s": cpu_s}
     record |= _checked_errors(truth, incomplete, completed)
     if "strategy" in imputer.get_params():
         median = imputer.set_params(strategy="median").transform(incomplete)

@@ -145,6 +145,7 @@ def test_the_page_says_what_failed_and_what_is_not_there(written):
     assert "| magic | 0.297 / 0.673 | 0.769 / 1.017 | 0.600 / 0.600 |" in page
     assert "| magic, mar | 0.6000 | **0.5000** | failed |" in page
     assert "all of each table" in page
+    assert "take admc 1.00 times the wall time (2 cells) that trees take" in page
     for picture in written.glob("*.png"):
         assert f"]({picture.name})" in page
         assert picture.stat().st_size < 100_000
