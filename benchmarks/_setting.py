@@ -71,8 +71,8 @@ def _caps(frame):
     else:
         reached = int((ours["fit_s"] >= 0.97 * float(limit)).sum())
         time = (
-            f"- Time: `max_time={limit}` seconds for the fit of admc, {reached} of whose "
-            f"{len(ours)} fits reached it; no limit on peers."
+            f"- Time: `max_time={limit}` seconds for admc's fit, which {reached} of "
+            f"its {len(ours)} fits reached; no limit on peers."
         )
     lines = [_row_cap(frame), time]
     if ours["epochs"].notna().any():
