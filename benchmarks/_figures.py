@@ -10,7 +10,8 @@ from benchmarks._summary import OURS, against_peers, cells, ranks
 DPI = 90
 MARKERS = "osD^vP*X"
 METRICS = {"rmse": "RMSE", "mae": "MAE"}
-PART_STYLES = {"unseen": {"mfc": "black"}, "training": {"mfc": "white"}}
+# Face and place in the row: equal values do not hide each other.
+PART_STYLES = {"unseen": ("black", -0.14), "training": ("white", 0.14)}
 
 
 def draw_errors(frame):
@@ -49,12 +50,13 @@ def draw_errors(frame):
 
 
 def _excess_panel(panel, excess, tables, mechanism):
-    for part, style in PART_STYLES.items():
+    rows = np.arange(len(tables))
+    for part, (face, shift) in PART_STYLES.items():
         places = [(table, mechanism, part) for table in tables]
         values = excess.reindex(places).to_numpy(np.float64)
         panel.plot(
-            values, range(len(tables)), "o", mec="black", ms=5, zorder=3,
-            label=f"{part} rows", **style,
+            values, rows + shift, "o", mec="black", mfc=face, ms=5, zorder=3,
+            label=f"{part} rows",
         )  # fmt: skip
     panel.axvline(0, color="black", lw=0.9)
     _plain(panel)

@@ -164,10 +164,11 @@ def _ratios(frame):
 
 
 def _seconds(frame):
-    fits, transforms = (
-        frame.groupby(["table", "imputer"], observed=True)[name].median().unstack()
-        for name in ("fit_s", "transform_s")
-    )
+    groups = frame.groupby(["table", "imputer"], observed=True)
+    fits = groups["fit_s"].median().unstack()
+    transforms = groups["transform_s"].median().unstack()
     texts = fits.map(lambda value: number(value, "{:.2f}"))
     texts = texts + " / " + transforms.map(lambda value: number(value, "{:.3f}"))
+    texts = texts.mask(fits.isna(), "failed")
+    texts = texts.mask(groups.size().unstack().isna(), "not run")
     return texts[list(dict.fromkeys(frame["imputer"]))].rename_axis(columns=None)
