@@ -69,11 +69,16 @@ def _caps(frame):
     if limit == "none":
         time = "- Time: no limit on any imputer."
     else:
-        reached = int((ours["fit_s"] >= 0.97 * float(limit)).sum())
+        cut = ours[ours["fit_s"] >= 0.97 * float(limit)]
         time = (
-            f"- Time: `max_time={limit}` seconds for admc's fit, which {reached} of "
+            f"- Time: `max_time={limit}` seconds for admc's fit, which {len(cut)} of "
             f"its {len(ours)} fits reached; no limit on peers."
         )
+        if cut["cpu_s"].notna().any():
+            time += (
+                f" Those had {cut['cpu_s'].min():.0f} to {cut['cpu_s'].max():.0f} "
+                "seconds of CPU, where other work on the machine took the rest."
+            )
     lines = [_row_cap(frame), time]
     if ours["epochs"].notna().any():
         low, middle, high = ours["epochs"].quantile([0, 0.5, 1])
