@@ -65,9 +65,9 @@ class Ordinal(TransformerMixin, BaseEstimator):
     def _encode(self, X):
         X = X.copy()
         codes = self.encoder_.transform(X[self.categorical_])
-        return X.assign(**dict(zip(self.categorical_, codes.T, strict=True))).to_numpy(
-            np.float64
-        )
+        X = X.assign(**dict(zip(self.categorical_, codes.T, strict=True)))
+        # A copy: imputers write into what they get, and pandas forbids it.
+        return X.to_numpy(np.float64, copy=True)
 
     def transform(self, X):
         """Complete, round, decode."""

@@ -1,0 +1,132 @@
+"""What the results of `benchmarks.run` come to: cells, wins, gains, ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from admc_sklearn.evaluation import ranking
+from benchmarks._sources import TABLES
+from benchmarks.run import CELL, MECHANISMS, PARTS, read_results
+
+OURS = ("admc", "anchor")
+# Mean of the missing numeric cells, MAE then RMSE: second-hand copies of the tables of
+# arXiv:2405.20690 (MAR 30 %, training rows).
+PUBLISHED = {
+    "california": {"DiffPuter": (0.327, 0.571), "TabCSDI": (0.832, 1.116)},
+    "letter": {"DiffPuter": (0.322, 0.481), "TabCSDI": (0.774, 1.003)},
+    "magic": {"DiffPuter": (0.297, 0.673), "TabCSDI": (0.769, 1.017)},
+    "bean": {"DiffPuter": (0.159, 0.352), "TabCSDI": (0.753, 1.012)},
+}
+
+
+def load(path):
+    """Read the results: the last row of each part of each cell, in the report's order.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV.
+
+    Returns
+    -------
+    DataFrame
+        As `read_results`, with ``total_s``, the seconds of `fit` and `transform`.
+    """
+    frame = read_results(path).drop_duplicates([*CELL, "part"], keep="last")
+    for name, order in (("table", TABLES), ("mechanism", MECHANISMS), ("part", PARTS)):
+        known = [*order, *sorted(set(frame[name]) - set(order))]
+        frame[name] = pd.Categorical(frame[name], known, ordered=True)
+    frame["total_s"] = frame["fit_s"] + frame["transform_s"]
+    frame = frame.sort_values(["table", "mechanism", "part"], kind="stable")
+    return frame.reset_index(drop=True)
+
+
+def cells(frame, metric):
+    """Mean over the seeds by cell, nan where a seed failed.
+
+    Returns
+    -------
+    DataFrame
+        One row for each table, mechanism and part, one column for each imputer.
+    """
+    frame = frame.assign(value=frame[metric].where(frame["error"].isna()))
+    by = ["table", "mechanism", "part", "imputer"]
+    means = frame.groupby(by, observed=True)["value"].agg(_strict_mean).unstack()
+    names = [name for name in dict.fromkeys(frame["imputer"]) if name in means]
+    return means[names]
+
+
+def _strict_mean(values):
+    return values.mean(skipna=False)
+
+
+def measured(frame):
+    """Whether there is a result, or a failure, for each of the `cells`."""
+    by = ["table", "mechanism", "part", "imputer"]
+    return frame.groupby(by, observed=True).size().unstack().notna()
+
+
+def against_peers(frame, metric):
+    """ADMCImputer beside the best peer of each cell.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by table, mechanism and part: ``admc``, ``best`` (its value), ``peer``
+        (its name), ``gain`` (by how much the error is lower, relative to the best; for
+        the accuracy, by how much it is higher) and ``won``. Cells that some imputer
+        has not come to, or where no peer has a value, are left out. Where ADMCImputer
+        failed it has not won, and has no gain.
+    """
+    values = cells(frame, metric)
+    values = values[measured(frame).all(axis=1)]
+    peers = values.drop(columns=list(OURS), errors="ignore")
+    peers = peers[peers.notna().any(axis=1)]
+    sign = -1 if metric == "accuracy" else 1
+    ours = values.reindex(columns=["admc"])["admc"].loc[peers.index]
+    best = sign * (sign * peers).min(axis=1)
+    gain = sign * (best - ours) / best.where(best != 0)
+    return pd.DataFrame(
+        {
+            "admc": ours,
+            "best": best,
+            "peer": (sign * peers).idxmin(axis=1),
+            "gain": gain,
+            "won": sign * ours < sign * best,
+        },
+        index=peers.index,
+    )
+
+
+def ranks(frame, metric, part):
+    """`ranking` of the imputers over the runs that have all of them.
+
+    Returns
+    -------
+    DataFrame or None
+        None where fewer than two imputers have been run.
+    """
+    frame = frame[frame["part"] == part]
+    n_imputers = frame["imputer"].nunique()
+    runs = frame.groupby(["table", "mechanism", "seed"], observed=True)["imputer"]
+    frame = frame[runs.transform("size") == n_imputers]
+    values = frame[metric].where(frame["error"].isna())
+    if n_imputers < 2 or values.isna().all():
+        return None
+    columns = {"split": frame["seed"], metric: values}
+    table = frame[["table", "mechanism", "rate", "imputer"]].assign(**columns)
+    return ranking(table.astype({"table": str, "mechanism": str}), metric)
+
+
+def relative_time(frame, of="admc", to="trees", column="cpu_s"):
+    """Geometric mean of one imputer's seconds over another's, over cells of both.
+
+    Returns
+    -------
+    ratio : float
+    n_cells : int
+    """
+    seconds = cells(frame[frame["part"] == "unseen"], column).reindex(columns=[of, to])
+    ratios = np.log(seconds[of] / seconds[to]).dropna()
+    return float(np.exp(ratios.mean())), len(ratios)
