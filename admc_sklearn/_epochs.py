@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 WARM_UP_STEPS = 50
+MAX_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,22 @@ def learning_rate(plan, n_steps, total_steps, started):
     progress = min(1.0, max(n_steps / total_steps, spent / whole))
     warm = min(1.0, (n_steps + 1) / WARM_UP_STEPS)
     return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def descend(trainer, loss):
+    """Take one step of a trainer down a loss, at the rate of the moment."""
+    rate = learning_rate(
+        trainer.plan, trainer.n_steps, trainer.total_steps, trainer.started
+    )
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = rate
+    trainer.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trainer.parameters, MAX_GRADIENT)
+    trainer.optimizer.step()
+    trainer.average.update()
+    trainer.n_steps += 1
+    return loss.detach()
 
 
 def run_epochs(trainer, validation):

@@ -14,7 +14,7 @@ from ._anchor import fit_anchor
 from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
-from ._epochs import WeightAverage, learning_rate, run_epochs
+from ._epochs import WeightAverage, descend, run_epochs
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
@@ -26,7 +26,6 @@ SIZES = {
 }
 WEIGHT_DECAY = 0.01
 EMA_DECAY = 0.99
-MAX_GRADIENT = 1.0
 # Share of a row's observed cells that a step hides, and that validation hides.
 HIDE_RATES = (0.1, 0.4)
 VALIDATION_RATE = 0.3
@@ -80,10 +79,6 @@ class Trainer:
         self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)
         self.started = time.monotonic()
 
-    def rate(self):
-        """Learning rate now."""
-        return learning_rate(self.plan, self.n_steps, self.total_steps, self.started)
-
     def hide(self, observed):
         """Absorb cells at random rates, or by the missing pattern of another row.
 
@@ -122,15 +117,7 @@ class Trainer:
             nll = part.nll(atom) + INNER_WEIGHT * part.inner_nll(atom, value)
             losses.append(part.cells.total(nll))
         loss = sum(losses) / targets.sum().clamp_min(1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
-        self.optimizer.step()
-        self.average.update()
-        self.n_steps += 1
-        return loss.detach()
+        return descend(self, loss)
 
     def epoch(self):
         """Every row once, or as many as the deadline allows; the mean loss in nats."""
@@ -271,27 +258,59 @@ def fit_network(
     with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(seed)
         held, kept = _hold_out(len(values), plan.validation_fraction, groups, generator)
-        network, history, warped, weakest = _fit_network(
-            values,
-            observed,
-            n_levels,
-            size,
-            plan,
-            device,
-            seed,
-            held,
-            kept,
-            units,
-            generator,
-            start,
-        )
-        seen = torch.tensor(observed, device=warped.device)
+        home = torch.device("cpu") if device.type == "mps" else device
+        x, o = (torch.tensor(array, device=device) for array in (values, observed))
+        if start is None:
+            network = _begin(values, observed, n_levels, size, kept, home, generator)
+        else:
+            network = _go_on(start, x.to(home), o.to(home), kept, generator)
+        place(network, device)
+        history = []
+        validation = None
+        if len(held):
+            validation = Validation(network, x[held], o[held], generator)
+        if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
+            trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
+            history = run_epochs(trainer, validation)
+        # Every row for the final anchor; the correction learnt on top of it stays.
+        warped, o = network.warp(x).to(home), o.to(home)
+        ridge, weakest = network.ridges
+        network.prior = _prior(network, warped, o, ridge, generator)
         for _ in range(n_bootstraps):
-            replica = bootstrap_prior(network, warped, seen, weakest, generator)
+            replica = bootstrap_prior(network, warped, o, weakest, generator)
             network.replicas.append(replica)
         network.zero_grad(set_to_none=True)
         network.eval()
         return network, history
+
+
+def _begin(values, observed, n_levels, size, kept, home, generator):
+    """Make an untrained network, on the CPU or where its anchor is to be fitted."""
+    x, o = (torch.tensor(array, device=home) for array in (values, observed))
+    scores = score_levels(x, o, n_levels, kept)
+    warp, ridge, weakest = choose_coordinates(x[kept], o[kept], scores, generator)
+    anchor = fit_anchor(warp(x)[kept], o[kept], scores, ridge, generator)
+    network = build_network(values, observed, warp, anchor, size)
+    network.ridges = ridge, weakest
+    return network
+
+
+def _go_on(start, x, o, kept, generator):
+    """Copy a network, its anchor fitted to the rows kept."""
+    network = place(copy.deepcopy(start), x.device)
+    network.replicas = nn.ModuleList()
+    ridge, _ = network.ridges
+    network.prior = _prior(network, network.warp(x)[kept], o[kept], ridge, generator)
+    return network
+
+
+def _prior(network, warped, observed, ridge, generator):
+    """Fit the anchor anew, from where it is, and the margins on top of it."""
+    coordinates = network.anchor.coordinates
+    anchor = fit_anchor(
+        warped, observed, coordinates, ridge, generator, start=network.anchor
+    )
+    return Prior(anchor, [head.margin(anchor) for head in network.heads])
 
 
 def _hold_out(n, fraction, groups, generator):
@@ -307,56 +326,6 @@ def _hold_out(n, fraction, groups, generator):
     if is_held.all():  # a single group: nothing to hold out
         is_held[:] = False
     return order[is_held], order[~is_held]
-
-
-def _fit_network(
-    values,
-    observed,
-    n_levels,
-    size,
-    plan,
-    device,
-    seed,
-    held,
-    kept,
-    units,
-    generator,
-    start,
-):
-    home = torch.device("cpu") if device.type == "mps" else device
-    x = torch.tensor(values, device=device)
-    o = torch.tensor(observed, device=device)
-    x_home, o_home = x.to(home), o.to(home)
-    if start is None:
-        scores = score_levels(x_home, o_home, n_levels, kept)
-        warp, ridge, weakest = choose_coordinates(
-            x_home[kept], o_home[kept], scores, generator
-        )
-        warped = warp(x_home)
-        anchor = fit_anchor(warped[kept], o_home[kept], scores, ridge, generator)
-        network = build_network(values, observed, warp, anchor, size)
-        network.ridges = ridge, weakest
-    else:
-        network = copy.deepcopy(start)
-        network.replicas = nn.ModuleList()
-        (ridge, weakest), scores = network.ridges, network.anchor.coordinates
-        warped = network.warp(x).to(home)
-        anchor = fit_anchor(
-            warped[kept], o_home[kept], scores, ridge, generator, network.anchor
-        )
-        network.prior = Prior(anchor, [h.margin(anchor) for h in network.heads])
-    place(network, device)
-    history = []
-    validation = None
-    if len(held):
-        validation = Validation(network, x[held], o[held], generator)
-    if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
-        trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
-        history = run_epochs(trainer, validation)
-    # Every row for the final anchor; the correction learnt on top of it stays.
-    anchor = fit_anchor(warped, o_home, scores, ridge, generator, start=anchor)
-    network.prior = Prior(anchor, [h.margin(anchor) for h in network.heads])
-    return network, history, warped, weakest
 
 
 def automatic_size(name, observed):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _training
+from admc_sklearn import ADMCImputer, _epochs, _training
 from admc_sklearn._anchor import fit_anchor
 from admc_sklearn._epochs import TrainingPlan
 from admc_sklearn._network import build_network
@@ -150,13 +150,13 @@ def test_independent_missing_cells_are_no_structure():
 
 def test_max_time_stops_and_brings_the_learning_rate_down(monkeypatch):
     rates = []
-    rate = _training.Trainer.rate
+    rate = _epochs.learning_rate
 
-    def spy(self):
-        rates.append(rate(self))
+    def spy(*arguments):
+        rates.append(rate(*arguments))
         return rates[-1]
 
-    monkeypatch.setattr(_training.Trainer, "rate", spy)
+    monkeypatch.setattr(_epochs, "learning_rate", spy)
     X = hide(rings(6000, 0), 0.2, 0)
     started = time.monotonic()
     imputer = ADMCImputer(max_epochs=10_000, max_time=3, random_state=0).fit(X)

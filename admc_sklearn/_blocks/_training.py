@@ -9,7 +9,7 @@ import time
 import numpy as np
 import torch
 
-from .._epochs import WeightAverage, learning_rate, run_epochs
+from .._epochs import WeightAverage, descend, run_epochs
 from ._anchor import patterns_of
 from ._cross_fit import CrossFit, choose_patterns, deal_folds
 from ._denoiser import ModalityDenoiser
@@ -24,7 +24,6 @@ SIZES = {
 DROPOUT = 0.3
 WEIGHT_DECAY = 0.1
 EMA_DECAY = 0.99
-MAX_GRADIENT = 1.0
 # Share of the rows of a step at infinite noise, where the mean is learnt.
 MEAN_SHARE = 0.6
 # Shape of the Beta distribution of the weights by which pairs of rows are mixed.
@@ -142,10 +141,6 @@ class BlockTrainer:
         n_batches = max(1, len(rows) // plan.batch_size)
         self.total_steps = max(1, plan.max_epochs * n_batches)
 
-    def rate(self):
-        """Learning rate now."""
-        return learning_rate(self.plan, self.n_steps, self.total_steps, self.started)
-
     def _mixed(self, batch, shape):
         """Every row mixed with another that has the same pattern."""
         latents, mean, kept, sd, hidden = batch
@@ -182,15 +177,7 @@ class BlockTrainer:
         error = torch.where(hidden, found - target, 0.0).square().sum(1)
         total = torch.where(hidden, sd.square(), 0.0).sum(1)
         loss = (error / total.clamp_min(1e-9)).mean()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
-        self.optimizer.step()
-        self.average.update()
-        self.n_steps += 1
-        return loss.detach()
+        return descend(self, loss)
 
     def epoch(self):
         """Every row once, or as many as the deadline allows; the mean loss."""
