@@ -8,8 +8,9 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 
 .PHONY: demo test docs lint clean
 
-demo: $(INSTALLED)  ## Complete a real table, compare with the baselines, draw the result
+demo: $(INSTALLED)  ## Complete real tables and missing modalities, compare, draw
 	$(RUN) examples/plot_quick_start.py
+	$(RUN) examples/plot_missing_modality.py
 
 test: $(INSTALLED)  ## Lint and run the whole suite
 	$(RUN) -m ruff check .
