@@ -173,12 +173,12 @@ figure, axes = plt.subplots(
     1, 3, figsize=(12.5, 4), width_ratios=[1.1, 0.8, 1.6], layout="constrained"
 )
 for axis, table, measure in zip(
-    axes, (errors, hits), ("RMSE", "accuracy"), strict=False
+    axes, (errors, hits), ("RMSE", "Accuracy"), strict=False
 ):
     table.plot.bar(ax=axis, color=["0.75", "0.25"], width=0.8, rot=0, legend=False)
     for container in axis.containers:
         axis.bar_label(container, fmt="%.2f", padding=2)
-    axis.set(title=f"{measure} of what was lost", ylim=(0, 1.15))
+    axis.set(title=f"{measure}, what was lost", ylim=(0, 1.15))
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
 some = middle[rows].iloc[:30].sort_values().index
 for place, patient in enumerate(some):
