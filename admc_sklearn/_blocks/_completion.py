@@ -79,7 +79,7 @@ def _posteriors(model, values, observed, wants_spread):
             center[partial], root = _updated(
                 encoder, prior, values[partial][:, columns], seen[partial]
             )
-            variance[partial] = np.square(root).sum(axis=1)
+            variance[partial] = np.square(root).sum(axis=2)
         spread = encoder.variance_of(variance) if wants_spread else None
         yield k, encoder.decode(center), spread
 
