@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
@@ -82,3 +84,14 @@ def select_columns(columns, X, names, where):
     selected = np.zeros(len(names), dtype=bool)
     selected[find_columns(columns, X, names, where)] = True
     return selected
+
+
+def warn_of_empty_columns(names, are_kept):
+    """Say to who called `fit` what becomes of columns without any observed value."""
+    if len(names):
+        action = "filled with a constant" if are_kept else "dropped"
+        warnings.warn(
+            f"Columns without a single observed value are {action}: {names.tolist()}.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 
@@ -15,7 +14,7 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import check_table, select_columns
+from ._checks import check_table, select_columns, warn_of_empty_columns
 from ._columns import is_frame
 from ._compat import (
     Interval,
@@ -34,6 +33,7 @@ from ._joint import (
     fit_model,
     place,
     probabilities,
+    self_masking_slopes,
 )
 from ._layout import given_encoders
 from ._modalities import resolve_modalities
@@ -94,6 +94,14 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         Which columns are categorical. By dtype: categories, enumerations, text, truth
         values, and columns of objects other than numbers and dates. Names, indices, a
         mask or a `make_column_selector` name columns that are categorical besides.
+
+    self_masking : bool or "auto", default="auto"
+        Whether a cell's own value may have decided that it is missing: its log-odds
+        of being missing linear in it, or other for every level. Its distribution is
+        tilted accordingly. ``"auto"`` does so where this tells who is missing better
+        than the rows' observed cells do; True always does, False never. Rows completed
+        are taken to lose cells as those of `fit` did, so that cells which are hidden
+        at random to measure an imputer call for False. Not beside blocks.
 
     add_indicator : bool, default=False
         Append a :class:`~sklearn.impute.MissingIndicator` of the columns that had
@@ -163,6 +171,11 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     categories_ : list of `n_features_in_` arrays or None
         Levels of each categorical column that `fit` saw; None for other columns.
+
+    self_masking_ : ndarray of shape (`n_features_in_`,)
+        What a standard deviation of a column's value adds to the log-odds of a cell's
+        being missing; of a categorical column the standard deviation of its levels'
+        log-odds. 0 where self-masking is not taken into account.
 
     dependence_ : pandas.DataFrame or None
         For every modality that is completed as a block, the share of its variance (row)
@@ -234,6 +247,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
         "missing_values": [MissingValues(), None],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", callable],
+        "self_masking": ["boolean", StrOptions({"auto"})],
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -262,6 +276,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         n_bootstraps=0,
         missing_values=np.nan,
         categorical_features="from_dtype",
+        self_masking="auto",
         add_indicator=False,
         keep_empty_features=True,
         max_epochs=60,
@@ -283,6 +298,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.n_bootstraps = n_bootstraps
         self.missing_values = missing_values
         self.categorical_features = categorical_features
+        self.self_masking = self_masking
         self.add_indicator = add_indicator
         self.keep_empty_features = keep_empty_features
         self.max_epochs = max_epochs
@@ -345,28 +361,38 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         if self.add_indicator:
             self.indicator_ = MissingIndicator(error_on_new=False)
             self.indicator_.fit(np.where(cells.missing, np.nan, 0.0))
-        self._warn_of_empty_columns(names)
+        empty = names[self._codec.scaling_.empty_]
+        warn_of_empty_columns(empty, self.keep_empty_features)
         self.model_, history = None, []
         kept = self._codec.scaling_.kept_
+        shared = self._shared(modalities)
         if len(kept):
             self.model_, history = fit_model(
                 cells.values,
                 cells.observed,
                 self._codec.n_levels_[kept],
-                self._shared(modalities),
+                shared,
                 self.model_size,
                 TrainingPlan.of(self, len(cells.values), started),
                 self.device_,
                 training_seed,
                 n_bootstraps=self.n_bootstraps,
+                self_masking=self.self_masking,
                 groups=groups,
                 start=start,
                 encoders=given_encoders(
-                    self.encoders, modalities, self._shared(modalities), self._codec
+                    self.encoders, modalities, shared, self._codec
                 ),
             )
-        self.dependence_ = dependence(self.model_)
         self.history_, self.n_epochs_ = summarise_history(history)
+        return self._described()
+
+    def _described(self):
+        """Set attributes that tell what the model found."""
+        self.dependence_ = dependence(self.model_)
+        self.self_masking_ = np.zeros(self.n_features_in_)
+        kept = self._codec.scaling_.kept_
+        self.self_masking_[kept] = self_masking_slopes(self.model_)
         return self
 
     def _shared(self, modalities):
@@ -540,17 +566,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             return names
         indicators = self.indicator_.get_feature_names_out(input_features)
         return np.concatenate([names, indicators])
-
-    def _warn_of_empty_columns(self, names):
-        empty = self._codec.scaling_.empty_
-        if len(empty):
-            action = "filled with a constant" if self.keep_empty_features else "dropped"
-            warnings.warn(
-                "Columns without a single observed value are "
-                f"{action}: {names[empty].tolist()}.",
-                UserWarning,
-                stacklevel=4,
-            )
 
     def _columns_out(self):
         if self.keep_empty_features:

@@ -113,6 +113,7 @@ def fit_model(
     groups=None,
     encoders=None,
     start=None,
+    self_masking=False,
 ):
     """Fit the model that suits a table: cells alone, or cells and blocks.
 
@@ -130,6 +131,8 @@ def fit_model(
         Of some modalities, in the place of our own.
     start : CompletionNetwork or JointModel, optional
         Whose training is continued.
+    self_masking : bool or "auto"
+        Whether a cell's value may decide if it is missing; not beside blocks.
 
     Returns
     -------
@@ -146,6 +149,7 @@ def fit_model(
         layout, options["start"] = replace(layout, blocks=[]), start
     if not layout.blocks:
         size = automatic_size(size, observed)
+        options["self_masking"] = self_masking
         return fit_network(
             values, observed, n_levels, size, plan, device, seed, **options
         )
@@ -291,6 +295,14 @@ def dependence(model):
         return None
     names = _names(model)
     return pd.DataFrame(model.blocks.dependence, index=names, columns=names)
+
+
+def self_masking_slopes(model):
+    """How much a standard deviation of a column's value adds to its log-odds of loss.
+
+    An array of shape (d,), or 0 where there are blocks.
+    """
+    return getattr(model, "slopes", 0.0)
 
 
 def attention(model, values, observed):

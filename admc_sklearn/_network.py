@@ -58,6 +58,13 @@ class Prior(nn.Module):
         """Margin of head k."""
         return getattr(self, f"margin_{k}")
 
+    def tilt(self, tilts):
+        """Add to the log-odds of every outcome: a float tensor for each head."""
+        for k, tilt in enumerate(tilts):
+            margin, tilt = self.margin(k), tilt.float()
+            tilted = tilt if margin is None else margin + tilt.to(margin.device)
+            self.register_buffer(f"margin_{k}", tilted)
+
 
 class CompletionNetwork(nn.Module):
     """Posterior of missing cells given the observed ones, for every pattern.

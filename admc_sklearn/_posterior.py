@@ -252,13 +252,14 @@ class LevelHead(nn.Module):
 
     def posterior(self, cells, known, prior, margin, anchored):
         """`LevelPosterior` of cells, from what the network knows, (g, T, hidden)."""
-        del margin
         correction = torch.baddbmm(self.bias, known, self.weight)
         home = prior.home
         mass = prior.log_mass(
             anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
         )
         logits = correction + mass.to(correction.dtype).to(correction.device)
+        if margin is not None:
+            logits = logits + margin
         return LevelPosterior(cells, logits, self.share)
 
 

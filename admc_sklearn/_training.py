@@ -18,6 +18,7 @@ from ._epochs import WeightAverage, descend, run_epochs
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
+from ._selection import find_selection
 
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
@@ -225,6 +226,7 @@ def fit_network(
     groups=None,
     units=(),
     start=None,
+    self_masking=False,
 ):
     """Fit anchor and network to an incomplete table.
 
@@ -247,6 +249,8 @@ def fit_network(
         Columns that are often missing together.
     start : CompletionNetwork, optional
         Whose training is continued, in its coordinates; it is left as it is.
+    self_masking : bool or "auto"
+        Whether a cell's value may decide if it is missing; see `_selection`.
 
     Returns
     -------
@@ -279,6 +283,9 @@ def fit_network(
         for _ in range(n_bootstraps):
             replica = bootstrap_prior(network, warped, o, weakest, generator)
             network.replicas.append(replica)
+        network.slopes = np.zeros(values.shape[1])
+        if self_masking:
+            _tilt(network, network.warp(x), o.to(device), self_masking, generator)
         network.zero_grad(set_to_none=True)
         network.eval()
         return network, history
@@ -311,6 +318,16 @@ def _prior(network, warped, observed, ridge, generator):
         warped, observed, coordinates, ridge, generator, start=network.anchor
     )
     return Prior(anchor, [head.margin(anchor) for head in network.heads])
+
+
+def _tilt(network, warped, observed, self_masking, generator):
+    """Tilt all priors by what the missing cells' own values seem to have decided."""
+    decide = self_masking == "auto"
+    found = find_selection(network, warped, observed, generator, decide=decide)
+    if found is not None:
+        network.slopes = found.slopes
+        for prior in [network.prior, *network.replicas]:
+            prior.tilt(found.tilts)
 
 
 def _hold_out(n, fraction, groups, generator):

@@ -39,6 +39,7 @@ ORDER = [
     "_posterior",
     "_network",
     "_bootstrap",
+    "_selection",
     "_epochs",
     "_training",
     "_completion",

@@ -1,0 +1,179 @@
+"""Cells that are missing because of their own values: told apart, and completed so."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from admc_sklearn import ADMCImputer
+from admc_sklearn._selection import fit_tilt
+from admc_sklearn.missingness import ampute
+
+from .conftest import gaussian_table, hide, quick
+
+SLOPES = np.array([1.5, -1.5, 1.0, 0.0, -1.0, 1.0])
+
+
+def self_masked(n, seed, slopes=SLOPES):
+    """A Gaussian table, standardised, whose cells hide by their own value."""
+    X, _, _ = gaussian_table(n, len(slopes), seed)
+    X = (X - X.mean(0)) / X.std(0)
+    rng = np.random.default_rng(seed)
+    lost = rng.random(X.shape) < expit(X * slopes - 1.0)
+    lost[lost.all(1), 0] = False
+    return X, np.where(lost, np.nan, X)
+
+
+def rmse(imputer, X, incomplete):
+    error = (imputer.transform(incomplete) - X)[np.isnan(incomplete)]
+    return np.sqrt(np.mean(error**2))
+
+
+@pytest.fixture(scope="module")
+def masked():
+    X, incomplete = self_masked(3000, 0)
+    imputer = quick(max_epochs=0).fit(incomplete)
+    blind = quick(max_epochs=0, self_masking=False).fit(incomplete)
+    return X, incomplete, imputer, blind
+
+
+def test_slopes_are_found_and_the_error_falls(masked):
+    X, incomplete, imputer, blind = masked
+    # A slope is one in standard deviations of the observed cells, which are fewer.
+    expected = SLOPES * np.nanstd(incomplete, axis=0)
+    np.testing.assert_allclose(imputer.self_masking_, expected, atol=0.3)
+    assert not blind.self_masking_.any()
+    assert rmse(imputer, X, incomplete) < 0.85 * rmse(blind, X, incomplete)
+
+
+def test_the_completed_column_has_the_mean_of_the_whole_one(masked):
+    X, incomplete, imputer, blind = masked
+    bias, blind_bias = (
+        np.abs(m.transform(incomplete).mean(0) - X.mean(0))[:3] for m in (imputer, blind)
+    )
+    assert blind_bias.min() > 0.15
+    assert bias.max() < 0.35 * blind_bias.max()
+
+
+def test_quantiles_and_draws_are_tilted_too(masked):
+    X, incomplete, imputer, _ = masked
+    lost = np.isnan(incomplete)
+    low, high = imputer.predict_quantiles(incomplete, (0.1, 0.9))
+    assert np.mean((X > low) & (X < high), where=lost) == pytest.approx(0.8, abs=0.05)
+    draws = imputer.sample(incomplete, n_draws=3)
+    for j in range(3):
+        drawn = draws[:, lost[:, j], j].mean()
+        assert drawn == pytest.approx(X[lost[:, j], j].mean(), abs=0.2)
+
+
+def test_draws_from_bootstrap_priors_are_tilted():
+    X, incomplete = self_masked(800, 1)
+    lost = np.isnan(incomplete[:, 0])
+    means = [
+        quick(max_epochs=0, n_bootstraps=3, self_masking=choice)
+        .fit(incomplete)
+        .sample(incomplete, n_draws=6)[:, lost, 0]
+        .mean()
+        for choice in ("auto", False)
+    ]
+    truth = X[lost, 0].mean()
+    assert abs(means[0] - truth) < 0.5 * abs(means[1] - truth)
+
+
+@pytest.mark.parametrize("mechanism", ["mcar", "mar"])
+@pytest.mark.parametrize("seed", range(4))
+def test_other_mechanisms_are_told_apart(mechanism, seed):
+    X, _, _ = gaussian_table(1000, 5, seed)
+    incomplete = ampute(X, mechanism=mechanism, rate=0.3, random_state=seed)
+    imputer = quick(max_epochs=0).fit(incomplete)
+    assert not imputer.self_masking_.any()
+    blind = quick(max_epochs=0, self_masking=False).fit(incomplete)
+    np.testing.assert_array_equal(
+        imputer.transform(incomplete), blind.transform(incomplete)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_self_masking_is_recognised(seed):
+    X, _, _ = gaussian_table(1000, 5, seed)
+    incomplete = ampute(X, mechanism="mnar", rate=0.3, random_state=seed)
+    assert np.abs(quick(max_epochs=0).fit(incomplete).self_masking_).min() > 0.2
+
+
+def test_cells_that_are_lost_together_are_no_evidence():
+    """Patterns that follow from each other, not from values."""
+    X, _, _ = gaussian_table(1000, 6, 0)
+    lost = np.random.default_rng(0).random(1000) < 0.4
+    X[lost, :3] = np.nan
+    assert not quick(max_epochs=0).fit(X).self_masking_.any()
+
+
+def test_levels_are_tilted():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=4000)
+    levels = np.where(z + 0.7 * rng.normal(size=4000) > 0, "high", "low")
+    frame = pd.DataFrame(
+        {"z": z, "w": z + rng.normal(size=4000), "level": pd.Categorical(levels)}
+    )
+    lost = rng.random(4000) < np.where(levels == "high", 0.6, 0.1)
+    incomplete = frame.assign(level=frame["level"].mask(lost))
+    imputer = quick(max_epochs=0, self_masking=True).fit(incomplete)
+    assert imputer.self_masking_[2] > 0.5
+    assert not imputer.self_masking_[:2].any()
+    share = imputer.predict_proba(incomplete, "level")[lost, 0].mean()
+    blind = quick(max_epochs=0, self_masking=False).fit(incomplete)
+    wrong = blind.predict_proba(incomplete, "level")[lost, 0].mean()
+    truth = np.mean(levels[lost] == "high")
+    assert abs(share - truth) < 0.06 < abs(wrong - truth)
+
+
+def test_it_can_be_imposed():
+    """Evidence too weak to choose it still tells how much, if one insists."""
+    X, _, _ = gaussian_table(1000, 5, 0)
+    incomplete = hide(X, 0.3, 0)
+    slopes = quick(max_epochs=0, self_masking=True).fit(incomplete).self_masking_
+    assert slopes.any()
+
+
+def test_going_on_with_training_tilts_once():
+    X, incomplete = self_masked(1500, 2)
+    imputer = quick(max_epochs=0, warm_start=True).fit(incomplete)
+    once = imputer.transform(incomplete)
+    again = imputer.fit(incomplete).transform(incomplete)
+    np.testing.assert_allclose(again, once, atol=0.15)
+    loaded = pickle.loads(pickle.dumps(imputer))
+    np.testing.assert_array_equal(loaded.transform(incomplete), again)
+    np.testing.assert_array_equal(loaded.self_masking_, imputer.self_masking_)
+
+
+@pytest.mark.parametrize("choice", ["auto", True])
+def test_too_few_missing_cells_and_empty_columns_say_nothing(choice):
+    X, _, _ = gaussian_table(60, 4, 0)
+    X[:5, 0] = np.nan
+    X[:, 1] = np.nan
+    with pytest.warns(UserWarning, match="without a single observed value"):
+        imputer = quick(max_epochs=0, self_masking=choice).fit(X)
+    assert imputer.self_masking_.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("theta", [-1.5, 0.0, 0.7])
+def test_fit_tilt_against_a_known_mechanism(theta):
+    rng = np.random.default_rng(1)
+    n, values = 6000, np.linspace(-2, 2, 9)
+    mean = rng.normal(size=n)
+    observed = np.exp(-2 * (values - mean[:, None]) ** 2)
+    observed /= observed.sum(1, keepdims=True)
+    # Odds of missing, given the row: the mean of exp(theta x) among observed cells.
+    odds = 0.5 * (observed * np.exp(theta * values)).sum(1)
+    missing = rng.random(n) < odds / (1 + odds)
+    found, gain = fit_tilt(np.log(observed), missing, values[:, None])
+    assert found[0] == pytest.approx(theta, abs=0.12)
+    assert gain >= 0
+    assert (gain > 20) == (theta != 0)
+
+
+def test_an_unknown_choice_is_an_error():
+    with pytest.raises(ValueError, match="self_masking"):
+        ADMCImputer(self_masking="perhaps").fit(np.eye(3))
