@@ -380,9 +380,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
                 self_masking=self.self_masking,
                 groups=groups,
                 start=start,
-                encoders=given_encoders(
-                    self.encoders, modalities, shared, self._codec
-                ),
+                encoders=given_encoders(self.encoders, modalities, shared, self._codec),
             )
         self.history_, self.n_epochs_ = summarise_history(history)
         return self._described()

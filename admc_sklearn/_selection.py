@@ -221,7 +221,8 @@ def fit_tilt(log_share, missing, scores):
         tilted = log_share + scores @ parameters[1:]
         log_mean = logsumexp(tilted, axis=1)
         share = np.exp(tilted - log_mean[:, None])
-        return parameters[0] + log_mean, np.column_stack([np.ones(len(y)), share @ scores])
+        gradient = np.column_stack([np.ones(len(y)), share @ scores])
+        return parameters[0] + log_mean, gradient
 
     start = np.zeros(1 + scores.shape[1])
     start[0] = logit(y.mean())

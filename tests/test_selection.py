@@ -51,7 +51,8 @@ def test_slopes_are_found_and_the_error_falls(masked):
 def test_the_completed_column_has_the_mean_of_the_whole_one(masked):
     X, incomplete, imputer, blind = masked
     bias, blind_bias = (
-        np.abs(m.transform(incomplete).mean(0) - X.mean(0))[:3] for m in (imputer, blind)
+        np.abs(model.transform(incomplete).mean(0) - X.mean(0))[:3]
+        for model in (imputer, blind)
     )
     assert blind_bias.min() > 0.15
     assert bias.max() < 0.35 * blind_bias.max()
@@ -138,7 +139,7 @@ def test_it_can_be_imposed():
 
 
 def test_going_on_with_training_tilts_once():
-    X, incomplete = self_masked(1500, 2)
+    _, incomplete = self_masked(1500, 2)
     imputer = quick(max_epochs=0, warm_start=True).fit(incomplete)
     once = imputer.transform(incomplete)
     again = imputer.fit(incomplete).transform(incomplete)
