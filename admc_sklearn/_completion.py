@@ -51,7 +51,10 @@ def complete(network, values, observed, statistics):
         for part in network.row_batches(len(rows)):
             take = rows[part]
             x, o = _tensors(network, values[take], observed[take])
-            posteriors = network(x, o, ~o)
+            posteriors = network.plain_posteriors(x, o, ~o)
+            if network.memory is not None:
+                network.memory.correct(network, posteriors, x, o)
+            network.tilted(posteriors)
             for k, statistic in enumerate(statistics):
                 for posterior in posteriors:
                     posterior.cells.scatter_into(x, posterior.point(statistic))

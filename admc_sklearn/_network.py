@@ -58,13 +58,6 @@ class Prior(nn.Module):
         """Margin of head k."""
         return getattr(self, f"margin_{k}")
 
-    def tilt(self, tilts):
-        """Add to the log-odds of every outcome: a float tensor for each head."""
-        for k, tilt in enumerate(tilts):
-            margin, tilt = self.margin(k), tilt.float()
-            tilted = tilt if margin is None else margin + tilt.to(margin.device)
-            self.register_buffer(f"margin_{k}", tilted)
-
 
 class CompletionNetwork(nn.Module):
     """Posterior of missing cells given the observed ones, for every pattern.
@@ -89,6 +82,10 @@ class CompletionNetwork(nn.Module):
         # Other priors, fitted to resampled rows, that draws take turns with.
         self.replicas = nn.ModuleList()
         self.heads = nn.ModuleList(heads)
+        # What cells that are missing because of their own values need; see `tilt`.
+        self.is_tilted = False
+        # `Memory` of training rows, where it helps.
+        self.memory = None
         self.n_columns = d
         group = math.ceil(d / MAX_TOKENS)
         n_features = encoder.n_features + 3 if encoder is not None else 0
@@ -183,7 +180,26 @@ class CompletionNetwork(nn.Module):
         out[:, columns, : known.shape[-1]] = known
         return out
 
+    def tilt(self, tilts):
+        """Add to the log-odds of outcomes from now on: (g, 1, K) for each head."""
+        self.is_tilted = True
+        for k, tilt in enumerate(tilts):
+            self.register_buffer(f"tilt_{k}", tilt.float().to(self.device))
+
     def forward(self, values, observed, targets, anchored=None, prior=None):
+        """Posteriors of the target cells; see `plain_posteriors`."""
+        posteriors = self.plain_posteriors(values, observed, targets, anchored, prior)
+        return self.tilted(posteriors)
+
+    def tilted(self, posteriors):
+        """Tilt posteriors, in place, where cells are missing for what they are."""
+        if self.is_tilted:
+            for posterior in posteriors:
+                tilt = getattr(self, f"tilt_{posterior.head}")
+                posterior.logits = posterior.logits + tilt
+        return posteriors
+
+    def plain_posteriors(self, values, observed, targets, anchored=None, prior=None):
         """Posteriors of the target cells, one for every head that has any.
 
         Parameters
@@ -217,9 +233,11 @@ class CompletionNetwork(nn.Module):
             # index_select: its gradient is far cheaper than that of row[cells.rows].
             known = row.index_select(0, cells.rows.flatten())
             known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
-            posteriors.append(
-                head.posterior(cells, known, prior.anchor, prior.margin(k), anchored)
+            found = head.posterior(
+                cells, known, prior.anchor, prior.margin(k), anchored
             )
+            found.head = k
+            posteriors.append(found)
         return posteriors
 
 

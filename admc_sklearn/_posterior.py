@@ -60,8 +60,11 @@ class PackedCells:
 class CellPosterior:
     """Distribution of packed target cells over a finite set of outcomes.
 
-    Shape of ``logits``: (g, T, K), the anchor's log-mass included.
+    Shape of ``logits``: (g, T, K), the anchor's log-mass included. ``head`` is the
+    place of the head that it comes from among all.
     """
+
+    head = None
 
     def __init__(self, cells, logits):
         self.cells, self.logits = cells, logits
@@ -252,14 +255,13 @@ class LevelHead(nn.Module):
 
     def posterior(self, cells, known, prior, margin, anchored):
         """`LevelPosterior` of cells, from what the network knows, (g, T, hidden)."""
+        del margin
         correction = torch.baddbmm(self.bias, known, self.weight)
         home = prior.home
         mass = prior.log_mass(
             anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
         )
         logits = correction + mass.to(correction.dtype).to(correction.device)
-        if margin is not None:
-            logits = logits + margin
         return LevelPosterior(cells, logits, self.share)
 
 

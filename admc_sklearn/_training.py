@@ -15,6 +15,7 @@ from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
 from ._epochs import WeightAverage, descend, run_epochs
+from ._memory import fit_memory
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
@@ -276,6 +277,9 @@ def fit_network(
         if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
             trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
             history = run_epochs(trainer, validation)
+            network.memory = fit_memory(
+                network, network.warp(x[kept]), o[kept], validation, generator
+            )
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
@@ -306,6 +310,7 @@ def _go_on(start, x, o, kept, generator):
     """Copy a network, its anchor fitted to the rows kept."""
     network = place(copy.deepcopy(start), x.device)
     network.replicas = nn.ModuleList()
+    network.is_tilted, network.memory = False, None
     ridge, _ = network.ridges
     network.prior = _prior(network, network.warp(x)[kept], o[kept], ridge, generator)
     return network
@@ -321,13 +326,12 @@ def _prior(network, warped, observed, ridge, generator):
 
 
 def _tilt(network, warped, observed, self_masking, generator):
-    """Tilt all priors by what the missing cells' own values seem to have decided."""
+    """Tilt posteriors by what the missing cells' own values seem to have decided."""
     decide = self_masking == "auto"
     found = find_selection(network, warped, observed, generator, decide=decide)
     if found is not None:
         network.slopes = found.slopes
-        for prior in [network.prior, *network.replicas]:
-            prior.tilt(found.tilts)
+        network.tilt(found.tilts)
 
 
 def _hold_out(n, fraction, groups, generator):

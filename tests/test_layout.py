@@ -40,6 +40,7 @@ ORDER = [
     "_network",
     "_bootstrap",
     "_selection",
+    "_memory",
     "_epochs",
     "_training",
     "_completion",

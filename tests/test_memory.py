@@ -1,0 +1,158 @@
+"""Memory of training rows: it adds what holds among neighbours, and only that."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from admc_sklearn import ADMCImputer
+from admc_sklearn._completion import complete
+from admc_sklearn._memory import Memory, _move_mean
+from admc_sklearn._posterior import NumericPosterior, PackedCells
+
+from .conftest import gaussian_table, hide, quick
+
+
+def steps(n, seed):
+    """A table whose third column jumps between cells of a chequered board."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(0, 4, (n, 3))
+    X[:, 2] = (X[:, 0].astype(int) + X[:, 1].astype(int)) % 2 + 0.1 * X[:, 2]
+    return X
+
+
+@pytest.fixture(scope="module")
+def board():
+    X, new = steps(1500, 0), steps(800, 1)
+    incomplete, new_incomplete = X.copy(), new.copy()
+    incomplete[::5, 2] = np.nan
+    new_incomplete[:, 2] = np.nan
+    imputer = ADMCImputer(max_epochs=2, random_state=0, self_masking=False)
+    return imputer.fit(incomplete), new, new_incomplete
+
+
+def without_memory(imputer):
+    plain = copy.deepcopy(imputer)
+    plain.model_.memory = None
+    return plain
+
+
+def error(imputer, new, incomplete, power=2):
+    return np.mean(np.abs(imputer.transform(incomplete) - new)[:, 2] ** power)
+
+
+def test_it_tells_what_the_network_has_not_learnt(board):
+    imputer, new, incomplete = board
+    plain = without_memory(imputer)
+    assert imputer.model_.memory.weight[2] > 0.7
+    assert error(imputer, new, incomplete) < 0.6 * error(plain, new, incomplete)
+    imputer, plain = (
+        copy.copy(i).set_params(strategy="median") for i in (imputer, plain)
+    )
+    assert error(imputer, new, incomplete, 1) < 0.7 * error(plain, new, incomplete, 1)
+
+
+def test_completions_stay_in_the_observed_range_and_batches_agree(board):
+    imputer, new, incomplete = board
+    completed = imputer.transform(incomplete)
+    known = ~np.isnan(incomplete)
+    np.testing.assert_array_equal(completed[known], incomplete[known])
+    seen = steps(1500, 0)[:, 2]
+    assert seen.min() <= completed[:, 2].min()
+    assert completed[:, 2].max() <= seen.max()
+    one_by_one = np.vstack([imputer.transform(row[None]) for row in incomplete[:5]])
+    np.testing.assert_allclose(one_by_one, completed[:5], atol=1e-4)
+
+
+def test_quantiles_move_with_the_mean(board):
+    imputer, new, incomplete = board
+    low, high = imputer.predict_quantiles(incomplete, (0.1, 0.9))[:, :, 2]
+    assert (low <= high).all()
+    assert np.mean((low <= new[:, 2]) & (new[:, 2] <= high)) > 0.75
+
+
+def test_pickles_hold_it(board):
+    imputer, _, incomplete = board
+    again = pickle.loads(pickle.dumps(imputer))
+    np.testing.assert_array_equal(
+        again.transform(incomplete[:20]), imputer.transform(incomplete[:20])
+    )
+
+
+def test_gaussian_tables_gain_nothing_and_lose_nothing():
+    """There the anchor is the truth: the memory must not spoil it."""
+    X, _, _ = gaussian_table(1500, 5, 0)
+    new, _, _ = gaussian_table(1500, 5, 0)
+    incomplete = hide(X, 0.3, 0)
+    test = hide(new, 0.3, 1)
+    imputer = quick(max_epochs=1).fit(incomplete)
+    lost = np.isnan(test)
+    errors = [
+        np.sqrt(np.mean(((i.transform(test) - new) / new.std(0))[lost] ** 2))
+        for i in (imputer, without_memory(imputer))
+    ]
+    assert errors[0] < 1.01 * errors[1]
+
+
+def test_without_held_out_cells_there_is_none():
+    X, _, _ = gaussian_table(12, 3, 0)
+    assert quick().fit(hide(X, 0.2, 0)).model_.memory is None
+
+
+def test_training_goes_on_without_the_old_one(board):
+    X = steps(400, 2)
+    X[::3, 2] = np.nan
+    imputer = quick(max_epochs=1, warm_start=True).fit(X)
+    first = imputer.model_.memory
+    assert imputer.fit(X).model_.memory is not first
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network, its memory over coordinates of its rows, and the rows."""
+    X, _, _ = gaussian_table(300, 4, 0)
+    network = quick(max_epochs=0).fit(hide(X, 0.2, 0)).model_
+    rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    return network, Memory(network, rows), rows
+
+
+def test_a_cell_is_not_told_by_itself(small):
+    _, memory, rows = small
+    truth = rows[:, 0] + rows[:, 1].sign()
+    memory.fit_column(2, rows, truth, torch.Generator().manual_seed(0))
+    other = rows.clone()
+    other[:, 2] += 3.0
+    told = [
+        memory.attend(r, memory.distances(r), 2) @ memory.solution[2]
+        for r in (rows, other)
+    ]
+    torch.testing.assert_close(*told, atol=1e-3, rtol=1e-3)
+    # And it fits what the other coordinates tell.
+    residual = truth - told[0] - memory.center[2]
+    assert residual.var() < 0.3 * truth.var()
+
+
+def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):
+    network, _, _ = small
+    head = network.heads[0]
+    g, n_atoms = len(head.columns), head.n_outcomes
+    targets = torch.ones(50, network.n_columns, dtype=torch.bool)
+    cells = PackedCells.from_mask(targets, head.columns)
+    zero, one = torch.zeros(cells.rows.shape), torch.ones(cells.rows.shape)
+    center = head.atoms.center[:, None].expand(g, 50, n_atoms)
+    logits = torch.where(
+        head.atoms.valid[:, None], -0.5 * (center / 0.4) ** 2, -torch.inf
+    )
+    posterior = NumericPosterior(cells, logits.clone(), head.atoms, zero, one)
+    share = torch.softmax(logits, -1)
+    start = (share * center).sum(-1)
+    shift = torch.linspace(-0.3, 0.3, 50).expand(g, 50)
+    _move_mean(posterior, shift)
+    moved = (torch.softmax(posterior.logits, -1) * center).sum(-1) - start
+    torch.testing.assert_close(moved, shift, atol=0.02, rtol=0.05)
+    # However far the regression is off.
+    _move_mean(posterior, torch.full((g, 50), 1e4))
+    assert posterior.logits[..., :-1].isfinite().any()
+    assert complete(network, np.zeros((1, 4)), np.zeros((1, 4), bool), ["mean"]).size
