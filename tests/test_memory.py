@@ -55,7 +55,7 @@ def test_it_tells_what_the_network_has_not_learnt(board):
 
 
 def test_completions_stay_in_the_observed_range_and_batches_agree(board):
-    imputer, new, incomplete = board
+    imputer, _, incomplete = board
     completed = imputer.transform(incomplete)
     known = ~np.isnan(incomplete)
     np.testing.assert_array_equal(completed[known], incomplete[known])
