@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ._diffusion import reveal_rounds, reverse
+from ._memory import recalled_posteriors
 from ._runtime import row_keys, row_uniforms
 
 # How far beyond the training range, in its standard deviations, values are told apart.
@@ -51,10 +52,7 @@ def complete(network, values, observed, statistics):
         for part in network.row_batches(len(rows)):
             take = rows[part]
             x, o = _tensors(network, values[take], observed[take])
-            posteriors = network.plain_posteriors(x, o, ~o)
-            if network.memory is not None:
-                network.memory.correct(network, posteriors, x, o)
-            network.tilted(posteriors)
+            posteriors = network.tilted(recalled_posteriors(network, x, o))
             for k, statistic in enumerate(statistics):
                 for posterior in posteriors:
                     posterior.cells.scatter_into(x, posterior.point(statistic))

@@ -19,6 +19,8 @@ from torch import nn
 
 from ._posterior import NumericPosterior
 
+# The second finds rows that the first has completed better.
+MAX_MEMORIES = 2
 MAX_ROWS = 4000
 N_LANDMARKS = 800
 # Observed cells are hidden in so many turns, each to be told by the others.
@@ -123,13 +125,21 @@ class Memory(nn.Module):
                     found[slot] = attention @ self.solution[column]
             yield posterior, found + self.center[cells.columns]
 
-    def correct(self, network, posteriors, values, observed):
-        """Move the means of plain posteriors of all missing cells, in place."""
-        rows = coordinates_of(network, posteriors, values, observed)
+    def correct(self, posteriors, rows):
+        """Move the means of the posteriors of all missing cells of rows, in place."""
         for posterior, found in self.predict(posteriors, rows):
             weight = self.weight[posterior.cells.columns]
             shift = weight * (found - posterior.mean())
             _move_mean(posterior, torch.where(weight > 0, shift, 0.0))
+
+
+def recalled_posteriors(network, values, observed, anchored=None):
+    """Posteriors of all missing cells, corrected by the network's memories."""
+    posteriors = network.plain_posteriors(values, observed, ~observed, anchored)
+    for memory in network.memories:
+        rows = coordinates_of(network, posteriors, values, observed)
+        memory.correct(posteriors, rows)
+    return posteriors
 
 
 def coordinates_of(network, posteriors, values, observed):
@@ -177,6 +187,18 @@ def _best_ridge(features, y, held):
     weights = pull[:, None] / (values.clamp_min(0.0)[:, None] + ridges)
     errors = (features[held] @ vectors @ weights - y[held, None]).square().mean(0)
     return RIDGES[int(errors.argmin())]
+
+
+def fit_memories(network, values, observed, validation, generator):
+    """Give a network its memories, one after the other, as long as they help.
+
+    See `fit_memory`.
+    """
+    for _ in range(MAX_MEMORIES):
+        memory = fit_memory(network, values, observed, validation, generator)
+        if memory is None:
+            break
+        network.memories.append(memory)
 
 
 @torch.no_grad()
@@ -227,7 +249,7 @@ def _completed(network, values, observed):
     parts = []
     for part in network.row_batches(len(values)):
         x, o = values[part], observed[part]
-        posteriors = network.plain_posteriors(x, o, ~o)
+        posteriors = recalled_posteriors(network, x, o)
         parts.append(coordinates_of(network, posteriors, x, o))
     return torch.cat(parts)
 
@@ -241,7 +263,7 @@ def _weights(network, memory, validation, fitted):
     for part, anchored in zip(validation.parts, validation.anchored, strict=True):
         x, o = validation.values[part], validation.kept[part]
         hidden, truth = validation.hidden[part], validation.truth[part]
-        posteriors = network.plain_posteriors(x, o, ~o, anchored)
+        posteriors = recalled_posteriors(network, x, o, anchored)
         rows = coordinates_of(network, posteriors, x, o)
         for posterior, found in memory.predict(posteriors, rows, fitted):
             cells = posterior.cells

@@ -84,8 +84,8 @@ class CompletionNetwork(nn.Module):
         self.heads = nn.ModuleList(heads)
         # What cells that are missing because of their own values need; see `tilt`.
         self.is_tilted = False
-        # `Memory` of training rows, where it helps.
-        self.memory = None
+        # Each `Memory` of training rows corrects what is left by those before it.
+        self.memories = nn.ModuleList()
         self.n_columns = d
         group = math.ceil(d / MAX_TOKENS)
         n_features = encoder.n_features + 3 if encoder is not None else 0

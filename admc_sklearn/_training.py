@@ -15,7 +15,7 @@ from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
 from ._epochs import WeightAverage, descend, run_epochs
-from ._memory import fit_memory
+from ._memory import fit_memories
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
@@ -277,9 +277,7 @@ def fit_network(
         if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
             trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
             history = run_epochs(trainer, validation)
-            network.memory = fit_memory(
-                network, network.warp(x[kept]), o[kept], validation, generator
-            )
+            fit_memories(network, network.warp(x[kept]), o[kept], validation, generator)
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
@@ -310,7 +308,7 @@ def _go_on(start, x, o, kept, generator):
     """Copy a network, its anchor fitted to the rows kept."""
     network = place(copy.deepcopy(start), x.device)
     network.replicas = nn.ModuleList()
-    network.is_tilted, network.memory = False, None
+    network.is_tilted, network.memories = False, nn.ModuleList()
     ridge, _ = network.ridges
     network.prior = _prior(network, network.warp(x)[kept], o[kept], ridge, generator)
     return network

@@ -35,7 +35,7 @@ def board():
 
 def without_memory(imputer):
     plain = copy.deepcopy(imputer)
-    plain.model_.memory = None
+    plain.model_.memories = torch.nn.ModuleList()
     return plain
 
 
@@ -46,7 +46,7 @@ def error(imputer, new, incomplete, power=2):
 def test_it_tells_what_the_network_has_not_learnt(board):
     imputer, new, incomplete = board
     plain = without_memory(imputer)
-    assert imputer.model_.memory.weight[2] > 0.7
+    assert imputer.model_.memories[0].weight[2] > 0.7
     assert error(imputer, new, incomplete) < 0.6 * error(plain, new, incomplete)
     imputer, plain = (
         copy.copy(i).set_params(strategy="median") for i in (imputer, plain)
@@ -98,15 +98,17 @@ def test_gaussian_tables_gain_nothing_and_lose_nothing():
 
 def test_without_held_out_cells_there_is_none():
     X, _, _ = gaussian_table(12, 3, 0)
-    assert quick().fit(hide(X, 0.2, 0)).model_.memory is None
+    assert len(quick().fit(hide(X, 0.2, 0)).model_.memories) == 0
 
 
 def test_training_goes_on_without_the_old_one(board):
     X = steps(400, 2)
     X[::3, 2] = np.nan
     imputer = quick(max_epochs=1, warm_start=True).fit(X)
-    first = imputer.model_.memory
-    assert imputer.fit(X).model_.memory is not first
+    first = imputer.model_.memories[0]
+    again = imputer.fit(X).model_.memories
+    assert 1 <= len(again) <= 2
+    assert all(memory is not first for memory in again)
 
 
 @pytest.fixture(scope="module")
