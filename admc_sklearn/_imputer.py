@@ -198,10 +198,15 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    A pickle always holds the parameters, the network's weights and the columns'
-    statistics and atoms (for columns with few distinct values, those values); it
-    never holds training rows, but for blocks: their latents in up to 1500 rows are the
-    landmarks of the kernels. It opens on machines without the device it was made on.
+    A pickle holds the parameters, the network's weights, the columns' statistics and
+    atoms (for columns with few distinct values, those values), and completed training
+    rows, which are the landmarks of kernels: up to 800 rows of cells, and the latents
+    of blocks in up to 1500. It opens on machines without the device it was made on.
+
+    Numbers are told by the network and by up to two memories on top of it: kernel ridge
+    regressions on the completed rest of the row (a Laplace kernel with landmarks, the
+    kernel of a forest of random cuts [3]_), followed as far as held-out cells approve.
+    Draws, probabilities of levels and blocks do without them.
 
     A modality is a block if it has at least five columns, all of numbers, and at most
     a fifth of the rows that hold it hold but a part of it, or if it has an encoder.
@@ -227,6 +232,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     .. [1] "ADMC: Attention-based Diffusion Model for Missing Modalities Feature
        Completion", 2025, arXiv:2507.05624.
     .. [2] Sahoo et al., masked diffusion, 2024, arXiv:2406.07524.
+    .. [3] Balog et al., the Mondrian kernel, 2016, arXiv:1606.05241.
 
     Examples
     --------

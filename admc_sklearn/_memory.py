@@ -1,4 +1,4 @@
-"""Memory of training rows: what rows that resemble this one held, on top of the network.
+"""Memory of training rows: what similar rows held, on top of the network.
 
 A network learns what holds everywhere; what holds only among neighbours takes it more
 rows than small tables have. So the mean of a missing cell is also regressed on the
