@@ -31,11 +31,17 @@ class Drawn(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         """Fit the sampler."""
         self.sampler.fit(X)
+        self.drawn_ = None, None
         return self
 
     def transform(self, X):
-        """Complete by the center of the draws."""
-        many = self.sampler.draw(X, N_DRAWS)
+        """Complete by the center of the draws.
+
+        Those of the same frame are kept, so that its median does not draw again.
+        """
+        if X is not self.drawn_[0]:
+            self.drawn_ = X, self.sampler.draw(X, N_DRAWS)
+        many = self.drawn_[1]
         center = np.mean if self.strategy == "mean" else np.median
         filled = X.copy()
         for j, name in enumerate(X):

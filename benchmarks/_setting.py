@@ -59,20 +59,23 @@ def _listed(values):
 
 def _versions(frame):
     return "; ".join(
-        f"{name} {_listed(frame[name].astype(str))}" for name in ("python", *PACKAGES)
+        f"{name} {_listed(frame[name].dropna().astype(str))}"
+        for name in ("python", *PACKAGES)
+        if frame[name].notna().any()
     )
 
 
 def _caps(frame):
     limit = frame["max_time"].iloc[0]
+    peers = _given_up(frame)
     ours = frame[(frame["imputer"] == "admc") & (frame["part"] == "unseen")]
     if limit == "none":
-        time = "- Time: no limit on any imputer."
+        time = f"- Time: no limit on admc; {peers}."
     else:
         cut = ours[ours["fit_s"] >= 0.97 * float(limit)]
         time = (
             f"- Time: `max_time={limit}` seconds for admc's fit, which {len(cut)} of "
-            f"its {len(ours)} fits reached; no limit on peers."
+            f"its {len(ours)} fits reached; {peers}."
         )
         if cut["cpu_s"].notna().any():
             time += (
@@ -88,6 +91,15 @@ def _caps(frame):
             "last, more might have helped."
         )
     return lines
+
+
+def _given_up(frame):
+    """Say how long a cell of a peer had: errors tell of a limit that was reached."""
+    texts = frame["error"].dropna().str.extract(r"^TimeLimit: more than (.+ s)$")[0]
+    limits = sorted(set(texts.dropna()))
+    if not limits:
+        return "no limit on peers"
+    return f"cells of peers were given up after {' or '.join(limits)}, where they failed"
 
 
 def _row_cap(frame):

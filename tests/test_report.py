@@ -1,5 +1,7 @@
 """The report's command runs, goes on where it was, and makes its page from the CSV."""
 
+import math
+import os
 import sys
 import types
 
@@ -8,6 +10,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import _peers, _sources, report, run
+from benchmarks._child import call_within
+from benchmarks._setting import _caps
 from benchmarks._summary import against_peers, load
 
 BASE = dict.fromkeys(run.COLUMNS)
@@ -123,6 +127,28 @@ def test_failures_are_recorded_and_tried_again(folder, tmp_path, monkeypatch):
     assert table[table["table"] == "numbers"]["error"].isna().all()
 
 
+def test_a_cell_that_takes_too_long_is_given_up(folder, tmp_path, capsys):
+    """No process starts, and imports what it needs, in a millisecond."""
+    arguments = ["--tables", "numbers", "--mechanisms", "mcar", "--imputers", "simple"]
+    command(folder, tmp_path, *arguments, "--cell-time", "0.001")
+    path = tmp_path / "results.csv"
+    assert set(run.read_results(path)["error"]) == {"TimeLimit: more than 0.001 s"}
+    assert "peers were given up after 0.001 s" in " ".join(_caps(load(path)))
+    alone = tmp_path / "alone"
+    command(folder, alone, *arguments, "--cell-time", "100")
+    command(folder, tmp_path, *arguments)
+    figures = ["part", "rmse", "mae", "error"]
+    expected = load(alone / "results.csv")[figures]
+    pd.testing.assert_frame_equal(load(path)[figures], expected)
+
+
+def test_what_a_process_of_its_own_raises_or_dies_of_comes_back():
+    with pytest.raises(ValueError, match="math domain"):
+        call_within(60, math.sqrt, -1.0)
+    with pytest.raises(RuntimeError, match="ended with code 3"):
+        call_within(60, os._exit, 3)
+
+
 def test_cells_left_missing_are_a_failure():
     frame = pd.DataFrame({"a": [1.0, np.nan]})
     with pytest.raises(ValueError, match="1 cells are still missing"):
@@ -182,11 +208,20 @@ def test_tables_are_downloaded_without_a_folder(monkeypatch):
 
 def test_draws_are_completed_by_their_center():
     draws = np.array([[[1.0, 0]], [[2.0, 1]], [[6.0, 1]]])
-    sampler = types.SimpleNamespace(draw=lambda X, n: draws)
+    asked = []
+
+    def draw(X, n):
+        asked.append(n)
+        return draws
+
+    sampler = types.SimpleNamespace(draw=draw, fit=lambda X: None)
     X = pd.DataFrame({"x": [np.nan], "k": pd.Categorical([None], ["a", "b"])})
-    filled = _peers.Drawn(sampler).transform(X)
-    assert filled.iloc[0].to_list() == [3.0, "b"]
-    assert _peers.Drawn(sampler, "median").transform(X)["x"].item() == 2.0
+    imputer = _peers.Drawn(sampler).fit(X)
+    assert imputer.transform(X).iloc[0].to_list() == [3.0, "b"]
+    assert imputer.set_params(strategy="median").transform(X)["x"].item() == 2.0
+    assert len(asked) == 1  # the median is that of the same draws
+    imputer.transform(X.copy())
+    assert len(asked) == 2
 
 
 def test_hyperimpute_completes_beside_the_training_rows(monkeypatch):
