@@ -6,7 +6,7 @@ from itertools import product
 
 from benchmarks._markdown import markdown_table, number
 from benchmarks._sources import TABLES
-from benchmarks._summary import relative_time
+from benchmarks._summary import core, relative_time
 from benchmarks.run import CELL, MECHANISMS, PACKAGES
 
 DESCRIBED = {
@@ -17,8 +17,11 @@ DESCRIBED = {
     "iterative": "`IterativeImputer` of `BayesianRidge`",
     "knn": '`KNNImputer(n_neighbors=10, weights="distance")`',
     "simple": "means and most frequent levels",
-    "miceforest": "means and medians of draws by boosted trees",
-    "hyperimpute": "HyperImpute, which also learns from the rows that it completes",
+    "miceforest": "means and medians of ten draws by boosted trees (miceforest 6.0.5, "
+    "whose completion of new rows was mended; see `benchmarks/draws.py`)",
+    "hyperimpute": "HyperImpute 0.1.17, which has no step for new rows: it is fitted "
+    "anew to the training rows and those to complete together, so that it also learns "
+    "from these, and all of its time is in `transform`",
 }
 
 
@@ -96,10 +99,10 @@ def _caps(frame):
 def _given_up(frame):
     """Say how long a cell of a peer had: errors tell of a limit that was reached."""
     texts = frame["error"].dropna().str.extract(r"^TimeLimit: more than (.+ s)$")[0]
-    limits = sorted(set(texts.dropna()))
+    limits = " or ".join(sorted(set(texts.dropna())))
     if not limits:
         return "no limit on peers"
-    return f"cells of peers were given up after {' or '.join(limits)}, where they failed"
+    return f"cells of peers were given up after {limits}, and failed"
 
 
 def _row_cap(frame):
@@ -132,16 +135,26 @@ def status_section(frame):
 
 
 def _not_measured(frame):
-    """Say which cells of the protocol have no row: a line a table and mechanism."""
+    """Say which cells of the protocol have no row.
+
+    A line a table and mechanism for the core set; a line a mechanism for each optional
+    peer, which may lack many.
+    """
     keys = ["table", "mechanism", "imputer"]
     done = set(map(tuple, frame[keys].astype(str).to_numpy()))
-    names = list(dict.fromkeys(frame["imputer"]))
+    names = core(frame)
     lines = []
     for table, mechanism in product(TABLES, MECHANISMS):
         absent = [name for name in names if (table, mechanism, name) not in done]
         if absent:
             who = "all" if absent == names else ", ".join(absent)
             lines.append(f"- not measured: {table}, {mechanism}: {who}")
+    optional = [name for name in dict.fromkeys(frame["imputer"]) if name not in names]
+    for name, mechanism in product(optional, MECHANISMS):
+        absent = [table for table in TABLES if (table, mechanism, name) not in done]
+        if absent:
+            which = "all tables" if absent == TABLES else ", ".join(absent)
+            lines.append(f"- not measured: {name}, {mechanism}: {which}")
     return lines
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import _peers, _sources, report, run
 from benchmarks._child import call_within
 from benchmarks._setting import _caps
-from benchmarks._summary import against_peers, load
+from benchmarks._summary import against_peers, load, ranks
 
 BASE = dict.fromkeys(run.COLUMNS)
 
@@ -133,7 +133,7 @@ def test_a_cell_that_takes_too_long_is_given_up(folder, tmp_path, capsys):
     command(folder, tmp_path, *arguments, "--cell-time", "0.001")
     path = tmp_path / "results.csv"
     assert set(run.read_results(path)["error"]) == {"TimeLimit: more than 0.001 s"}
-    assert "peers were given up after 0.001 s" in " ".join(_caps(load(path)))
+    assert "given up after 0.001 s" in " ".join(_caps(load(path)))
     alone = tmp_path / "alone"
     command(folder, alone, *arguments, "--cell-time", "100")
     command(folder, tmp_path, *arguments)
@@ -161,6 +161,36 @@ def test_a_cell_is_won_against_every_peer(written):
     assert by_table["won"].to_dict() == {"magic": False, "bean": True}
     assert by_table["gain"].to_dict() == pytest.approx({"magic": -0.2, "bean": 0.2})
     assert set(by_table["peer"]) == {"trees"}
+
+
+def test_an_optional_peer_counts_only_where_it_was_measured(written):
+    """It neither drops the cells that it has not come to, nor wins or loses them."""
+    path = written / "results.csv"
+    before = load(path)
+    cells = {("bean", part, "miceforest"): 0.3 for part in run.PARTS}
+    failed = {("magic", "unseen", "hyperimpute"): np.nan}
+    optional = rows_of(cells | failed)
+    optional["error"] = optional["error"].mask(optional["rmse"].isna(), "failed")
+    pd.concat([pd.read_csv(path), optional]).to_csv(path, index=False)
+    table = against_peers(load(path), "rmse")
+    assert len(table) == len(against_peers(before, "rmse")) == 4
+    peers = table.xs("unseen", level="part").droplevel("mechanism")["peer"]
+    assert peers.to_dict() == {"bean": "miceforest", "magic": "trees"}
+    assert set(ranks(load(path), "rmse", "unseen").index) == {"admc", "trees", "knn"}
+    page = report.write_report(written).read_text()
+    assert "4 in all" in page
+    assert "hyperimpute in 0 (1 more failed), miceforest in 2;" in page
+    assert "lack them: hyperimpute, miceforest." in page
+    assert "| miceforest | 0 of 2 | -33.3 % |" in page
+    assert "not measured: miceforest, mnar: all tables" in page
+    assert "not measured: adult, mnar: all\n" in page
+
+
+def test_an_optional_peer_with_all_runs_is_ranked(written):
+    frame = load(written / "results.csv")
+    trees = frame[frame["imputer"] == "trees"]
+    frame = pd.concat([frame, trees.assign(imputer="miceforest")], ignore_index=True)
+    assert "miceforest" in ranks(frame, "rmse", "unseen").index
 
 
 def test_the_page_says_what_failed_and_what_is_not_there(written):
