@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 
+GRACE = 10.0
+
 
 class TimeLimit(Exception):
     """The call took longer than it was given."""
@@ -42,6 +44,7 @@ def call_within(seconds, function, *arguments):
         if not receiving.poll(seconds):
             raise TimeLimit(f"more than {seconds:g} s")
         value, error = receiving.recv()
+        process.join(GRACE)  # to clear away what it has opened
     except EOFError:
         process.join()
         text = f"the process ended with code {process.exitcode}"
