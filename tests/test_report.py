@@ -267,8 +267,16 @@ def test_hyperimpute_completes_beside_the_training_rows(monkeypatch):
     for name in ("hyperimpute", "hyperimpute.plugins"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.setattr(_peers, "_chained_assignment_works", lambda: True)
     train, test = np.ones((5, 2)), np.array([[np.nan, 2.0]])
     imputer = _peers.HyperImpute(0).fit(train)
     np.testing.assert_array_equal(imputer.transform(test), [[7.0, 2.0]])
     imputer.transform(train)
     assert seen == [6, 5]
+
+
+@pytest.mark.skipif(pd.__version__ < "3", reason="there it does what it should")
+def test_hyperimpute_is_not_measured_where_it_would_return_means():
+    """Under pandas 3 it changes copies of its columns, and nothing else."""
+    with pytest.raises(ImportError, match="pandas below 3"):
+        _peers.HyperImpute(0).fit(np.ones((5, 2)))
