@@ -2,7 +2,8 @@
 
 Optional peers run where they are installed, each in an environment of its own beside
 this package's requirements, and add to the same CSV: ``miceforest==6.0.5`` with
-``lightgbm==4.5.0`` and ``pandas<3``; ``hyperimpute==0.1.17`` with ``pandas<3``.
+``lightgbm==4.5.0`` and ``pandas<3``; ``hyperimpute==0.1.17`` with ``pandas<3`` and
+``scikit-learn<1.8``.
 """
 
 from __future__ import annotations
