@@ -41,7 +41,8 @@ def setup_section(frame):
         "categories, and their completions are rounded to the nearest code. The "
         f"prediction target is left out. Seeds: {_listed(frame['seed'])}.",
         "",
-        "All imputers ran one after the other, in one process for each command, with "
+        "All imputers ran one after the other, in one process for each command (or, "
+        "where it gave cells a time limit, for each cell), with "
         f"{first['n_threads']} thread(s) each, on: {_listed(frame['processor'])}. "
         f"Versions: {_versions(frame)}. Tables came from: {first['source']}.",
         "",
@@ -73,19 +74,19 @@ def _caps(frame):
     peers = _given_up(frame)
     ours = frame[(frame["imputer"] == "admc") & (frame["part"] == "unseen")]
     if limit == "none":
-        time = f"- Time: no limit on admc; {peers}."
+        time = "- Time: no limit on admc."
     else:
         cut = ours[ours["fit_s"] >= 0.97 * float(limit)]
         time = (
             f"- Time: `max_time={limit}` seconds for admc's fit, which {len(cut)} of "
-            f"its {len(ours)} fits reached; {peers}."
+            f"its {len(ours)} fits reached."
         )
         if cut["cpu_s"].notna().any():
             time += (
                 f" Those had {cut['cpu_s'].min():.0f} to {cut['cpu_s'].max():.0f} "
                 "seconds of CPU, where other work on the machine took the rest."
             )
-    lines = [_row_cap(frame), time]
+    lines = [_row_cap(frame), f"{time} {peers}"]
     if ours["epochs"].notna().any():
         low, middle, high = ours["epochs"].quantile([0, 0.5, 1])
         lines.append(
@@ -101,8 +102,8 @@ def _given_up(frame):
     texts = frame["error"].dropna().str.extract(r"^TimeLimit: more than (.+ s)$")[0]
     limits = " or ".join(sorted(set(texts.dropna())))
     if not limits:
-        return "no limit on peers"
-    return f"cells of peers were given up after {limits}, and failed"
+        return "No limit on peers."
+    return f"Cells of peers were given up after {limits}, and failed."
 
 
 def _row_cap(frame):
