@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo test docs lint clean
+.PHONY: demo test docs notebook lint clean
 
 demo: $(INSTALLED)  ## Complete real tables and missing modalities, compare, draw
 	$(RUN) examples/plot_quick_start.py
@@ -19,6 +19,9 @@ test: $(INSTALLED)  ## Lint and run the whole suite
 
 docs: $(DOCS_INSTALLED)  ## Build the documentation in docs/_build/html
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+notebook: $(INSTALLED)  ## Write the paired notebook anew from its script
+	$(RUN) docs/notebook.py
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check --fix .

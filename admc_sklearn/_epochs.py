@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+
+from ._progress import tqdm
 
 WARM_UP_STEPS = 50
 MAX_GRADIENT = 1.0

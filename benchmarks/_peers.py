@@ -1,7 +1,14 @@
-"""The imputers of the report, frames in and out, by name."""
+"""The imputers of the report, frames in and out, by name.
+
+Optional peers run where they are installed, each in an environment of its own beside
+this package's requirements, and add to the same CSV: ``miceforest==6.0.5`` with
+``lightgbm==4.5.0`` and ``pandas<3``; ``hyperimpute==0.1.17`` with ``pandas<3`` and
+``scikit-learn<1.8``.
+"""
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
@@ -31,11 +38,17 @@ class Drawn(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         """Fit the sampler."""
         self.sampler.fit(X)
+        self.drawn_ = None, None
         return self
 
     def transform(self, X):
-        """Complete by the center of the draws."""
-        many = self.sampler.draw(X, N_DRAWS)
+        """Complete by the center of the draws.
+
+        Those of the same frame are kept, so that its median does not draw again.
+        """
+        if X is not self.drawn_[0]:
+            self.drawn_ = X, self.sampler.draw(X, N_DRAWS)
+        many = self.drawn_[1]
         center = np.mean if self.strategy == "mean" else np.median
         filled = X.copy()
         for j, name in enumerate(X):
@@ -62,6 +75,13 @@ class HyperImpute(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     seed : int
+
+    Raises
+    ------
+    ImportError
+        In `fit`, beside pandas 3: HyperImpute 0.1.17 assigns through a column of a
+        column, ``X[name][rows] = values``, which changes nothing there. It would return
+        the means that it starts from, and say nothing.
     """
 
     def __init__(self, seed):
@@ -69,6 +89,8 @@ class HyperImpute(TransformerMixin, BaseEstimator):
 
     def fit(self, X, y=None):
         """Remember the training rows; X is an array of floats."""
+        if not _chained_assignment_works():
+            raise ImportError("HyperImpute needs pandas below 3: see its adapter")
         self.train_ = X
         return self
 
@@ -81,6 +103,14 @@ class HyperImpute(TransformerMixin, BaseEstimator):
         plugin = Imputers().get("hyperimpute", random_state=self.seed)
         filled = np.asarray(plugin.fit_transform(pd.DataFrame(rows)), np.float64)
         return filled[-len(X) :]
+
+
+def _chained_assignment_works():
+    frame = pd.DataFrame({"x": [0.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frame["x"][np.array([True])] = 1.0
+    return frame["x"].item() == 1.0
 
 
 def _by_codes(name):

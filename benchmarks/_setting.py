@@ -6,7 +6,7 @@ from itertools import product
 
 from benchmarks._markdown import markdown_table, number
 from benchmarks._sources import TABLES
-from benchmarks._summary import relative_time
+from benchmarks._summary import core, relative_time
 from benchmarks.run import CELL, MECHANISMS, PACKAGES
 
 DESCRIBED = {
@@ -17,8 +17,11 @@ DESCRIBED = {
     "iterative": "`IterativeImputer` of `BayesianRidge`",
     "knn": '`KNNImputer(n_neighbors=10, weights="distance")`',
     "simple": "means and most frequent levels",
-    "miceforest": "means and medians of draws by boosted trees",
-    "hyperimpute": "HyperImpute, which also learns from the rows that it completes",
+    "miceforest": "means and medians of ten draws by boosted trees (miceforest 6.0.5, "
+    "whose completion of new rows was mended; see `benchmarks/draws.py`)",
+    "hyperimpute": "HyperImpute 0.1.17, which has no step for new rows: it is fitted "
+    "anew to the training rows and those to complete together, so that it also learns "
+    "from these, and all of its time is in `transform`",
 }
 
 
@@ -38,7 +41,8 @@ def setup_section(frame):
         "categories, and their completions are rounded to the nearest code. The "
         f"prediction target is left out. Seeds: {_listed(frame['seed'])}.",
         "",
-        "All imputers ran one after the other, in one process for each command, with "
+        "All imputers ran one after the other, in one process for each command (or, "
+        "where it gave cells a time limit, for each cell), with "
         f"{first['n_threads']} thread(s) each, on: {_listed(frame['processor'])}. "
         f"Versions: {_versions(frame)}. Tables came from: {first['source']}.",
         "",
@@ -59,27 +63,30 @@ def _listed(values):
 
 def _versions(frame):
     return "; ".join(
-        f"{name} {_listed(frame[name].astype(str))}" for name in ("python", *PACKAGES)
+        f"{name} {_listed(frame[name].dropna().astype(str))}"
+        for name in ("python", *PACKAGES)
+        if frame[name].notna().any()
     )
 
 
 def _caps(frame):
     limit = frame["max_time"].iloc[0]
+    peers = _given_up(frame)
     ours = frame[(frame["imputer"] == "admc") & (frame["part"] == "unseen")]
     if limit == "none":
-        time = "- Time: no limit on any imputer."
+        time = "- Time: no limit on admc."
     else:
         cut = ours[ours["fit_s"] >= 0.97 * float(limit)]
         time = (
             f"- Time: `max_time={limit}` seconds for admc's fit, which {len(cut)} of "
-            f"its {len(ours)} fits reached; no limit on peers."
+            f"its {len(ours)} fits reached."
         )
         if cut["cpu_s"].notna().any():
             time += (
                 f" Those had {cut['cpu_s'].min():.0f} to {cut['cpu_s'].max():.0f} "
                 "seconds of CPU, where other work on the machine took the rest."
             )
-    lines = [_row_cap(frame), time]
+    lines = [_row_cap(frame), f"{time} {peers}"]
     if ours["epochs"].notna().any():
         low, middle, high = ours["epochs"].quantile([0, 0.5, 1])
         lines.append(
@@ -88,6 +95,15 @@ def _caps(frame):
             "last, more might have helped."
         )
     return lines
+
+
+def _given_up(frame):
+    """Say how long a cell of a peer had: errors tell of a limit that was reached."""
+    texts = frame["error"].dropna().str.extract(r"^TimeLimit: more than (.+ s)$")[0]
+    limits = " or ".join(sorted(set(texts.dropna())))
+    if not limits:
+        return "No limit on peers."
+    return f"Cells of peers were given up after {limits}, and failed."
 
 
 def _row_cap(frame):
@@ -120,16 +136,26 @@ def status_section(frame):
 
 
 def _not_measured(frame):
-    """Say which cells of the protocol have no row: a line a table and mechanism."""
+    """Say which cells of the protocol have no row.
+
+    A line a table and mechanism for the core set; a line a mechanism for each optional
+    peer, which may lack many.
+    """
     keys = ["table", "mechanism", "imputer"]
     done = set(map(tuple, frame[keys].astype(str).to_numpy()))
-    names = list(dict.fromkeys(frame["imputer"]))
+    names = core(frame)
     lines = []
     for table, mechanism in product(TABLES, MECHANISMS):
         absent = [name for name in names if (table, mechanism, name) not in done]
         if absent:
             who = "all" if absent == names else ", ".join(absent)
             lines.append(f"- not measured: {table}, {mechanism}: {who}")
+    optional = [name for name in dict.fromkeys(frame["imputer"]) if name not in names]
+    for name, mechanism in product(optional, MECHANISMS):
+        absent = [table for table in TABLES if (table, mechanism, name) not in done]
+        if absent:
+            which = "all tables" if absent == TABLES else ", ".join(absent)
+            lines.append(f"- not measured: {name}, {mechanism}: {which}")
     return lines
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from admc_sklearn.evaluation import ranking
+from benchmarks._peers import OPTIONAL
 from benchmarks._sources import TABLES
 from benchmarks.run import CELL, MECHANISMS, PARTS, read_results
 
@@ -67,6 +68,16 @@ def measured(frame):
     return frame.groupby(by, observed=True).size().unstack().notna()
 
 
+def core(frame):
+    """Names of the imputers that a cell needs, to count.
+
+    Optional peers need an environment of their own, and count where they were measured;
+    where there are no others, they are the set.
+    """
+    names = list(dict.fromkeys(frame["imputer"]))
+    return [name for name in names if name not in OPTIONAL] or names
+
+
 def against_peers(frame, metric):
     """ADMCImputer beside the best peer of each cell.
 
@@ -76,11 +87,11 @@ def against_peers(frame, metric):
         Indexed by table, mechanism and part: ``admc``, ``best`` (its value), ``peer``
         (its name), ``gain`` (by how much the error is lower, relative to the best; for
         the accuracy, by how much it is higher) and ``won``. Cells that some imputer
-        has not come to, or where no peer has a value, are left out. Where ADMCImputer
-        failed it has not won, and has no gain.
+        of the `core` has not come to, or where no peer has a value, are left out. Where
+        ADMCImputer failed it has not won, and has no gain.
     """
     values = cells(frame, metric)
-    values = values[measured(frame).all(axis=1)]
+    values = values[measured(frame)[core(frame)].all(axis=1)]
     peers = values.drop(columns=list(OURS), errors="ignore")
     peers = peers[peers.notna().any(axis=1)]
     sign = -1 if metric == "accuracy" else 1
@@ -99,6 +110,24 @@ def against_peers(frame, metric):
     )
 
 
+def ranked_rows(frame):
+    """Rows that can be ranked together: every run of them has every imputer of them.
+
+    The runs are those, a table under a mechanism with a seed, that have the `core`; the
+    imputers are the core and the optional peers that all of these runs have. A failure
+    counts as had.
+    """
+    run = pd.MultiIndex.from_frame(frame[["table", "mechanism", "seed"]].astype(str))
+    run = pd.Series(run.to_flat_index(), frame.index)
+    names = core(frame)
+    is_core = frame["imputer"].isin(names)
+    n_had = frame["imputer"][is_core].groupby(run[is_core]).nunique()
+    complete = run.isin(n_had.index[n_had == len(names)])
+    frame, run = frame[complete], run[complete]
+    n_runs = run.groupby(frame["imputer"]).nunique()
+    return frame[frame["imputer"].isin(n_runs.index[n_runs == run.nunique()])]
+
+
 def ranks(frame, metric, part):
     """`ranking` of the imputers over the runs that have all of them.
 
@@ -107,12 +136,9 @@ def ranks(frame, metric, part):
     DataFrame or None
         None where fewer than two imputers have been run.
     """
-    frame = frame[frame["part"] == part]
-    n_imputers = frame["imputer"].nunique()
-    runs = frame.groupby(["table", "mechanism", "seed"], observed=True)["imputer"]
-    frame = frame[runs.transform("size") == n_imputers]
+    frame = ranked_rows(frame[frame["part"] == part])
     values = frame[metric].where(frame["error"].isna())
-    if n_imputers < 2 or values.isna().all():
+    if frame["imputer"].nunique() < 2 or values.isna().all():
         return None
     columns = {"split": frame["seed"], metric: values}
     table = frame[["table", "mechanism", "rate", "imputer"]].assign(**columns)

@@ -22,8 +22,10 @@ from benchmarks._summary import (
     PUBLISHED,
     against_peers,
     cells,
+    core,
     load,
     measured,
+    ranked_rows,
     ranks,
 )
 from benchmarks.run import PARTS
@@ -40,8 +42,8 @@ def headline_section(frame):
         "A cell is a table under a mechanism, for unseen or for training rows. It is "
         "won where admc's figure is better than that of *every* peer. The gain is by "
         "how much its error is lower (its accuracy higher) than that of the best peer "
-        "of the cell, chosen in hindsight; negative where admc is worse. Only cells "
-        "with every imputer count; accuracy has those with categorical cells.",
+        "of the cell, chosen in hindsight; negative where admc is worse. "
+        f"{_counted(frame)}; accuracy has those with categorical cells.",
         "",
         _won(results),
         "",
@@ -49,11 +51,32 @@ def headline_section(frame):
         "",
         "![errors](errors.png)",
         "",
-        "Against each peer alone, over all cells:",
+        "Against each peer alone, over all cells that have both:",
         "",
         _against_each(frame),
     ]
     return lines
+
+
+def _counted(frame):
+    """Say which cells count, and in how many of them each optional peer is."""
+    names = core(frame)
+    text = "Only cells that all of " + ", ".join(names) + " have come to count"
+    had = measured(frame)
+    had = had[had[names].all(axis=1)]
+    good = cells(frame, "rmse").loc[had.index].notna()
+    optional = [name for name in had if name not in names]
+    if not optional:
+        return text
+    parts = []
+    for name in optional:
+        failed = had[name].sum() - good[name].sum()
+        tail = f" ({failed} more failed)" if failed else ""
+        parts.append(f"{name} in {good[name].sum()}{tail}")
+    return (
+        f"{text}, {len(had)} in all. Peers that need an environment of their own count "
+        f"in those where they have figures, not in others: {', '.join(parts)}"
+    )
 
 
 def _won(results):
@@ -108,16 +131,7 @@ def ranking_section(frame, pictures):
     lines = ["## Ranking", ""]
     if not pictures:
         return [*lines, "No run has two imputers to rank."]
-    runs = frame[frame["part"] == PARTS[0]]
-    counts = runs.groupby(["table", "mechanism", "seed"], observed=True).size()
-    complete = int((counts == frame["imputer"].nunique()).sum())
-    lines += [
-        f"Mean ranks over the {complete} runs (of {len(counts)}) that have every "
-        "imputer, failures last, with the critical difference of Nemenyi's test at "
-        "5 %. Runs of one table under three mechanisms are not independent: the "
-        "difference is a lower limit.",
-        "",
-    ]
+    lines += [_ranked(frame[frame["part"] == PARTS[0]]), ""]
     for part, name in pictures.items():
         lines += [f"![ranks, {part} rows]({name})", ""]
         for metric, title in METRICS.items():
@@ -130,6 +144,24 @@ def ranking_section(frame, pictures):
             )
         lines.append("")
     return lines[:-1]
+
+
+def _ranked(frame):
+    """Say what is ranked over which runs, and who is not."""
+    runs = ["table", "mechanism", "seed"]
+    rows = ranked_rows(frame)
+    n_ranked, n_runs = (len(f.drop_duplicates(runs)) for f in (rows, frame))
+    names = list(dict.fromkeys(rows["imputer"]))
+    text = (
+        f"Mean ranks over the {n_ranked} runs (of {n_runs}) that have all of "
+        f"{', '.join(names)}, failures last, with the critical difference of Nemenyi's "
+        "test at 5 %. Runs of one table under three mechanisms are not independent: "
+        "the difference is a lower limit."
+    )
+    others = [name for name in dict.fromkeys(frame["imputer"]) if name not in names]
+    if others:
+        text += f" Not ranked, since some of these runs lack them: {', '.join(others)}."
+    return text
 
 
 def published_section(frame):

@@ -13,6 +13,8 @@ beside them, since other work on the machine lengthens the wall time.
 
 Without --data, tables are downloaded by scikit-learn. A run that was interrupted goes
 on where it was; a cell that failed is in the CSV with its error, and tried again.
+With --cell-time a cell that takes longer has failed; every cell then has a process of
+its own, and imports are outside its figures but not outside its limit.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from benchmarks._child import call_within
 from benchmarks._peers import IMPUTERS, is_available
 from benchmarks._protocol import mixed_errors, split_frame
 from benchmarks._sources import TABLES, load_table
@@ -178,13 +181,27 @@ def _shape(truth, incomplete):
 
 def cell_rows(split, name, seed, options):
     """Rows of one imputer on one split; what it raises is in them."""
+    cell = split, name, seed, options
     try:
-        imputer = IMPUTERS[name](seed, options.threads, options.max_time)
-        rows = measure(imputer, split)
+        if options.cell_time is None:
+            rows = _measured(*cell)
+        else:
+            rows = call_within(options.cell_time, _measured_alone, *cell)
     except Exception as error:  # recorded: others go on
         rows = _failed(error)
     tables = _tables(split)
     return [row | _shape(*tables[row["part"]]) for row in rows]
+
+
+def _measured(split, name, seed, options):
+    imputer = IMPUTERS[name](seed, options.threads, options.max_time)
+    return measure(imputer, split)
+
+
+def _measured_alone(split, name, seed, options):
+    """As `_measured`, in a process that knows nothing of the limits of its parent."""
+    with _limited(options.threads):
+        return _measured(split, name, seed, options)
 
 
 def _failed(error):
@@ -265,17 +282,26 @@ def parse(arguments=None):
     parser.add_argument("--rows", type=int, help="rows taken of each table at most")
     parser.add_argument("--max-time", type=float, help="seconds for ADMCImputer's fit")
     parser.add_argument("--threads", type=int, default=1, help="of every imputer")
+    parser.add_argument(
+        "--cell-time", type=float, help="seconds after which a cell is given up"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     """Measure with the given number of threads."""
     options = parse(arguments)
-    with threadpool_limits(options.threads), warnings.catch_warnings():
+    with _limited(options.threads):
+        run(options)
+
+
+@contextlib.contextmanager
+def _limited(n_threads):
+    with threadpool_limits(n_threads), warnings.catch_warnings():
         # Five rounds of trees do not converge; all get the same five.
         warnings.simplefilter("ignore")
-        _limit_torch(options.threads)
-        run(options)
+        _limit_torch(n_threads)
+        yield
 
 
 def _limit_torch(n_threads):

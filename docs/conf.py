@@ -65,7 +65,7 @@ def copy_examples(target):
     headless += '    matplotlib.use("Agg")\n'
     for path in sorted((HERE.parent / "examples").glob("plot_*.py")):
         text = path.read_text().replace(headless, "").replace(", verbose=1", "")
-        text = re.split(r"# %%\n# Run as a script", text)[0]
+        text = re.split(r"# %%(?: \[markdown\])?\n# Run as a script", text)[0]
         (target / path.name).write_text(text)
     shutil.copy(HERE / "gallery.rst", target / "GALLERY_HEADER.rst")
 

@@ -1,3 +1,20 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: -all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
 """
 Which imputer is best for my data?
 ==================================
@@ -10,10 +27,6 @@ matters to the model that comes after.
 # %%
 from pathlib import Path
 
-import matplotlib
-
-if __name__ == "__main__":
-    matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
@@ -26,10 +39,12 @@ from sklearn.preprocessing import StandardScaler
 from admc_sklearn import ADMCImputer, ImputationDisplay
 from admc_sklearn.evaluation import compare_imputers, ranking
 
-# %%
+# %% [markdown]
 # The candidates. Neighbours need columns of one scale: a pipeline whose last step is
 # the imputer may stand here, and its scaling is undone before cells are compared.
 # ``max_epochs=0`` leaves of `ADMCImputer` the Gaussian that it starts from.
+
+# %%
 imputers = {
     "mean": SimpleImputer(),
     "neighbours": make_pipeline(StandardScaler(), KNNImputer(n_neighbors=10)),
@@ -38,11 +53,13 @@ imputers = {
     "ADMCImputer": ADMCImputer(max_epochs=15, random_state=0),
 }
 
-# %%
+# %% [markdown]
 # Ten measurements of cell nuclei. Cells go missing at random (MCAR), or by their own
 # value (MNAR), as where large values are not measured: a harder case, for which no
 # imputer here is made. With ``y`` and an ``estimator`` the completed rows also go into
 # a classifier.
+
+# %%
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 X = X.filter(like="mean")
 results = compare_imputers(
@@ -57,14 +74,18 @@ results = compare_imputers(
 figures = ["rmse", "mae", "score", "fit_time", "transform_time"]
 print(results.groupby(["mechanism", "imputer"])[figures].mean().round(3).to_string())
 
-# %%
+# %% [markdown]
 # Mean ranks over the six runs. Imputers whose ranks differ by less than the critical
 # difference cannot be told apart by these runs.
-print(ranking(results).round(2).to_string())
 
 # %%
+print(ranking(results).round(2).to_string())
+
+# %% [markdown]
 # The picture: errors of the hidden cells, and what is left of the differences in the
 # accuracy of the classifier: next to nothing on this table. Small dots are splits.
+
+# %%
 figure = plt.figure(figsize=(10, 4.2), layout="constrained")
 left, right = figure.subplots(1, 2, width_ratios=[2, 1])
 display = ImputationDisplay.from_comparison(results, ax=left)
@@ -84,9 +105,11 @@ right.set_title("accuracy of the classifier, mcar, 40 %", fontsize=9)
 right.tick_params(labelsize=8)
 right.spines[["top", "right"]].set_visible(False)
 
+# %% [markdown]
+# Run as a script, which has a file, the picture goes to one.
+
 # %%
-# Run as a script, the picture goes to a file.
-if __name__ == "__main__":
+if "__file__" in globals():
     path = Path("results") / "which_imputer.png"
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -13,6 +13,7 @@ ORDER = [
     "_version",
     "_compat",
     "_runtime",
+    "_progress",
     "_kinds",
     "_columns",
     "_modalities",

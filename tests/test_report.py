@@ -1,5 +1,7 @@
 """The report's command runs, goes on where it was, and makes its page from the CSV."""
 
+import math
+import os
 import sys
 import types
 
@@ -8,7 +10,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import _peers, _sources, report, run
-from benchmarks._summary import against_peers, load
+from benchmarks._child import call_within
+from benchmarks._setting import _caps
+from benchmarks._summary import against_peers, load, ranks
 
 BASE = dict.fromkeys(run.COLUMNS)
 
@@ -123,6 +127,28 @@ def test_failures_are_recorded_and_tried_again(folder, tmp_path, monkeypatch):
     assert table[table["table"] == "numbers"]["error"].isna().all()
 
 
+def test_a_cell_that_takes_too_long_is_given_up(folder, tmp_path, capsys):
+    """No process starts, and imports what it needs, in a millisecond."""
+    arguments = ["--tables", "numbers", "--mechanisms", "mcar", "--imputers", "simple"]
+    command(folder, tmp_path, *arguments, "--cell-time", "0.001")
+    path = tmp_path / "results.csv"
+    assert set(run.read_results(path)["error"]) == {"TimeLimit: more than 0.001 s"}
+    assert "given up after 0.001 s" in " ".join(_caps(load(path)))
+    alone = tmp_path / "alone"
+    command(folder, alone, *arguments, "--cell-time", "100")
+    command(folder, tmp_path, *arguments)
+    figures = ["part", "rmse", "mae", "error"]
+    expected = load(alone / "results.csv")[figures]
+    pd.testing.assert_frame_equal(load(path)[figures], expected)
+
+
+def test_what_a_process_of_its_own_raises_or_dies_of_comes_back():
+    with pytest.raises(ValueError, match="math domain"):
+        call_within(60, math.sqrt, -1.0)
+    with pytest.raises(RuntimeError, match="ended with code 3"):
+        call_within(60, os._exit, 3)
+
+
 def test_cells_left_missing_are_a_failure():
     frame = pd.DataFrame({"a": [1.0, np.nan]})
     with pytest.raises(ValueError, match="1 cells are still missing"):
@@ -135,6 +161,36 @@ def test_a_cell_is_won_against_every_peer(written):
     assert by_table["won"].to_dict() == {"magic": False, "bean": True}
     assert by_table["gain"].to_dict() == pytest.approx({"magic": -0.2, "bean": 0.2})
     assert set(by_table["peer"]) == {"trees"}
+
+
+def test_an_optional_peer_counts_only_where_it_was_measured(written):
+    """It neither drops the cells that it has not come to, nor wins or loses them."""
+    path = written / "results.csv"
+    before = load(path)
+    cells = {("bean", part, "miceforest"): 0.3 for part in run.PARTS}
+    failed = {("magic", "unseen", "hyperimpute"): np.nan}
+    optional = rows_of(cells | failed)
+    optional["error"] = optional["error"].mask(optional["rmse"].isna(), "failed")
+    pd.concat([pd.read_csv(path), optional]).to_csv(path, index=False)
+    table = against_peers(load(path), "rmse")
+    assert len(table) == len(against_peers(before, "rmse")) == 4
+    peers = table.xs("unseen", level="part").droplevel("mechanism")["peer"]
+    assert peers.to_dict() == {"bean": "miceforest", "magic": "trees"}
+    assert set(ranks(load(path), "rmse", "unseen").index) == {"admc", "trees", "knn"}
+    page = report.write_report(written).read_text()
+    assert "4 in all" in page
+    assert "hyperimpute in 0 (1 more failed), miceforest in 2;" in page
+    assert "lack them: hyperimpute, miceforest." in page
+    assert "| miceforest | 0 of 2 | -33.3 % |" in page
+    assert "not measured: miceforest, mnar: all tables" in page
+    assert "not measured: adult, mnar: all\n" in page
+
+
+def test_an_optional_peer_with_all_runs_is_ranked(written):
+    frame = load(written / "results.csv")
+    trees = frame[frame["imputer"] == "trees"]
+    frame = pd.concat([frame, trees.assign(imputer="miceforest")], ignore_index=True)
+    assert "miceforest" in ranks(frame, "rmse", "unseen").index
 
 
 def test_the_page_says_what_failed_and_what_is_not_there(written):
@@ -182,11 +238,20 @@ def test_tables_are_downloaded_without_a_folder(monkeypatch):
 
 def test_draws_are_completed_by_their_center():
     draws = np.array([[[1.0, 0]], [[2.0, 1]], [[6.0, 1]]])
-    sampler = types.SimpleNamespace(draw=lambda X, n: draws)
+    asked = []
+
+    def draw(X, n):
+        asked.append(n)
+        return draws
+
+    sampler = types.SimpleNamespace(draw=draw, fit=lambda X: None)
     X = pd.DataFrame({"x": [np.nan], "k": pd.Categorical([None], ["a", "b"])})
-    filled = _peers.Drawn(sampler).transform(X)
-    assert filled.iloc[0].to_list() == [3.0, "b"]
-    assert _peers.Drawn(sampler, "median").transform(X)["x"].item() == 2.0
+    imputer = _peers.Drawn(sampler).fit(X)
+    assert imputer.transform(X).iloc[0].to_list() == [3.0, "b"]
+    assert imputer.set_params(strategy="median").transform(X)["x"].item() == 2.0
+    assert len(asked) == 1  # the median is that of the same draws
+    imputer.transform(X.copy())
+    assert len(asked) == 2
 
 
 def test_hyperimpute_completes_beside_the_training_rows(monkeypatch):
@@ -202,8 +267,16 @@ def test_hyperimpute_completes_beside_the_training_rows(monkeypatch):
     for name in ("hyperimpute", "hyperimpute.plugins"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.setattr(_peers, "_chained_assignment_works", lambda: True)
     train, test = np.ones((5, 2)), np.array([[np.nan, 2.0]])
     imputer = _peers.HyperImpute(0).fit(train)
     np.testing.assert_array_equal(imputer.transform(test), [[7.0, 2.0]])
     imputer.transform(train)
     assert seen == [6, 5]
+
+
+@pytest.mark.skipif(pd.__version__ < "3", reason="there it does what it should")
+def test_hyperimpute_is_not_measured_where_it_would_return_means():
+    """Under pandas 3 it changes copies of its columns, and nothing else."""
+    with pytest.raises(ImportError, match="pandas below 3"):
+        _peers.HyperImpute(0).fit(np.ones((5, 2)))
