@@ -27,10 +27,10 @@ N_LANDMARKS = 800
 N_TURNS = 6
 # Beyond, distances say little and products cost much.
 MAX_COORDINATES = 64
-MIN_CELLS = 40
+MIN_CELLS, MAX_CELLS = 40, 3000
 # Widths of the kernel in median distances.
 WIDTH = 2.0
-RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+RIDGES = (0.1, 0.5, 2.5, 12.0)
 JITTER = 1e-4
 # Standardised values beyond it are as far as it.
 REACH = 5.0
@@ -70,6 +70,7 @@ class Memory(nn.Module):
         self.register_buffer("solution", landmarks.new_zeros(d, len(landmarks)))
         for name in ("center", "width", "weight"):
             self.register_buffer(name, landmarks.new_zeros(d))
+        self.among = self.distances(landmarks)
         # Coordinate of each numeric column.
         self.places = {int(j): k for k, j in enumerate(network.numeric)}
 
@@ -86,24 +87,18 @@ class Memory(nn.Module):
         """Sum of absolute differences to every landmark, (B, D) -> (B, M)."""
         return torch.cdist(rows, self.landmarks, p=1.0)
 
-    def fit_column(self, column, rows, truth, generator):
+    def fit_column(self, column, rows, distances, truth):
         """Regress a column's cells, in own units, on the rest of their rows."""
-        distances = self.distances(rows)
         self.width[column] = WIDTH * distances[:, :100].median().clamp_min(1e-3)
-        among = self.attend(self.landmarks, self.distances(self.landmarks), column)
+        among = self.attend(self.landmarks, self.among, column)
         among.diagonal().add_(JITTER)
         root = torch.linalg.cholesky(among)
         features = self.attend(rows, distances, column)
         features = torch.linalg.solve_triangular(root, features.T, upper=False).T
         self.center[column] = truth.mean()
         y = truth - self.center[column]
-        held = (torch.rand(len(y), generator=generator) < HELD_SHARE).to(y.device)
-        ridge = _best_ridge(features, y, held)
-        gram = features.T @ features
-        gram.diagonal().add_(ridge)
-        weights = torch.cholesky_solve(
-            (features.T @ y)[:, None], torch.linalg.cholesky(gram)
-        )
+        ridge = _best_ridge(features, y)
+        weights = _solve(features.T @ features, features.T @ y, ridge)
         solution = torch.linalg.solve_triangular(root.T, weights, upper=True)
         self.solution[column] = solution[:, 0]
 
@@ -178,14 +173,19 @@ def _move_mean(posterior, shift):
         share = torch.softmax(posterior.logits, -1)
 
 
-def _best_ridge(features, y, held):
-    """Ridge with the lowest squared error on held-out rows."""
+def _solve(gram, pull, ridge):
+    """Weights of ridge regression by its normal equations, (M, 1)."""
+    gram = gram + ridge * torch.eye(len(gram), device=gram.device)
+    return torch.cholesky_solve(pull[:, None], torch.linalg.cholesky(gram))
+
+
+def _best_ridge(features, y):
+    """Ridge with the lowest squared error on rows held out, the last ones."""
+    held = torch.arange(len(y), device=y.device) >= (1 - HELD_SHARE) * len(y)
     known = features[~held]
-    values, vectors = torch.linalg.eigh(known.T @ known)
-    pull = vectors.T @ (known.T @ y[~held])
-    ridges = torch.tensor(RIDGES, device=y.device)
-    weights = pull[:, None] / (values.clamp_min(0.0)[:, None] + ridges)
-    errors = (features[held] @ vectors @ weights - y[held, None]).square().mean(0)
+    gram, pull = known.T @ known, known.T @ y[~held]
+    weights = torch.cat([_solve(gram, pull, ridge) for ridge in RIDGES], 1)
+    errors = (features[held] @ weights - y[held, None]).square().mean(0)
     return RIDGES[int(errors.argmin())]
 
 
@@ -229,17 +229,23 @@ def fit_memory(network, values, observed, validation, generator):
     values, observed = values[rows], observed[rows]
     truth = network.warp.inverse(values)
     memory = Memory(network, _completed(network, values, observed))
-    turn = torch.randint(N_TURNS, observed.shape, generator=generator)
-    asked = [(turn == k).to(values.device) & observed for k in range(N_TURNS)]
-    turns = [_completed(network, values, observed & ~hidden) for hidden in asked]
+    turn = torch.randint(N_TURNS, (1, *observed.shape), generator=generator)
+    asked = turn == torch.arange(N_TURNS)[:, None, None]
+    asked = asked.flatten(0, 1).to(values.device) & observed.repeat(N_TURNS, 1)
+    kept = observed.repeat(N_TURNS, 1) & ~asked
+    rows = _completed(network, values.repeat(N_TURNS, 1), kept)
+    distances = memory.distances(rows)
     fitted = []
     for column in memory.places:
-        known = [hidden[:, column] for hidden in asked]
-        if sum(int(mask.sum()) for mask in known) >= MIN_CELLS:
-            inputs = torch.cat([t[m] for t, m in zip(turns, known, strict=True)])
-            own = torch.cat([truth[m, column] for m in known])
-            memory.fit_column(column, inputs, own, generator)
-            fitted.append(column)
+        cells = asked[:, column].nonzero()[:, 0]
+        if len(cells) < MIN_CELLS:
+            continue
+        order = torch.randperm(len(cells), generator=generator)[:MAX_CELLS]
+        cells = cells[order.to(cells.device)]
+        own = truth[cells % len(values), column]
+        memory.fit_column(column, rows[cells], distances[cells], own)
+        fitted.append(column)
+    del memory.among
     memory.weight = _weights(network, memory, validation, fitted)
     return memory if bool((memory.weight > 0).any()) else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ SIZES = {
 }
 WEIGHT_DECAY = 0.01
 EMA_DECAY = 0.99
+# Of the time that is left when training begins.
+TRAINING_SHARE = 0.85
 # Share of a row's observed cells that a step hides, and that validation hides.
 HIDE_RATES = (0.1, 0.4)
 VALIDATION_RATE = 0.3
@@ -275,6 +278,10 @@ def fit_network(
         if len(held):
             validation = Validation(network, x[held], o[held], generator)
         if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
+            # The rest of the time is for what comes after the epochs.
+            now = time.monotonic()
+            end = now + TRAINING_SHARE * (plan.deadline - now)
+            plan = replace(plan, deadline=end)
             trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
             history = run_epochs(trainer, validation)
             fit_memories(network, network.warp(x[kept]), o[kept], validation, generator)
