@@ -20,6 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+from admc_sklearn._blocks._completion import _posteriors, _updated, _without
+
 from .conftest import quick
 
 SIZES = (6, 8, 7)
@@ -734,3 +736,24 @@ def test_warm_start_goes_on_from_the_weights_it_finds(table):
     cold = quick(modalities=modalities, max_epochs=0).fit(X)
     assert not cold.model_.blocks.denoiser.heads[0].weight.any()
     assert np.isfinite(again.transform(lose(X, modalities, 0.5))).all()
+
+
+def test_spread_of_a_partly_known_block_is_that_of_its_latents():
+    """Variances are the diagonal of root times root', not of root' times root."""
+    X, modalities = views(400)
+    imputer = quick(modalities=modalities, max_epochs=0).fit(X)
+    rows = X[:30].copy()
+    rows[:, 0:3] = np.nan
+    cells = imputer._codec.read(rows)
+    model = imputer.model_
+    table, seen = model.blocks_of(cells.values, cells.observed, None)
+    ((k, _, spread),) = _posteriors(model.blocks, table, seen, True)
+    encoder, columns = model.blocks.encoders[k], model.blocks.columns[k]
+    available = [torch.as_tensor(part) for part in model.blocks.encode(table, seen)]
+    prior = _without(model.blocks, *available, np.arange(30), k)
+    _, root = _updated(encoder, prior, table[:, columns], seen[:, columns])
+    covariance = root @ root.transpose(0, 2, 1)
+    expected = encoder.variance_of(np.diagonal(covariance, axis1=1, axis2=2))
+    np.testing.assert_allclose(spread, expected, rtol=1e-5)
+    crosswise = encoder.variance_of(np.square(root).sum(axis=1))
+    assert not np.allclose(crosswise, expected, rtol=0.02)
