@@ -284,7 +284,9 @@ def fit_network(
             plan = replace(plan, deadline=end)
             trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
             history = run_epochs(trainer, validation)
-            fit_memories(network, network.warp(x[kept]), o[kept], validation, generator)
+            if plan.max_epochs:  # else the anchor alone
+                warped = network.warp(x[kept])
+                fit_memories(network, warped, o[kept], validation, generator)
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
