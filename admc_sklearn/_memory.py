@@ -36,7 +36,7 @@ JITTER = 1e-4
 REACH = 5.0
 # Share of a column's cells that decide on the ridge.
 HELD_SHARE = 0.2
-NEWTON_STEPS = 4
+NEWTON_STEPS = 3
 # In standard deviations of the cell's distribution.
 MAX_SHIFT = 2.0
 MAX_SCORE = 3.0
@@ -108,16 +108,19 @@ class Memory(nn.Module):
         Only of the given columns, or of those that are followed.
         """
         distances = self.distances(rows)
+        if columns is None:
+            columns = self.weight.nonzero()[:, 0].tolist()
         for posterior in posteriors:
             if not isinstance(posterior, NumericPosterior):
                 continue
             cells = posterior.cells
             found = posterior.logits.new_zeros(cells.rows.shape)
+            counts = cells.filled.sum(1).tolist()
             for slot, column in enumerate(cells.columns[:, 0].tolist()):
-                if self.weight[column] > 0 or (columns and column in columns):
-                    own = cells.rows[slot]
+                if counts[slot] and column in columns:
+                    own = cells.rows[slot, : counts[slot]]
                     attention = self.attend(rows[own], distances[own], column)
-                    found[slot] = attention @ self.solution[column]
+                    found[slot, : len(own)] = attention @ self.solution[column]
             yield posterior, found + self.center[cells.columns]
 
     def correct(self, posteriors, rows):
