@@ -29,6 +29,8 @@ MIN_REPEATS = 4.0
 MARGINAL_SHARE = 1e-3
 # In standard deviations.
 TAIL = 12.0
+# Of an atom that has an inside, in the anchor's standard deviations.
+MIN_WIDTH = 0.05
 _SQRT1_2 = math.sqrt(0.5)
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
@@ -130,17 +132,24 @@ class Atoms(nn.Module):
             share[j, :k] = c["share"]
             edges[j, 0] = -np.inf
             edges[j, 1:k] = _borders(c)
+        own_low, own_high = low, high
         low, high, edges = (self._warped(array) for array in (low, high, edges))
         self.n_atoms = size
         for name, array in {
             "low": low,
             "high": high,
+            "own_low": own_low,
+            "own_high": own_high,
             "center": center,
             "share": share,
             "edges": edges,
         }.items():
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32))
         self.register_buffer("valid", torch.tensor(share > 0))
+        middle = self.warp.inverse((self.low + self.high).T / 2).T
+        # What is left of the middle where an atom's mean is that of its values.
+        self.register_buffer("offset", self.center - middle)
+        self.has_bins = bool((self.high > self.low).any())
 
     def _warped(self, array):
         """Rows of per-column values in the warp's coordinates; infinities stay."""
@@ -212,43 +221,47 @@ class Atoms(nn.Module):
         usable = (high > low) & (gap < -1e-5)
         return torch.where(usable, nll.clamp(-10.0, 10.0), 0.0)
 
-    def value_within(self, mean, sd, column, atom, u=None):
-        """Value within given atoms, under the anchor cut to them.
+    def mean_within(self, mean, sd, column):
+        """Means of every atom, under the anchor cut to it, in own units.
 
-        Parameters
-        ----------
-        mean, sd : float tensors, the anchor's
-        column, atom : int tensors
-            All four are broadcast against each other.
-        u : float tensor, optional
-            Ask for this quantile, in (0, 1), instead of the mean; it comes in the
-            warp's coordinates, which carry quantiles over, the mean in own units.
-
-        Returns
-        -------
-        float tensor of the broadcast shape
+        Shape in: (...,) three times, broadcast; out: (..., K), or what broadcasts to it.
         """
-        low, high = self.low[column, atom], self.high[column, atom]
-        a = ((low - mean) / sd).clamp(-8, 8)
-        b = ((high - mean) / sd).clamp(-8, 8)
-        below, above = torch.special.ndtr(a), torch.special.ndtr(b)
-        # float32 has no digits left to say where in a bin the far tail lies.
-        sharp = (above - below > 1e-5) & (b - a > 0.05)
-        if u is not None:
-            inner = mean + sd * _ndtri(below + u * (above - below))
-            return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
-        center = self.center[column, atom]
+        center = self.center[column]
+        if not self.has_bins:
+            return center
+        low, high = self.low[column], self.high[column]
+        mean, sd = mean[..., None], sd[..., None]
+        a, b, gap, sharp = _cut(low, high, mean, sd)
         density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
-        shift = density / (_SQRT_2PI * (above - below).clamp_min(1e-6))
+        shift = density / (_SQRT_2PI * gap.clamp_min(1e-6))
         # The anchor's mean over the bin where it varies, the values' own where it is
         # flat across the bin; 3.46 is the width of a unit-variance uniform.
-        flat = 1.0 / (1.0 + ((b - a) / 3.46).pow(4))
-        cut = self.warp.inverse((mean + sd * shift).clamp(low, high), column)
-        middle = self.warp.inverse((low + high) / 2, column)
-        cut = cut + flat * (center - middle)
-        low, high = self.warp.inverse(low, column), self.warp.inverse(high, column)
-        rough = torch.where(b - a > 0.05, torch.where(a > 0, low, high), center)
-        return torch.where(sharp, cut, rough).clamp(low, high)
+        flat = 1.0 / (1.0 + ((b - a) / 3.46).square().square())
+        cut = self.warp.inverse(torch.clamp(mean + sd * shift, low, high), column[..., None])
+        cut = cut + flat * self.offset[column]
+        low, high = self.own_low[column], self.own_high[column]
+        rough = torch.where(b - a > MIN_WIDTH, torch.where(a > 0, low, high), center)
+        return torch.clamp(torch.where(sharp, cut, rough), low, high)
+
+    def quantile_within(self, mean, sd, column, atom, u):
+        """Quantiles of given atoms, under the anchor cut to them, all broadcast.
+
+        In the warp's coordinates, which carry quantiles over; ``u`` lies in (0, 1).
+        """
+        low, high = self.low[column, atom], self.high[column, atom]
+        a, _, gap, sharp = _cut(low, high, mean, sd)
+        inner = mean + sd * _ndtri(torch.special.ndtr(a) + u * gap)
+        return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
+
+
+def _cut(low, high, mean, sd):
+    """Standardised ends of atoms, the anchor's mass in between, and if it is usable.
+
+    float32 has no digits left to say where in a bin the far tail lies.
+    """
+    a, b = (((end - mean) / sd).clamp(-8, 8) for end in (low, high))
+    gap = torch.special.ndtr(b) - torch.special.ndtr(a)
+    return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
 
 
 def _ndtri(p):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -9,10 +10,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from torch.optim.adamw import adamw
 
 from ._progress import tqdm
 
 WARM_UP_STEPS = 50
+# The last part of training, in which the learning rate falls to zero, as a share of all.
+FALL_SHARE = 0.2
+# The fall begins once so many steps, or two epochs, lower the validation error by less.
+WINDOW_STEPS, MIN_GAIN = 250, 0.0075
 MAX_GRADIENT = 1.0
 
 
@@ -45,6 +51,51 @@ class TrainingPlan:
         )
 
 
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101).
+
+    The update is that of torch. Its class loads torch's compiler when it is first made,
+    which takes longer than many a table's training.
+    """
+
+    def __init__(self, parameters, weight_decay, betas=(0.9, 0.98)):
+        self.parameters = list(parameters)
+        self.weight_decay, self.betas = weight_decay, betas
+        self.means, self.squares = (
+            [torch.zeros_like(p) for p in self.parameters] for _ in range(2)
+        )
+        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+
+    @torch.no_grad()
+    def step(self, rate):
+        """Move the parameters that have a gradient, and forget it."""
+        moved = [p.grad is not None for p in self.parameters]
+        columns = (self.parameters, self.means, self.squares, self.steps)
+        parameters, means, squares, steps = (
+            list(itertools.compress(column, moved)) for column in columns
+        )
+        beta1, beta2 = self.betas
+        adamw(
+            parameters,
+            [p.grad for p in parameters],
+            means,
+            squares,
+            [],
+            steps,
+            fused=self.fused,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+        for p in parameters:
+            p.grad = None
+
+
 class WeightAverage:
     """Exponential moving average of parameters, exchangeable with them."""
 
@@ -71,7 +122,7 @@ class WeightAverage:
 
 
 def learning_rate(plan, n_steps, total_steps, started):
-    """Learning rate after so many steps: warm-up, then a cosine to zero at the end.
+    """Learning rate after so many steps: warm-up, constant, then by a cosine to zero.
 
     The end is that of the steps or of the time, whichever comes first.
     """
@@ -79,7 +130,8 @@ def learning_rate(plan, n_steps, total_steps, started):
     whole = max(plan.deadline - started, 1e-9)
     progress = min(1.0, max(n_steps / total_steps, spent / whole))
     warm = min(1.0, (n_steps + 1) / WARM_UP_STEPS)
-    return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+    fall = max(0.0, 1 - (1 - progress) / FALL_SHARE)
+    return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * fall))
 
 
 def descend(trainer, loss):
@@ -87,15 +139,23 @@ def descend(trainer, loss):
     rate = learning_rate(
         trainer.plan, trainer.n_steps, trainer.total_steps, trainer.started
     )
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = rate
-    trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trainer.parameters, MAX_GRADIENT)
-    trainer.optimizer.step()
+    trainer.optimizer.step(rate)
     trainer.average.update()
     trainer.n_steps += 1
     return loss.detach()
+
+
+def is_level(curve, steps_per_epoch):
+    """Whether validation errors, one an epoch, have stopped falling at a pace.
+
+    Their minimum over the last window is compared with that of all epochs before it.
+    """
+    window = max(2, math.ceil(WINDOW_STEPS / steps_per_epoch))
+    if len(curve) <= 2 * window:
+        return False
+    return min(curve[-window:]) > (1 - MIN_GAIN) * min(curve[:-window])
 
 
 def run_epochs(trainer, validation):
@@ -104,6 +164,7 @@ def run_epochs(trainer, validation):
     rmse, nats = validation.measure()
     history = [_record(0, math.nan, rmse, nats, 0.0)]
     best, best_epoch = rmse, 0
+    curve = [rmse]
     best_weights = [p.detach().clone() for p in trainer.parameters]
     bar = tqdm(
         total=plan.max_epochs,
@@ -122,6 +183,11 @@ def run_epochs(trainer, validation):
                 best, best_epoch = rmse, epoch
                 best_weights = [p.detach().clone() for p in trainer.parameters]
             average.exchange()
+            curve.append(rmse)
+            steps_per_epoch = trainer.n_steps / epoch
+            if is_level(curve, steps_per_epoch):
+                end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
+                trainer.total_steps = min(trainer.total_steps, end)
             seconds = time.monotonic() - trainer.started
             history.append(_record(epoch, loss, rmse, nats, seconds))
             bar.set_postfix_str(
@@ -129,7 +195,8 @@ def run_epochs(trainer, validation):
                 f"anchor {history[0]['valid_rmse']:.4f}"
             )
             bar.update()
-            if epoch - best_epoch >= plan.n_iter_no_change:
+            is_over = trainer.n_steps >= trainer.total_steps
+            if is_over or epoch - best_epoch >= plan.n_iter_no_change:
                 break
     except KeyboardInterrupt:
         warnings.warn(

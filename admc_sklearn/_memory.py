@@ -21,27 +21,30 @@ from ._posterior import NumericPosterior
 
 # The second finds rows that the first has completed better.
 MAX_MEMORIES = 2
-MAX_ROWS = 4000
 N_LANDMARKS = 800
-# Observed cells are hidden in so many turns, each to be told by the others.
+# Rows to regress: so many cells, and at least so many rows.
+MAX_CELLS, MIN_ROWS = 100_000, 4000
+# Observed cells are hidden in so many turns, each to be told by the others. The last
+# one decides on the ridges.
 N_TURNS = 6
 # Beyond, distances say little and products cost much.
 MAX_COORDINATES = 64
-MIN_CELLS, MAX_CELLS = 40, 3000
-# Widths of the kernel in median distances.
-WIDTH = 2.0
-RIDGES = (0.1, 0.5, 2.5, 12.0)
+# Of a column.
+MIN_CELLS = 40
+# Of the kernel, in median distances.
+WIDTH = 1.4
+RIDGES = (0.1, 0.4, 1.5, 6.0)
 JITTER = 1e-4
 # Standardised values beyond it are as far as it.
 REACH = 5.0
-# Share of a column's cells that decide on the ridge.
-HELD_SHARE = 0.2
 NEWTON_STEPS = 3
 # In standard deviations of the cell's distribution.
 MAX_SHIFT = 2.0
 MAX_SCORE = 3.0
 MIN_SPREAD = 1e-3
 MIN_SLOPE = 0.05
+# Elements of a matrix of weights that stays in a core's cache.
+CACHED_ELEMENTS = 250_000
 
 
 class Memory(nn.Module):
@@ -50,106 +53,184 @@ class Memory(nn.Module):
     Parameters
     ----------
     network : CompletionNetwork
-        Completes the rows that come in.
-    rows : float tensor of shape (n, D)
-        Coordinates of completed training rows: the first of them are the landmarks.
+        Whose rows these are.
+    landmarks : float tensor of shape (M, D)
+        Coordinates of completed training rows.
 
     Attributes
     ----------
-    landmarks : float tensor of shape (M, D)
+    width : float tensor of shape ()
+        Of the kernel.
     solution : float tensor of shape (d, M)
-    center, width, weight : float tensors of shape (d,)
-        Mean of the column, width of the kernel, how far the regression is followed.
+        Coefficients of the landmarks' weights.
+    center, weight : float tensors of shape (d,)
+        Mean of the column, how far the regression is followed.
     """
 
-    def __init__(self, network, rows):
+    def __init__(self, network, landmarks):
         super().__init__()
-        landmarks = rows[:N_LANDMARKS].clone()
         d = network.n_columns
-        self.register_buffer("landmarks", landmarks)
+        self.register_buffer("landmarks", landmarks.T.contiguous())  # (D, M)
         self.register_buffer("solution", landmarks.new_zeros(d, len(landmarks)))
-        for name in ("center", "width", "weight"):
+        for name in ("center", "weight"):
             self.register_buffer(name, landmarks.new_zeros(d))
-        self.among = self.distances(landmarks)
         # Coordinate of each numeric column.
-        self.places = {int(j): k for k, j in enumerate(network.numeric)}
-
-    def attend(self, rows, distances, column):
-        """Weights of the landmarks for one column's cells, (B, M).
-
-        ``distances`` are those over all columns; the cell's own is taken off.
-        """
-        own = self.places[column]
-        own = (rows[:, own, None] - self.landmarks[:, own]).abs()
-        return torch.exp((own - distances).clamp_max(0.0) / self.width[column])
+        place = torch.full((d,), -1, device=landmarks.device)
+        place[network.numeric] = torch.arange(len(network.numeric), device=place.device)
+        self.register_buffer("place", place)
+        width = WIDTH * self.distances(landmarks)[:, :100].median()
+        self.register_buffer("width", width.clamp_min(1e-3))
 
     def distances(self, rows):
         """Sum of absolute differences to every landmark, (B, D) -> (B, M)."""
-        return torch.cdist(rows, self.landmarks, p=1.0)
+        return torch.cdist(rows, self.landmarks.T, p=1.0)
 
-    def fit_column(self, column, rows, distances, truth):
-        """Regress a column's cells, in own units, on the rest of their rows."""
-        self.width[column] = WIDTH * distances[:, :100].median().clamp_min(1e-3)
-        among = self.attend(self.landmarks, self.among, column)
-        among.diagonal().add_(JITTER)
-        root = torch.linalg.cholesky(among)
-        features = self.attend(rows, distances, column)
-        features = torch.linalg.solve_triangular(root, features.T, upper=False).T
-        self.center[column] = truth.mean()
-        y = truth - self.center[column]
-        ridge = _best_ridge(features, y)
-        weights = _solve(features.T @ features, features.T @ y, ridge)
-        solution = torch.linalg.solve_triangular(root.T, weights, upper=True)
-        self.solution[column] = solution[:, 0]
+    def attend(self, rows, distances, columns):
+        """Weights of the landmarks for cells of given columns, (N, M).
 
-    def predict(self, posteriors, rows, columns=None):
-        """Yield numeric posteriors with the regression's means of their cells, (g, T).
-
-        Only of the given columns, or of those that are followed.
+        ``rows`` (N, D) and ``distances`` (N, M) are those of the cells' rows; a cell's
+        own column is taken off. ``columns`` is an int, or of shape (N,).
         """
-        distances = self.distances(rows)
-        if columns is None:
-            columns = self.weight.nonzero()[:, 0].tolist()
+        place = self.place[columns]
+        if place.dim():
+            own = rows.gather(1, place[:, None])
+        else:
+            own = rows[:, place, None]
+        weights = own - self.landmarks[place]
+        weights = weights.abs_().sub_(distances).clamp_max_(0.0)
+        return weights.div_(self.width).exp_()
+
+    def predict(self, rows, missing):
+        """What it says of missing cells, (B, d), in own units; 0 elsewhere."""
+        found = torch.zeros(missing.shape, device=rows.device)
+        n_cells = max(1, CACHED_ELEMENTS // self.landmarks.shape[1])
+        per_row = max(1, int(missing.sum()) // max(1, len(rows)))
+        for part in _slices(len(rows), max(1, n_cells // per_row)):
+            row, column = missing[part].nonzero(as_tuple=True)
+            here = rows[part]
+            weights = self.attend(here[row], self.distances(here)[row], column)
+            told = (weights * self.solution[column]).sum(1) + self.center[column]
+            found[part][row, column] = told
+        return found
+
+
+class Regression:
+    """Ridge regression of one column on the weights of a memory's landmarks.
+
+    Fed with cells, turn by turn. In the coordinates of the landmarks' own kernel, where
+    the ridge is the same for all directions.
+    """
+
+    def __init__(self, memory, column):
+        self.memory, self.column = memory, column
+        rows = memory.landmarks.T
+        kernel = memory.attend(rows, memory.distances(rows), column)
+        kernel.diagonal().add_(JITTER)
+        root = torch.linalg.cholesky(kernel)
+        self.whiten = torch.linalg.solve_triangular(
+            root.T, torch.eye(len(root), device=root.device), upper=True
+        )
+        self.gram, self.pull = torch.zeros_like(root), root.new_zeros(len(root))
+
+    def features(self, rows, distances):
+        """Whitened weights of cells, (N, M)."""
+        step = max(1, CACHED_ELEMENTS // len(self.gram))
+        parts = [
+            self.memory.attend(r, w, self.column)
+            for r, w in zip(rows.split(step), distances.split(step), strict=True)
+        ]
+        return torch.cat(parts) @ self.whiten
+
+    def feed(self, features, truth):
+        """Add cells and their values, (N, M) and (N,)."""
+        self.gram.addmm_(features.T, features)
+        self.pull.addmv_(features.T, truth)
+
+    def solve(self, ridge):
+        """Coefficients of whitened weights, (M,)."""
+        gram = self.gram.clone()
+        gram.diagonal().add_(ridge)
+        pull = self.pull[:, None]
+        return torch.cholesky_solve(pull, torch.linalg.cholesky(gram))[:, 0]
+
+    def best_ridge(self, features, truth):
+        """Ridge with the lowest squared error on cells that it was not fed with."""
+        solutions = torch.stack([self.solve(ridge) for ridge in RIDGES], 1)
+        errors = (features @ solutions - truth[:, None]).square().mean(0)
+        return RIDGES[int(errors.argmin())]
+
+
+class Beliefs:
+    """Rows, and what is believed of their missing cells while memories are asked.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    values : float tensor of shape (B, d), warped
+    observed : bool tensor of shape (B, d)
+    posteriors : list of CellPosterior
+        Of the missing cells.
+
+    Attributes
+    ----------
+    mean : float tensor of shape (B, d)
+        Of missing numbers, in own units, and codes of levels; 0 at observed cells.
+    limit : float tensor of shape (B, d)
+        How far a memory may move a mean.
+    """
+
+    def __init__(self, network, values, observed, posteriors):
+        self.network, self.values, self.observed = network, values, observed
+        self.mean, self.limit = (torch.zeros_like(values) for _ in range(2))
         for posterior in posteriors:
-            if not isinstance(posterior, NumericPosterior):
-                continue
-            cells = posterior.cells
-            found = posterior.logits.new_zeros(cells.rows.shape)
-            counts = cells.filled.sum(1).tolist()
-            for slot, column in enumerate(cells.columns[:, 0].tolist()):
-                if counts[slot] and column in columns:
-                    own = cells.rows[slot, : counts[slot]]
-                    attention = self.attend(rows[own], distances[own], column)
-                    found[slot, : len(own)] = attention @ self.solution[column]
-            yield posterior, found + self.center[cells.columns]
+            posterior.cells.scatter_into(self.mean, posterior.point("mean"))
+            if isinstance(posterior, NumericPosterior):
+                limit = MAX_SHIFT * _spread(posterior)[0][..., 0]
+                posterior.cells.scatter_into(self.limit, limit)
 
-    def correct(self, posteriors, rows):
-        """Move the means of the posteriors of all missing cells of rows, in place."""
-        for posterior, found in self.predict(posteriors, rows):
-            weight = self.weight[posterior.cells.columns]
-            shift = weight * (found - posterior.mean())
-            _move_mean(posterior, torch.where(weight > 0, shift, 0.0))
+    @classmethod
+    def of(cls, network, values, observed):
+        """Believe what the network says, computed in batches."""
+        parts = []
+        for part in network.row_batches(len(values)):
+            x, o = values[part], observed[part]
+            parts.append(cls(network, x, o, network.plain_posteriors(x, o, ~o)))
+        whole = cls(network, values, observed, [])
+        if parts:
+            whole.mean = torch.cat([part.mean for part in parts])
+            whole.limit = torch.cat([part.limit for part in parts])
+        return whole
+
+    def coordinates(self):
+        """Coordinates of the completed rows, (B, D)."""
+        network, home = self.network, self.network.anchor.home
+        filled = torch.where(self.observed, self.values, network.warp(self.mean))
+        everywhere = torch.ones_like(self.observed)
+        coordinates = network.anchor.coordinates
+        rows, _ = coordinates.expand(filled.to(home), everywhere.to(home))
+        return rows.to(self.values.device, torch.float32).clamp(-REACH, REACH)
+
+    def follow(self, memory, rows=None):
+        """Move the means as far as a memory is followed."""
+        missing = ~self.observed & (memory.weight > 0)
+        rows = self.coordinates() if rows is None else rows
+        shift = memory.weight * (memory.predict(rows, missing) - self.mean)
+        shift = torch.clamp(shift, -self.limit, self.limit)
+        self.mean = self.mean + torch.where(missing, shift, 0.0)
 
 
-def recalled_posteriors(network, values, observed, anchored=None):
+def recalled_posteriors(network, values, observed):
     """Posteriors of all missing cells, corrected by the network's memories."""
-    posteriors = network.plain_posteriors(values, observed, ~observed, anchored)
-    for memory in network.memories:
-        rows = coordinates_of(network, posteriors, values, observed)
-        memory.correct(posteriors, rows)
+    posteriors = network.plain_posteriors(values, observed, ~observed)
+    if len(network.memories):
+        beliefs = Beliefs(network, values, observed, posteriors)
+        start = beliefs.mean
+        for memory in network.memories:
+            beliefs.follow(memory)
+        for posterior in posteriors:
+            if isinstance(posterior, NumericPosterior):
+                _move_mean(posterior, posterior.cells.gather(beliefs.mean - start))
     return posteriors
-
-
-def coordinates_of(network, posteriors, values, observed):
-    """Coordinates of rows completed by the means of posteriors, (B, D)."""
-    own = torch.zeros_like(values)
-    for posterior in posteriors:
-        posterior.cells.scatter_into(own, posterior.point("mean"))
-    filled = torch.where(observed, values, network.warp(own))
-    everywhere = torch.ones_like(observed)
-    home = network.anchor.home
-    rows, _ = network.anchor.coordinates.expand(filled.to(home), everywhere.to(home))
-    return rows.to(values.device, torch.float32).clamp(-REACH, REACH)
 
 
 def _move_mean(posterior, shift):
@@ -158,12 +239,8 @@ def _move_mean(posterior, shift):
     By exp(c t(x)), with t the standardised value, cut where a heavy tail, which has
     next to no weight, would gain all of it.
     """
-    center = posterior.atoms.center[:, None]
-    plain = posterior.logits
-    share = torch.softmax(plain, -1)
-    start = (share * center).sum(-1, keepdim=True)
-    spread = (share * (center - start).square()).sum(-1, keepdim=True)
-    spread = spread.clamp_min(MIN_SPREAD**2).sqrt()
+    center, plain = posterior.atoms.center[:, None], posterior.logits
+    spread, start, share = _spread(posterior)
     score = ((center - start) / spread).clamp(-MAX_SCORE, MAX_SCORE)
     goal = (shift[..., None] / spread).clamp(-MAX_SHIFT, MAX_SHIFT)
     power, value = torch.zeros_like(goal), (center - start) / spread
@@ -176,37 +253,24 @@ def _move_mean(posterior, shift):
         share = torch.softmax(posterior.logits, -1)
 
 
-def _solve(gram, pull, ridge):
-    """Weights of ridge regression by its normal equations, (M, 1)."""
-    gram = gram + ridge * torch.eye(len(gram), device=gram.device)
-    return torch.cholesky_solve(pull[:, None], torch.linalg.cholesky(gram))
+def _spread(posterior):
+    """Standard deviation and mean over atoms, (g, T, 1), and their shares, (g, T, K)."""
+    center = posterior.atoms.center[:, None]
+    share = torch.softmax(posterior.logits, -1)
+    mean = (share * center).sum(-1, keepdim=True)
+    variance = (share * (center - mean).square()).sum(-1, keepdim=True)
+    return variance.clamp_min(MIN_SPREAD**2).sqrt(), mean, share
 
 
-def _best_ridge(features, y):
-    """Ridge with the lowest squared error on rows held out, the last ones."""
-    held = torch.arange(len(y), device=y.device) >= (1 - HELD_SHARE) * len(y)
-    known = features[~held]
-    gram, pull = known.T @ known, known.T @ y[~held]
-    weights = torch.cat([_solve(gram, pull, ridge) for ridge in RIDGES], 1)
-    errors = (features[held] @ weights - y[held, None]).square().mean(0)
-    return RIDGES[int(errors.argmin())]
-
-
-def fit_memories(network, values, observed, validation, generator):
-    """Give a network its memories, one after the other, as long as they help.
-
-    See `fit_memory`.
-    """
-    for _ in range(MAX_MEMORIES):
-        memory = fit_memory(network, values, observed, validation, generator)
-        if memory is None:
-            break
-        network.memories.append(memory)
+def _slices(n, step):
+    return [slice(lo, lo + step) for lo in range(0, n, step)]
 
 
 @torch.no_grad()
-def fit_memory(network, values, observed, validation, generator):
-    """Fit a memory to training rows, weighed by validation cells.
+def fit_memories(network, values, observed, validation, generator):
+    """Give a network memories of training rows, weighed by validation cells.
+
+    One after the other, as long as they help.
 
     Parameters
     ----------
@@ -217,76 +281,78 @@ def fit_memory(network, values, observed, validation, generator):
     validation : Validation
         Held-out rows.
     generator : torch.Generator on the CPU
-
-    Returns
-    -------
-    Memory or None
-        None where it does not help.
     """
     n_coordinates = len(network.anchor.coordinates.column)
     if network.encoder is None or n_coordinates > MAX_COORDINATES:
-        return None
+        return
     network.eval()
-    rows = torch.randperm(len(values), generator=generator)[:MAX_ROWS]
+    n_rows = max(MIN_ROWS, MAX_CELLS // network.n_columns)
+    rows = torch.randperm(len(values), generator=generator)[:n_rows]
     rows = rows.to(values.device)
     values, observed = values[rows], observed[rows]
-    truth = network.warp.inverse(values)
-    memory = Memory(network, _completed(network, values, observed))
-    turn = torch.randint(N_TURNS, (1, *observed.shape), generator=generator)
-    asked = turn == torch.arange(N_TURNS)[:, None, None]
-    asked = asked.flatten(0, 1).to(values.device) & observed.repeat(N_TURNS, 1)
-    kept = observed.repeat(N_TURNS, 1) & ~asked
-    rows = _completed(network, values.repeat(N_TURNS, 1), kept)
-    distances = memory.distances(rows)
-    fitted = []
-    for column in memory.places:
-        cells = asked[:, column].nonzero()[:, 0]
-        if len(cells) < MIN_CELLS:
-            continue
-        order = torch.randperm(len(cells), generator=generator)[:MAX_CELLS]
-        cells = cells[order.to(cells.device)]
-        own = truth[cells % len(values), column]
-        memory.fit_column(column, rows[cells], distances[cells], own)
-        fitted.append(column)
-    del memory.among
-    memory.weight = _weights(network, memory, validation, fitted)
-    return memory if bool((memory.weight > 0).any()) else None
+    first = slice(0, MAX_MEMORIES * N_LANDMARKS)
+    known = Beliefs.of(network, values[first], observed[first])
+    turn = torch.randint(N_TURNS, observed.shape, generator=generator)
+    turn = turn.to(values.device)
+    turns = [
+        Beliefs.of(network, values, observed & (turn != t)) for t in range(N_TURNS)
+    ]
+    held = Beliefs.of(network, validation.values, validation.kept)
+    truth, ridges = network.warp.inverse(values), {}
+    for k in range(MAX_MEMORIES):
+        # Other landmarks for each where there are enough.
+        start = max(0, min(k * N_LANDMARKS, len(known.values) - N_LANDMARKS))
+        landmarks = known.coordinates()[start : start + N_LANDMARKS]
+        memory = Memory(network, landmarks)
+        fitted = _regress(memory, turns, observed, truth, ridges)
+        memory.weight = _weights(memory, held, validation, fitted)
+        if not bool((memory.weight > 0).any()):
+            break
+        network.memories.append(memory)
+        if len(network.memories) < MAX_MEMORIES:
+            for beliefs in (known, held, *turns):
+                beliefs.follow(memory)
 
 
-def _completed(network, values, observed):
-    """Coordinates of completed rows, (n, D)."""
-    parts = []
-    for part in network.row_batches(len(values)):
-        x, o = values[part], observed[part]
-        posteriors = recalled_posteriors(network, x, o)
-        parts.append(coordinates_of(network, posteriors, x, o))
-    return torch.cat(parts)
+def _regress(memory, turns, observed, truth, ridges):
+    """Fit a memory to the cells that each turn hides; the columns that have enough.
+
+    ``ridges`` are those of the columns, or empty: then they are found and put there.
+    """
+    columns = memory.place.ge(0).nonzero()[:, 0].tolist()
+    columns = [j for j in columns if int(observed[:, j].sum()) >= MIN_CELLS]
+    regressions = {j: Regression(memory, j) for j in columns}
+    for t, beliefs in enumerate(turns):
+        rows = beliefs.coordinates()
+        distances = memory.distances(rows)
+        asked = observed & ~beliefs.observed
+        for j, regression in regressions.items():
+            if t == 0:
+                memory.center[j] = truth[observed[:, j], j].mean()
+            cells = asked[:, j].nonzero()[:, 0]
+            features = regression.features(rows[cells], distances[cells])
+            y = truth[cells, j] - memory.center[j]
+            if t == N_TURNS - 1 and j not in ridges:
+                ridges[j] = regression.best_ridge(features, y)
+            regression.feed(features, y)
+    for j, regression in regressions.items():
+        memory.solution[j] = regression.whiten @ regression.solve(ridges[j])
+    return columns
 
 
-def _weights(network, memory, validation, fitted):
+def _weights(memory, held, validation, fitted):
     """How far each column follows the memory, (d,), by least squares, in [0, 1].
 
     Columns with few cells follow the table: their own sums are added to its mean ones.
     """
-    products = torch.zeros(2, network.n_columns, dtype=torch.float64)
-    for part, anchored in zip(validation.parts, validation.anchored, strict=True):
-        x, o = validation.values[part], validation.kept[part]
-        hidden, truth = validation.hidden[part], validation.truth[part]
-        posteriors = recalled_posteriors(network, x, o, anchored)
-        rows = coordinates_of(network, posteriors, x, o)
-        for posterior, found in memory.predict(posteriors, rows, fitted):
-            cells = posterior.cells
-            mean = posterior.mean()
-            known = cells.gather(hidden) & cells.filled
-            step = torch.where(known, found - mean, 0.0)
-            error = cells.gather(truth) - mean
-            columns = cells.columns[:, 0].cpu()
-            products[0, columns] += (step * error).sum(1).double().cpu()
-            products[1, columns] += step.square().sum(1).double().cpu()
-    chosen = torch.zeros(network.n_columns, dtype=torch.bool)
+    chosen = torch.zeros_like(memory.center, dtype=torch.bool)
     chosen[fitted] = True
-    products = torch.where(chosen, products, 0.0)
-    together = products.sum(1) / max(1, len(fitted))
-    along, square = products + together[:, None]
+    hidden = validation.hidden & chosen
+    step = memory.predict(held.coordinates(), hidden) - held.mean
+    error = validation.truth - held.mean
+    along = torch.where(hidden, step * error, 0.0).sum(0)
+    square = torch.where(hidden, step.square(), 0.0).sum(0)
+    along = along + along.sum() / max(1, len(fitted))
+    square = square + square.sum() / max(1, len(fitted))
     weight = (along / square.clamp_min(1e-12)).clamp(0.0, 1.0)
-    return torch.where(chosen, weight, 0.0).float().to(memory.landmarks.device)
+    return torch.where(chosen, weight, 0.0)

@@ -99,16 +99,9 @@ class NumericPosterior(CellPosterior):
         self.atoms, self.inner_mean, self.inner_sd = atoms, inner_mean, inner_sd
         self.slots = torch.arange(len(logits), device=logits.device)[:, None]
 
-    def _within(self, atom, u=None):
-        slots, mean, sd = self.slots, self.inner_mean, self.inner_sd
-        if atom.dim() == 3:
-            slots, mean, sd = slots[..., None], mean[..., None], sd[..., None]
-        return self.atoms.value_within(mean, sd, slots, atom, u)
-
     def mean(self):
         """Posterior mean in the columns' own standardised units, (g, T)."""
-        every = torch.arange(self.logits.shape[-1], device=self.logits.device)
-        values = self._within(every.expand(self.logits.shape))
+        values = self.atoms.mean_within(self.inner_mean, self.inner_sd, self.slots)
         return (torch.softmax(self.logits, -1) * values).sum(-1)
 
     def quantile(self, level):
@@ -118,7 +111,8 @@ class NumericPosterior(CellPosterior):
         noise for a level it is a draw.
         """
         atom, u = self._locate(level, self.atoms.valid.sum(-1))
-        return self._within(atom, u)
+        mean, sd = self.inner_mean, self.inner_sd
+        return self.atoms.quantile_within(mean, sd, self.slots, atom, u)
 
     def point(self, statistic):
         """Summary in own units, (g, T): ``"mean"`` or the quantile of a level."""

@@ -15,7 +15,7 @@ from ._anchor import fit_anchor
 from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
-from ._epochs import WeightAverage, descend, run_epochs
+from ._epochs import AdamW, WeightAverage, descend, run_epochs
 from ._memory import fit_memories
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
@@ -72,13 +72,7 @@ class Trainer:
         self.plan = plan
         self.generator = torch.Generator(values.device).manual_seed(seed)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=plan.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=WEIGHT_DECAY,
-            fused=values.device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
         self.average = WeightAverage(self.parameters, EMA_DECAY)
         self.n_steps = 0
         self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)

@@ -88,33 +88,29 @@ class Warp(nn.Module):
         """Warped values, (n, d) -> (n, d)."""
         if self.is_identity:
             return values
-        positive, negative = self._powers(slice(None))
         x = (values - self.origin) / self.unit
-        up = torch.expm1(positive * torch.log1p(x.clamp_min(0))) / positive
-        down = -torch.expm1(negative * torch.log1p(-x.clamp_max(0))) / negative
-        warped = (torch.where(x >= 0, up, down) - self.shift) / self.scale
+        power = self._powers(x >= 0, slice(None))
+        size = torch.expm1(power * torch.log1p(x.abs())) / power
+        warped = (torch.copysign(size, x) - self.shift) / self.scale
         return torch.where(self.power == 1, values, warped)
 
     def inverse(self, warped, columns=slice(None)):
         """Values of warped ones in the given columns; shapes are broadcast."""
         if self.is_identity:
             return warped
-        positive, negative = self._powers(columns)
         z = warped * self.scale[columns] + self.shift[columns]
+        power = self._powers(z >= 0, columns)
         # Powers beyond [0, 2] have a bounded image: nothing lies outside it.
-        inner = torch.log1p((positive * z.clamp_min(0)).clamp_min(_TINY - 1))
-        outer = torch.log1p((-negative * z.clamp_max(0)).clamp_min(_TINY - 1))
-        up, down = torch.expm1(inner / positive), -torch.expm1(outer / negative)
-        values = torch.where(z >= 0, up, down) * self.unit[columns]
-        values = values + self.origin[columns]
+        inner = torch.log1p((power * z.abs()).clamp_min(_TINY - 1))
+        size = torch.expm1(inner / power)
+        values = torch.copysign(size, z) * self.unit[columns] + self.origin[columns]
         return torch.where(self.power[columns] == 1, warped, values)
 
-    def _powers(self, columns):
-        """Powers of the two branches, kept off their removable singularities."""
+    def _powers(self, above, columns):
+        """Powers on the side of the origin, kept off their removable singularities."""
         power = self.power[columns]
-        positive = torch.where(power.abs() < _TINY, _TINY, power)
-        other = 2.0 - power
-        return positive, torch.where(other.abs() < _TINY, _TINY, other)
+        up, down = (torch.where(p.abs() < _TINY, _TINY, p) for p in (power, 2.0 - power))
+        return torch.where(above, up, down)
 
 
 def _fit_column(values, ends):

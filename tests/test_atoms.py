@@ -20,8 +20,7 @@ def summaries(values, mean, sd):
     mean, sd = torch.tensor([mean]).float(), torch.tensor([sd]).float()
     column = torch.zeros(1, dtype=torch.long)
     share = torch.softmax(atoms.log_mass(mean, sd, column), -1)
-    every = torch.arange(atoms.n_atoms)[None]
-    inside = atoms.value_within(mean[:, None], sd[:, None], column[:, None], every)
+    inside = atoms.mean_within(mean, sd, column)
     return float((share * inside).sum()), atoms, share[0]
 
 
@@ -94,15 +93,15 @@ def test_within_a_bin_the_anchor_is_cut_to_it():
     zero = torch.zeros(atoms.n_atoms, dtype=torch.long)
     every = torch.arange(atoms.n_atoms)
     for mean, sd in [(0.2, 0.1), (0.2, 0.03)]:
-        args = (torch.tensor(mean), torch.tensor(sd), zero, every)
+        args = (torch.tensor(mean), torch.tensor(sd))
         low, high = atoms.low[0].numpy(), atoms.high[0].numpy()
         cut = stats.truncnorm((low - mean) / sd, (high - mean) / sd, mean, sd)
         near = (np.abs((low + high) / 2 - mean) < 3 * sd) & (high - low > 0.3 * sd)
         assert near.sum() >= 2
-        got = atoms.value_within(*args).numpy()
+        got = atoms.mean_within(*args, zero[0]).numpy()
         np.testing.assert_allclose(got[near], cut.mean()[near], atol=0.02 * sd)
         for u in (0.1, 0.5, 0.9):
-            got = atoms.value_within(*args, u=torch.tensor(u)).numpy()
+            got = atoms.quantile_within(*args, zero, every, torch.tensor(u)).numpy()
             np.testing.assert_allclose(got[near], cut.ppf(u)[near], atol=0.02 * sd)
 
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import torch
 
-from .._epochs import WeightAverage, descend, run_epochs
+from .._epochs import AdamW, WeightAverage, descend, run_epochs
 from ._anchor import patterns_of
 from ._cross_fit import CrossFit, choose_patterns, deal_folds
 from ._denoiser import ModalityDenoiser
@@ -130,12 +130,7 @@ class BlockTrainer:
         self.model, self.hidden, self.rows, self.plan = model, hidden, rows, plan
         self.generator = torch.Generator(rows.device).manual_seed(seed)
         self.parameters = list(model.denoiser.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=plan.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=WEIGHT_DECAY,
-        )
+        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
         self.average = WeightAverage(self.parameters, EMA_DECAY)
         self.n_steps, self.started = 0, time.monotonic()
         n_batches = max(1, len(rows) // plan.batch_size)
