@@ -224,7 +224,7 @@ class Atoms(nn.Module):
     def mean_within(self, mean, sd, column):
         """Means of every atom, under the anchor cut to it, in own units.
 
-        Shape in: (...,) three times, broadcast; out: (..., K), or what broadcasts to it.
+        Shape in: (...,) three times, broadcast; out: what broadcasts to (..., K).
         """
         center = self.center[column]
         if not self.has_bins:
@@ -237,7 +237,9 @@ class Atoms(nn.Module):
         # The anchor's mean over the bin where it varies, the values' own where it is
         # flat across the bin; 3.46 is the width of a unit-variance uniform.
         flat = 1.0 / (1.0 + ((b - a) / 3.46).square().square())
-        cut = self.warp.inverse(torch.clamp(mean + sd * shift, low, high), column[..., None])
+        cut = self.warp.inverse(
+            torch.clamp(mean + sd * shift, low, high), column[..., None]
+        )
         cut = cut + flat * self.offset[column]
         low, high = self.own_low[column], self.own_high[column]
         rough = torch.where(b - a > MIN_WIDTH, torch.where(a > 0, low, high), center)

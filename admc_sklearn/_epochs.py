@@ -15,7 +15,7 @@ from torch.optim.adamw import adamw
 from ._progress import tqdm
 
 WARM_UP_STEPS = 50
-# The last part of training, in which the learning rate falls to zero, as a share of all.
+# Share of the training, its end, in which the learning rate falls to zero.
 FALL_SHARE = 0.2
 # The fall begins once so many steps, or two epochs, lower the validation error by less.
 WINDOW_STEPS, MIN_GAIN = 250, 0.0075

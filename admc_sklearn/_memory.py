@@ -31,8 +31,9 @@ N_TURNS = 6
 MAX_COORDINATES = 64
 # Of a column.
 MIN_CELLS = 40
-# Of the kernel, in median distances.
-WIDTH = 1.4
+# Of the kernel, in median distances: narrower where there are more rows to resolve
+# what is local.
+MAX_WIDTH, MIN_WIDTH, WIDTH_POWER, WIDE_ROWS = 2.0, 1.0, 0.3, 1000
 RIDGES = (0.1, 0.4, 1.5, 6.0)
 JITTER = 1e-4
 # Standardised values beyond it are as far as it.
@@ -56,6 +57,8 @@ class Memory(nn.Module):
         Whose rows these are.
     landmarks : float tensor of shape (M, D)
         Coordinates of completed training rows.
+    n_rows : int
+        Rows to be regressed.
 
     Attributes
     ----------
@@ -67,7 +70,7 @@ class Memory(nn.Module):
         Mean of the column, how far the regression is followed.
     """
 
-    def __init__(self, network, landmarks):
+    def __init__(self, network, landmarks, n_rows):
         super().__init__()
         d = network.n_columns
         self.register_buffer("landmarks", landmarks.T.contiguous())  # (D, M)
@@ -78,8 +81,9 @@ class Memory(nn.Module):
         place = torch.full((d,), -1, device=landmarks.device)
         place[network.numeric] = torch.arange(len(network.numeric), device=place.device)
         self.register_buffer("place", place)
-        width = WIDTH * self.distances(landmarks)[:, :100].median()
-        self.register_buffer("width", width.clamp_min(1e-3))
+        width = MAX_WIDTH * min(1.0, WIDE_ROWS / n_rows) ** WIDTH_POWER
+        typical = self.distances(landmarks)[:, :100].median().clamp_min(1e-3)
+        self.register_buffer("width", max(MIN_WIDTH, width) * typical)
 
     def distances(self, rows):
         """Sum of absolute differences to every landmark, (B, D) -> (B, M)."""
@@ -101,7 +105,7 @@ class Memory(nn.Module):
         return weights.div_(self.width).exp_()
 
     def predict(self, rows, missing):
-        """What it says of missing cells, (B, d), in own units; 0 elsewhere."""
+        """Tell missing cells, (B, d), in own units; 0 elsewhere."""
         found = torch.zeros(missing.shape, device=rows.device)
         n_cells = max(1, CACHED_ELEMENTS // self.landmarks.shape[1])
         per_row = max(1, int(missing.sum()) // max(1, len(rows)))
@@ -254,7 +258,7 @@ def _move_mean(posterior, shift):
 
 
 def _spread(posterior):
-    """Standard deviation and mean over atoms, (g, T, 1), and their shares, (g, T, K)."""
+    """Get sd and mean over atoms, (g, T, 1), and the atoms' shares, (g, T, K)."""
     center = posterior.atoms.center[:, None]
     share = torch.softmax(posterior.logits, -1)
     mean = (share * center).sum(-1, keepdim=True)
@@ -303,7 +307,7 @@ def fit_memories(network, values, observed, validation, generator):
         # Other landmarks for each where there are enough.
         start = max(0, min(k * N_LANDMARKS, len(known.values) - N_LANDMARKS))
         landmarks = known.coordinates()[start : start + N_LANDMARKS]
-        memory = Memory(network, landmarks)
+        memory = Memory(network, landmarks, len(values))
         fitted = _regress(memory, turns, observed, truth, ridges)
         memory.weight = _weights(memory, held, validation, fitted)
         if not bool((memory.weight > 0).any()):

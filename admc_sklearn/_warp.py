@@ -109,7 +109,9 @@ class Warp(nn.Module):
     def _powers(self, above, columns):
         """Powers on the side of the origin, kept off their removable singularities."""
         power = self.power[columns]
-        up, down = (torch.where(p.abs() < _TINY, _TINY, p) for p in (power, 2.0 - power))
+        up, down = (
+            torch.where(p.abs() < _TINY, _TINY, p) for p in (power, 2.0 - power)
+        )
         return torch.where(above, up, down)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._completion import complete
-from admc_sklearn._memory import Memory, _move_mean
+from admc_sklearn._memory import N_LANDMARKS, Beliefs, Memory, Regression, _move_mean
 from admc_sklearn._posterior import NumericPosterior, PackedCells
 
 from .conftest import gaussian_table, hide, quick
@@ -102,7 +102,7 @@ def test_without_held_out_cells_there_is_none():
 
 
 def test_training_goes_on_without_the_old_one(board):
-    X = steps(400, 2)
+    X = steps(800, 2)
     X[::3, 2] = np.nan
     imputer = quick(max_epochs=1, warm_start=True).fit(X)
     first = imputer.model_.memories[0]
@@ -117,23 +117,74 @@ def small():
     X, _, _ = gaussian_table(300, 4, 0)
     network = quick(max_epochs=0).fit(hide(X, 0.2, 0)).model_
     rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
-    return network, Memory(network, rows), rows
+    return network, Memory(network, rows, len(rows)), rows
 
 
 def test_a_cell_is_not_told_by_itself(small):
     _, memory, rows = small
     truth = rows[:, 0] + rows[:, 1].sign()
-    memory.fit_column(2, rows, memory.distances(rows), truth)
+    regression = Regression(memory, 2)
+    features = regression.features(rows, memory.distances(rows))
+    regression.feed(features[:200], truth[:200])
+    regression.feed(features[200:], truth[200:])
+    memory.solution[2] = regression.whiten @ regression.solve(0.1)
     other = rows.clone()
     other[:, 2] += 3.0
-    told = [
-        memory.attend(r, memory.distances(r), 2) @ memory.solution[2]
-        for r in (rows, other)
-    ]
+    missing = torch.zeros(rows.shape, dtype=torch.bool)
+    missing[:, 2] = True
+    told = [memory.predict(r, missing) for r in (rows, other)]
     torch.testing.assert_close(*told, atol=1e-3, rtol=1e-3)
+    assert (told[0][~missing] == 0).all()
     # And it fits what the other coordinates tell.
-    residual = truth - told[0] - memory.center[2]
-    assert residual.var() < 0.3 * truth.var()
+    assert (truth - told[0][:, 2]).var() < 0.3 * truth.var()
+    # Fed in parts it is ridge regression on the whole.
+    solution = torch.linalg.solve(
+        features.T @ features + 0.1 * torch.eye(len(rows)), features.T @ truth
+    )
+    torch.testing.assert_close(regression.solve(0.1), solution, atol=1e-2, rtol=1e-2)
+
+
+def test_weights_are_those_of_the_kernel(small):
+    """exp(-distance / width), the cell's own column left out, whatever the batches."""
+    _, memory, rows = small
+    column = torch.arange(len(rows)) % 4
+    away = (rows[:, None] - rows[None]).abs()
+    away = away.sum(2) - away[torch.arange(len(rows)), :, column]
+    expected = torch.exp(-away / memory.width)
+    got = memory.attend(rows, memory.distances(rows), column)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    got = memory.attend(rows, memory.distances(rows), 1)
+    torch.testing.assert_close(got[column == 1], expected[column == 1])
+
+
+def test_the_kernel_is_narrower_where_there_are_more_rows(small):
+    network, memory, rows = small
+    widths = [float(Memory(network, rows, n).width) for n in (300, 3000, 10**6)]
+    assert widths[0] == float(memory.width) > widths[1] > widths[2]
+    assert widths[2] == pytest.approx(widths[0] / 2)
+
+
+def test_beliefs_move_no_further_than_the_distribution_allows(small):
+    network, memory, rows = small
+    memory = copy.deepcopy(memory)
+    memory.weight[:] = 1.0
+    memory.center[:] = 1e3
+    observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    posteriors = network.plain_posteriors(rows, observed, ~observed)
+    beliefs = Beliefs(network, rows, observed, posteriors)
+    start = beliefs.mean
+    beliefs.follow(memory)
+    moved = beliefs.mean - start
+    assert (moved[observed] == 0).all()
+    torch.testing.assert_close(moved, beliefs.limit)
+
+
+def test_memories_have_other_landmarks_where_rows_allow():
+    X = np.vstack([steps(N_LANDMARKS, 0), steps(N_LANDMARKS, 3)])
+    memories = quick(max_epochs=1, validation_fraction=0.05).fit(X).model_.memories
+    rows = [set(map(tuple, m.landmarks.T.tolist())) for m in memories]
+    assert [len(r) for r in rows] == [N_LANDMARKS] * len(rows)
+    assert len(rows) < 2 or len(rows[0] & rows[1]) < N_LANDMARKS // 4
 
 
 def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):

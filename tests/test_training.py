@@ -1,6 +1,8 @@
 """Training: what it keeps, when it stops, what it shows."""
 
 import math
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -164,6 +166,71 @@ def test_max_time_stops_and_brings_the_learning_rate_down(monkeypatch):
     assert len(imputer.history_) < 1000
     assert rates[-1] < 0.2 * max(rates)
     assert imputer.n_epochs_ > 0
+
+
+def test_the_learning_rate_is_level_and_then_falls_to_nothing():
+    soon = plan(deadline=time.monotonic() + 1e6)
+    rates = [
+        _epochs.learning_rate(soon, step, 1000, time.monotonic())
+        for step in (0, 100, 799, 900, 1000)
+    ]
+    assert rates[0] < 0.1 * soon.learning_rate
+    assert rates[1] == rates[2] == pytest.approx(soon.learning_rate, rel=1e-4)
+    assert rates[3] == pytest.approx(soon.learning_rate / 2, rel=1e-2)
+    assert rates[4] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_error_is_level_when_a_window_gains_little():
+    falling = list(0.99 ** np.arange(20))
+    assert not _epochs.is_level(falling, 50)
+    assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50)
+    # So many steps, however many epochs: not before two windows have passed.
+    assert not _epochs.is_level([1.0] * 10, 50)
+    assert _epochs.is_level([1.0] * 11, 50)
+    assert not _epochs.is_level([1.0] * 11, 10)
+    assert _epochs.is_level([1.0] * 5, 5000)
+
+
+def test_a_level_error_ends_training_after_the_fall(monkeypatch):
+    """Epochs after the level is seen are a fifth of all."""
+    monkeypatch.setattr(_epochs, "WINDOW_STEPS", 1)
+    monkeypatch.setattr(_epochs, "MIN_GAIN", 1.0)  # any gain is too little
+    X, _, _ = gaussian_table(200, 4, 0)
+    imputer = quick(max_epochs=50, n_iter_no_change=50).fit(hide(X, 0.2, 0))
+    assert len(imputer.history_) - 1 == 5  # level after the fourth
+
+
+def test_steps_are_those_of_torch():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    mine = _epochs.AdamW(ours.parameters(), 0.1)
+    reference = torch.optim.AdamW(
+        theirs.parameters(), lr=0.01, betas=mine.betas, weight_decay=0.1
+    )
+    for k in range(5):
+        x = torch.randn(20, 5)
+        for layer in (ours, theirs):
+            out = layer(x)
+            if k == 2:  # a parameter without a gradient stays
+                out = torch.nn.functional.linear(x, layer.weight)
+            out.square().mean().backward()
+        mine.step(0.01)
+        assert ours.weight.grad is None
+        reference.step()
+        reference.zero_grad()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.bias, theirs.bias)
+
+
+def test_training_does_not_load_the_compiler():
+    """It takes longer than many a table's training."""
+    code = (
+        "import sys, numpy as np; from admc_sklearn import ADMCImputer; "
+        "X = np.random.default_rng(0).normal(size=(60, 3)); X[::4, 1] = np.nan; "
+        "ADMCImputer(max_epochs=1).fit(X); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_n_iter_no_change_stops():
