@@ -119,9 +119,12 @@ def measure_peers(data, seed=0):
 def draw_scale(frame):
     """Seconds of a fit against what varies: a panel each, on logarithmic axes."""
     names = {"rows": "n_samples", "columns": "n_features", "missing": "rate"}
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for panel, (varied, x) in zip(figure.subplots(1, 3), names.items(), strict=True):
-        part = frame[(frame["varied"] == varied) & frame["fit_s"].notna()]
+    frame = frame[frame["fit_s"].notna()]
+    names = {varied: x for varied, x in names.items() if varied in set(frame["varied"])}
+    figure = Figure(figsize=(1 + 2.7 * len(names), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for panel, (varied, x) in zip(panels, names.items(), strict=True):
+        part = frame[frame["varied"] == varied]
         panel.plot(part[x], part["fit_s"], "o-", color="black", label="fit, s")
         panel.plot(part[x], part["epoch_s"], "s--", color="0.4", label="an epoch, s")
         panel.plot(

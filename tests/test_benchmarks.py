@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
-from benchmarks import draws, mcar, mixed
+from benchmarks import draws, mcar, mixed, speed
 from benchmarks._protocol import errors, load_numeric, split_mcar
 
 from .conftest import ROOT
@@ -102,3 +102,26 @@ def test_a_few_seconds_beat_the_anchor_on_a_real_table():
         split.test, split.test_incomplete, imputer.transform(split.test_incomplete)
     )
     assert rmse < 0.65  # the anchor has 0.75, nearest neighbours 0.82
+
+
+def test_the_speed_page_is_made_from_its_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "N_NEW", 10)
+    grid = {"rows": [(60, 3, 0.2), (120, 3, 0.2)], "largest": [(80, 0, 0.2)]}
+    scale = pd.DataFrame(speed.measure_scale(20, grid))
+    # One that cannot be measured is told, and the others are there.
+    assert scale["error"].notna().tolist() == [False, False, True]
+    assert (scale["peak_gib"][:2] >= scale["before_gib"][:2]).all()
+    assert (scale["rmse"][:2] < 2).all()
+    scale.to_csv(tmp_path / "scale.csv", index=False)
+    peers = [
+        {"table": "letter", "n_train": 7, "n_test": 3, "imputer": name, "rmse": 0.5,
+         "mae": 0.3, "fit_s": fit, "transform_s": 0.5}
+        for name, fit in {"admc": 1.5, "trees": 3.5, "knn": 0.0}.items()
+    ]  # fmt: skip
+    pd.DataFrame(peers).to_csv(tmp_path / "peers.csv", index=False)
+    speed.write_page(tmp_path)
+    page = (tmp_path / "speed.md").read_text()
+    assert "0.50 times that of the trees" in page
+    assert "| letter (7 + 3) | 0.5000 / 0.3000 | 1.5 s, 0.50 s |" in page
+    assert "Failed: 80 x 0" in page
+    assert (tmp_path / "scale.png").stat().st_size > 0
