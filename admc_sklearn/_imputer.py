@@ -129,7 +129,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         Of AdamW; level at first, and brought down to zero at the end.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out of training, to decide when to stop.
+        Share of the rows held out of training, to decide when to stop; at most 10,000.
 
     n_iter_no_change : int, default=15
         Epochs without a better validation figure after which `fit` stops.

@@ -43,6 +43,8 @@ UNIT_SHARE = 0.25
 # Masks laid over each validation row, so that a few rows still give a steady figure.
 MIN_VALIDATION_CELLS = 20
 VALIDATION_CELLS = 4000
+# More would cost time and tell nothing.
+MAX_HELD_ROWS = 10_000
 
 
 class Trainer:
@@ -337,7 +339,7 @@ def _tilt(network, warped, observed, self_masking, generator):
 
 def _hold_out(n, fraction, groups, generator):
     """Rows held out and rows kept; rows of one group stay together."""
-    n_held = min(n // 2, math.ceil(fraction * n))
+    n_held = min(n // 2, math.ceil(fraction * n), MAX_HELD_ROWS)
     order = torch.randperm(n, generator=generator).numpy()
     if groups is None:
         return order[:n_held], order[n_held:]

@@ -136,7 +136,8 @@ def draw_scale(frame):
             panel.set_xscale("log")
         panel.set_xlabel({"rate": "share of missing cells"}.get(x, varied))
         panel.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside upper left", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
@@ -162,7 +163,8 @@ def scale_section(frame):
         "",
         f"Made-up tables of {N_FACTORS} curved factors, `max_time={limits}`, otherwise "
         f"default parameters; {N_NEW} new rows to complete. The peak is that of the "
-        "process, the table and the libraries included.",
+        "process, the table and the libraries included. Where there is one epoch the time "
+        "was up before it was over.",
         "",
         markdown_table(shown),
         "",

@@ -233,6 +233,15 @@ def test_training_does_not_load_the_compiler():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_large_table_holds_out_no_more_than_tells():
+    generator = torch.Generator().manual_seed(0)
+    for n, expected in ((500, 50), (200_000, 10_000)):
+        held, kept = _training._hold_out(n, 0.1, None, generator)
+        assert len(held) == expected
+        assert set(held).isdisjoint(kept)
+        assert len(held) + len(kept) == n
+
+
 def test_n_iter_no_change_stops():
     X, _, _ = gaussian_table(200, 4, 0)
     imputer = quick(max_epochs=500, n_iter_no_change=4).fit(hide(X, 0.2, 0))
