@@ -163,8 +163,8 @@ def scale_section(frame):
         "",
         f"Made-up tables of {N_FACTORS} curved factors, `max_time={limits}`, otherwise "
         f"default parameters; {N_NEW} new rows to complete. The peak is that of the "
-        "process, the table and the libraries included. Where there is one epoch the time "
-        "was up before it was over.",
+        "process, the table and the libraries included. Where there is one epoch, the "
+        "time was up before it was over.",
         "",
         markdown_table(shown),
         "",
