@@ -164,7 +164,6 @@ def run_epochs(trainer, validation):
     rmse, nats = validation.measure()
     history = [_record(0, math.nan, rmse, nats, 0.0)]
     best, best_epoch = rmse, 0
-    curve = [rmse]
     best_weights = [p.detach().clone() for p in trainer.parameters]
     bar = tqdm(
         total=plan.max_epochs,
@@ -183,13 +182,12 @@ def run_epochs(trainer, validation):
                 best, best_epoch = rmse, epoch
                 best_weights = [p.detach().clone() for p in trainer.parameters]
             average.exchange()
-            curve.append(rmse)
-            steps_per_epoch = trainer.n_steps / epoch
-            if is_level(curve, steps_per_epoch):
-                end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
-                trainer.total_steps = min(trainer.total_steps, end)
             seconds = time.monotonic() - trainer.started
             history.append(_record(epoch, loss, rmse, nats, seconds))
+            steps_per_epoch = trainer.n_steps / epoch
+            if is_level([record["valid_rmse"] for record in history], steps_per_epoch):
+                end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
+                trainer.total_steps = min(trainer.total_steps, end)
             bar.set_postfix_str(
                 f"validation RMSE {rmse:.4f}, best {best:.4f}, "
                 f"anchor {history[0]['valid_rmse']:.4f}"

@@ -109,7 +109,9 @@ class Memory(nn.Module):
         found = torch.zeros(missing.shape, device=rows.device)
         n_cells = max(1, CACHED_ELEMENTS // self.landmarks.shape[1])
         per_row = max(1, int(missing.sum()) // max(1, len(rows)))
-        for part in _slices(len(rows), max(1, n_cells // per_row)):
+        step = max(1, n_cells // per_row)
+        for lo in range(0, len(rows), step):
+            part = slice(lo, lo + step)
             row, column = missing[part].nonzero(as_tuple=True)
             here = rows[part]
             weights = self.attend(here[row], self.distances(here)[row], column)
@@ -122,13 +124,13 @@ class Regression:
     """Ridge regression of one column on the weights of a memory's landmarks.
 
     Fed with cells, turn by turn. In the coordinates of the landmarks' own kernel, where
-    the ridge is the same for all directions.
+    the ridge is the same for all directions. ``among`` are the distances of the
+    landmarks to each other, (M, M).
     """
 
-    def __init__(self, memory, column):
+    def __init__(self, memory, column, among):
         self.memory, self.column = memory, column
-        rows = memory.landmarks.T
-        kernel = memory.attend(rows, memory.distances(rows), column)
+        kernel = memory.attend(memory.landmarks.T, among, column)
         kernel.diagonal().add_(JITTER)
         root = torch.linalg.cholesky(kernel)
         self.whiten = torch.linalg.solve_triangular(
@@ -214,11 +216,11 @@ class Beliefs:
         rows, _ = coordinates.expand(filled.to(home), everywhere.to(home))
         return rows.to(self.values.device, torch.float32).clamp(-REACH, REACH)
 
-    def follow(self, memory, rows=None):
+    def follow(self, memory):
         """Move the means as far as a memory is followed."""
         missing = ~self.observed & (memory.weight > 0)
-        rows = self.coordinates() if rows is None else rows
-        shift = memory.weight * (memory.predict(rows, missing) - self.mean)
+        told = memory.predict(self.coordinates(), missing)
+        shift = memory.weight * (told - self.mean)
         shift = torch.clamp(shift, -self.limit, self.limit)
         self.mean = self.mean + torch.where(missing, shift, 0.0)
 
@@ -264,10 +266,6 @@ def _spread(posterior):
     mean = (share * center).sum(-1, keepdim=True)
     variance = (share * (center - mean).square()).sum(-1, keepdim=True)
     return variance.clamp_min(MIN_SPREAD**2).sqrt(), mean, share
-
-
-def _slices(n, step):
-    return [slice(lo, lo + step) for lo in range(0, n, step)]
 
 
 @torch.no_grad()
@@ -325,14 +323,15 @@ def _regress(memory, turns, observed, truth, ridges):
     """
     columns = memory.place.ge(0).nonzero()[:, 0].tolist()
     columns = [j for j in columns if int(observed[:, j].sum()) >= MIN_CELLS]
-    regressions = {j: Regression(memory, j) for j in columns}
+    among = memory.distances(memory.landmarks.T)
+    regressions = {j: Regression(memory, j, among) for j in columns}
+    for j in columns:
+        memory.center[j] = truth[observed[:, j], j].mean()
     for t, beliefs in enumerate(turns):
         rows = beliefs.coordinates()
         distances = memory.distances(rows)
         asked = observed & ~beliefs.observed
         for j, regression in regressions.items():
-            if t == 0:
-                memory.center[j] = truth[observed[:, j], j].mean()
             cells = asked[:, j].nonzero()[:, 0]
             features = regression.features(rows[cells], distances[cells])
             y = truth[cells, j] - memory.center[j]

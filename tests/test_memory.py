@@ -123,7 +123,8 @@ def small():
 def test_a_cell_is_not_told_by_itself(small):
     _, memory, rows = small
     truth = rows[:, 0] + rows[:, 1].sign()
-    regression = Regression(memory, 2)
+    among = memory.distances(memory.landmarks.T)
+    regression = Regression(memory, 2, among)
     features = regression.features(rows, memory.distances(rows))
     regression.feed(features[:200], truth[:200])
     regression.feed(features[200:], truth[200:])
