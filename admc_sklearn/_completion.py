@@ -52,7 +52,10 @@ def complete(network, values, observed, statistics):
         for part in network.row_batches(len(rows)):
             take = rows[part]
             x, o = _tensors(network, values[take], observed[take])
-            posteriors = network.tilted(recalled_posteriors(network, x, o))
+            posteriors = recalled_posteriors(network, x, o)
+            if network.retrieval is not None:
+                network.retrieval.correct(posteriors, x, o)
+            network.tilted(posteriors)
             for k, statistic in enumerate(statistics):
                 for posterior in posteriors:
                     posterior.cells.scatter_into(x, posterior.point(statistic))

@@ -86,6 +86,8 @@ class CompletionNetwork(nn.Module):
         self.is_tilted = False
         # Each `Memory` of training rows corrects what is left by those before it.
         self.memories = nn.ModuleList()
+        # Mixes in the values of training rows that are alike, last of all.
+        self.retrieval = None
         self.n_columns = d
         group = math.ceil(d / MAX_TOKENS)
         n_features = encoder.n_features + 3 if encoder is not None else 0

@@ -120,6 +120,12 @@ class NumericPosterior(CellPosterior):
             return self.mean()
         return self.atoms.warp.inverse(self.quantile(statistic), self.slots)
 
+    def spread_error(self, atom):
+        """Squared error of the mean for true atoms (g, T), which count as centers."""
+        center = self.atoms.center
+        mean = (torch.softmax(self.logits, -1) * center[:, None]).sum(-1)
+        return (mean - center.gather(1, atom)).square()
+
     def inner_nll(self, atom, values):
         """Negative log-density of warped values within their atoms, (g, T).
 
@@ -128,6 +134,17 @@ class NumericPosterior(CellPosterior):
         return self.atoms.inner_nll(
             self.inner_mean, self.inner_sd, self.slots, atom, values
         )
+
+    def score(self, atom):
+        """Continuous ranked probability score of atoms (g, T), (g, T), in own units.
+
+        Every atom counts as its center.
+        """
+        below = torch.softmax(self.logits, -1).cumsum(-1)[..., :-1]
+        width = torch.diff(self.atoms.center)[:, None]
+        places = torch.arange(width.shape[-1], device=below.device)
+        reached = (atom[..., None] <= places).to(below.dtype)
+        return ((below - reached).square() * width).sum(-1)
 
     def error(self, truth):
         """Squared error of the mean, (g, T), for a truth (g, T) in own units."""
@@ -162,6 +179,14 @@ class LevelPosterior(CellPosterior):
         """Nothing: a level has no inside."""
         del values
         return torch.zeros_like(level, dtype=self.logits.dtype)
+
+    def spread_error(self, level):
+        """As `error`."""
+        return self.error(level)
+
+    def score(self, level):
+        """Brier score of levels (g, T), as `error` has it, (g, T)."""
+        return self.error(level)
 
     def error(self, truth):
         """Brier score of true codes (g, T), in units of that of the frequencies.

@@ -16,6 +16,7 @@ from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
 from ._epochs import AdamW, WeightAverage, descend, run_epochs
+from ._linkage import fit_retrieval
 from ._memory import fit_memories
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
@@ -163,6 +164,7 @@ class Validation:
         repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
         self.truth = values.repeat(repeats, 1)
         self.values = network.warp(self.truth)
+        self.rows, self.known = self.values[: len(values)], observed
         observed = observed.repeat(repeats, 1)
         rates = torch.full((len(self.values), 1), VALIDATION_RATE)
         noise = torch.rand(self.values.shape, generator=generator)
@@ -283,6 +285,7 @@ def fit_network(
             if plan.max_epochs:  # else the anchor alone
                 warped = network.warp(x[kept])
                 fit_memories(network, warped, o[kept], validation, generator)
+                fit_retrieval(network, warped, o[kept], validation, generator)
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
@@ -314,6 +317,7 @@ def _go_on(start, x, o, kept, generator):
     network = place(copy.deepcopy(start), x.device)
     network.replicas = nn.ModuleList()
     network.is_tilted, network.memories = False, nn.ModuleList()
+    network.retrieval = None
     ridge, _ = network.ridges
     network.prior = _prior(network, network.warp(x)[kept], o[kept], ridge, generator)
     return network

@@ -1,0 +1,201 @@
+"""The weights of a retrieval, learnt and approved of on cells of held-out rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ._memory import recalled_posteriors
+from ._posterior import PackedCells
+from ._retrieval import Retrieval, mixed, truncated
+
+# Rows to search: so many cells, within these numbers of rows.
+MAX_CELLS, MIN_ROWS, MAX_ROWS = 100_000, 2000, 4096
+MAX_COLUMNS = 256
+# Hidden cells that decide, the share of a row's that is hidden, and how often rows may
+# take turns.
+N_CELLS, HIDE_RATE, MAX_REPEATS = 8000, 0.15, 6
+N_STEPS = 40
+RATES = {"common": 0.05, "own": 0.05, "base": 0.4, "lift": 0.15}
+# Of columns' weights and priors that differ from those of the table: tried in turn.
+WEIGHT_PENALTY, PRIOR_PENALTY = 2e-3, 2e-4
+FREEDOMS = (1.0, 0.03)
+# Of the score and of the squared error together: less is not worth the search.
+MIN_GAIN = 2e-3
+
+
+def fit_retrieval(network, values, observed, validation, generator):
+    """Give a network training rows to retrieve, where held-out cells approve.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+        Trained, with its memories, not tilted.
+    values : float tensor of shape (n, d), warped
+    observed : bool tensor of shape (n, d)
+    validation : Validation
+        Held-out rows.
+    generator : torch.Generator on the CPU
+    """
+    if network.n_columns > MAX_COLUMNS:
+        return
+    network.eval()
+    limit = min(MAX_ROWS, max(MIN_ROWS, MAX_CELLS // network.n_columns))
+    rows = torch.randperm(len(values), generator=generator)[:limit].to(values.device)
+    values, observed = values[rows], observed[rows]
+    retrieval = Retrieval(network, values, observed)
+    trial = Trial(network, retrieval, validation, generator)
+    freedom = trial.best_freedom()
+    if freedom is not None:
+        retrieval.weight, retrieval.prior = trial.learn(freedom)
+        values = torch.cat([values, validation.rows])[:limit]
+        observed = torch.cat([observed, validation.known])[:limit]
+        retrieval.store(network, values, observed)
+        network.retrieval = retrieval
+
+
+@dataclass
+class Asked:
+    """Packed hidden cells, what the network says of them and what is retrieved.
+
+    Shape of ``logits``: (g, T, K); of ``outcome``, that of candidates: (g, T, R); of
+    ``told``, the candidates' evidence: (B, R, d, 2); of ``index``, the true outcome,
+    and of ``half``, which half of the held-out rows it is of: (g, T).
+    """
+
+    posterior: object
+    logits: torch.Tensor
+    outcome: torch.Tensor
+    told: torch.Tensor
+    index: torch.Tensor
+    half: torch.Tensor
+
+    def chosen(self, half):
+        """Cells of a half of the rows, (g, T); of both where it is None."""
+        filled = self.posterior.cells.filled
+        return filled if half is None else filled & (self.half == half)
+
+    def count(self, half):
+        """Count the cells of a half."""
+        return int(self.chosen(half).sum())
+
+    def errors(self, half, weight=None, prior=None):
+        """Sum the score and the squared error, (2,); without weights as it is."""
+        posterior, cells = self.posterior, self.posterior.cells
+        posterior.logits = self.logits
+        if weight is not None:
+            z = truncated(torch.einsum("bkdw,dw->bk", self.told, weight))
+            posterior.logits = mixed(
+                self.logits, self.outcome, z[cells.rows], prior[cells.columns]
+            )
+        errors = posterior.score(self.index), posterior.spread_error(self.index)
+        chosen = self.chosen(half)
+        return torch.stack([torch.where(chosen, e, 0.0).sum() for e in errors])
+
+
+class Trial:
+    """Cells hidden in held-out rows, and what a retrieval finds for them.
+
+    Half of the rows can learn weights for the other half to judge.
+    """
+
+    def __init__(self, network, retrieval, validation, generator):
+        self.device, self.start = validation.rows.device, retrieval.prior.mean()
+        self.n_columns = network.n_columns
+        known = validation.known
+        n_cells = max(1.0, float(known.sum()) * HIDE_RATE)
+        repeats = min(MAX_REPEATS, max(1, math.ceil(N_CELLS / n_cells)))
+        n_rows = math.ceil(len(known) * min(1.0, N_CELLS / n_cells))
+        values = validation.rows[:n_rows].repeat(repeats, 1)
+        known = known[:n_rows].repeat(repeats, 1)
+        half = (torch.arange(len(known), device=self.device) % n_rows) % 2
+        noise = torch.rand(known.shape, generator=generator).to(self.device)
+        kept = known & (noise > HIDE_RATE)
+        self.asked = []
+        for part in network.row_batches(len(known)):
+            x, o = values[part], kept[part]
+            self._ask(network, retrieval, x, o, known[part] & ~o, half[part])
+
+    @torch.no_grad()
+    def _ask(self, network, retrieval, values, kept, hidden, half):
+        found = retrieval.search(values, kept)
+        told = retrieval.evidence(values, kept, found)
+        index = network.index(values)
+        for posterior in recalled_posteriors(network, values, kept):
+            _restrict(posterior, hidden)
+            cells = posterior.cells
+            self.asked.append(
+                Asked(
+                    posterior,
+                    posterior.logits,
+                    retrieval.outcomes(found, cells),
+                    told,
+                    cells.gather(index),
+                    half[cells.rows],
+                )
+            )
+
+    def errors(self, half, weight=None, prior=None):
+        """Sum the score and the squared error, (2,), over a half of the rows."""
+        return sum(asked.errors(half, weight, prior) for asked in self.asked)
+
+    def learn(self, freedom, half=None):
+        """Weights, (d, 2), and priors, (d,), with the lowest score on a half."""
+        d, options = self.n_columns, {"device": self.device, "requires_grad": True}
+        parts = {
+            "common": torch.full((2,), 0.3, **options),
+            "own": torch.zeros(d, 2, **options),
+            "base": self.start.clone().requires_grad_(),
+            "lift": torch.zeros(d, **options),
+        }
+        groups = [{"params": [part], "lr": RATES[k]} for k, part in parts.items()]
+        optimizer = torch.optim.Adam(groups)
+        count = max(1, sum(asked.count(half) for asked in self.asked))
+
+        def weights():
+            weight = (parts["common"] + parts["own"]).clamp_min(0.0)
+            return weight, parts["base"] + parts["lift"]
+
+        for _ in range(N_STEPS):
+            loss = self.errors(half, *weights())[0] / count
+            loss = loss + WEIGHT_PENALTY / freedom * parts["own"].abs().sum()
+            loss = loss + PRIOR_PENALTY / freedom * parts["lift"].square().sum()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return tuple(part.detach() for part in weights())
+
+    def best_freedom(self):
+        """How freely columns may differ, None where a retrieval does not help.
+
+        It has to lower the score and the squared error, learnt on one half of the rows
+        and judged by the other.
+        """
+        best, found = MIN_GAIN, None
+        with torch.no_grad():
+            before = self.errors(None)
+        for freedom in FREEDOMS:
+            after = 0
+            for half in (0, 1):
+                weights = self.learn(freedom, half)
+                with torch.no_grad():
+                    after = after + self.errors(1 - half, *weights)
+            gains = 1 - after / before.clamp_min(1e-12)
+            if gains.min() > 0 and gains.sum() > best:
+                best, found = float(gains.sum()), freedom
+        return found
+
+
+def _restrict(posterior, targets):
+    """Take all but the given cells, (B, d), out of a posterior."""
+    old = posterior.cells
+    place = torch.zeros(targets.shape, dtype=torch.long, device=targets.device)
+    slots = torch.arange(old.rows.shape[1], device=targets.device)
+    old.scatter_into(place, slots.expand_as(old.rows))
+    posterior.cells = PackedCells.from_mask(targets, old.columns[:, 0])
+    at = posterior.cells.gather(place)[..., None]
+    posterior.logits = posterior.logits.gather(
+        1, at.expand(-1, -1, posterior.logits.shape[-1])
+    )

@@ -1,0 +1,277 @@
+"""Retrieval of training rows that may be about the same thing.
+
+Tables hold rows that repeat each other in part: one wine measured twice, one concrete
+mixture at five ages, one letter drawn in the same fonts. A network smooths over them.
+Whether training row b is such a relative of row a is a matter of record linkage
+(Fellegi and Sunter, 1969): each column that both know multiplies the odds by how much
+likelier the values' distance is among relatives than among strangers,
+
+    z(a, b) = sum over columns l and widths s of
+              weight_ls * log((1 - e) exp(-|a_l - b_l| / width_s) / chance_ls(a_l) + e)
+
+with chance the mean of the kernel over all training rows, so that agreeing in a rare
+value says more, and e the share of relatives that differ in a column. The distribution
+of a missing cell j is a mixture of the network's and of its relatives' values, of
+weights exp(prior_j) and exp(z(a, b)), as a Dirichlet process has it whose base measure
+is the network. The weights are learnt on cells hidden in held-out rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+# Candidates by distance; only they are weighed.
+N_CANDIDATES = 32
+# Of the kernels, in standard deviations of the warped column; that of the search last.
+WIDTHS = (0.015, 0.2)
+SEARCH_WIDTH = 0.2
+# Share of relatives that differ in a column.
+DIFFERING = 0.05
+# Values beyond, in standard deviations, are as far as it.
+REACH = 5.0
+# Values of a column that chances are computed at, and rows that they are taken over.
+N_GRID, MAX_CHANCE_ROWS = 65, 2000
+# One-hot levels that the search compares.
+MAX_SEARCH_LEVELS = 256
+# Elements of a matrix of distances that stays in a core's cache.
+SEARCH_ELEMENTS = 1_000_000
+TINY = 1e-30
+
+
+class Retrieval(nn.Module):
+    """Training rows, and what makes one a relative of a row to complete.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+        Whose rows these are.
+    values : float tensor of shape (n, d), warped
+    observed : bool tensor of shape (n, d)
+
+    Attributes
+    ----------
+    weight : float tensor of shape (d, 2)
+        Of the columns' evidence under both widths.
+    prior : float tensor of shape (d,)
+        Log-weight of the network's distribution.
+    """
+
+    def __init__(self, network, values, observed):
+        super().__init__()
+        d = network.n_columns
+        self.register_buffer("numeric", network.numeric.clone())
+        self.register_buffer("categorical", network.categorical.clone())
+        scale = values.new_ones(d)
+        for j in self.numeric.tolist():
+            known = values[observed[:, j], j]
+            if len(known) > 1:
+                scale[j] = known.std().clamp_min(1e-3)
+        self.register_buffer("scale", scale)
+        cells = self._scaled(values), observed
+        grid, chance = _chances(*(part[:, self.numeric] for part in cells))
+        self.register_buffer("grid", grid)  # (numeric, G)
+        self.register_buffer("chance", chance)  # (widths and search, numeric, G)
+        level_chance, n_levels = _level_chances(values, observed, self.categorical)
+        self.register_buffer("level_chance", level_chance)  # (categorical, L)
+        self.n_levels = n_levels
+        self.register_buffer("weight", values.new_full((d, 2), 0.3))
+        self.register_buffer("prior", values.new_full((d,), math.log(len(values))))
+        self.store(network, values, observed)
+
+    def _scaled(self, values):
+        """Numbers in standard deviations within reach, codes of levels, (B, d)."""
+        scaled = values / self.scale
+        numeric = self.numeric
+        scaled[:, numeric] = scaled[:, numeric].clamp(-REACH, REACH)
+        return scaled
+
+    def store(self, network, values, observed):
+        """Keep rows to search."""
+        self.register_buffer("rows", self._scaled(values))
+        self.register_buffer("known", observed)
+        outcome = torch.where(observed, network.index(values), -1)
+        self.register_buffer("outcome", outcome.to(torch.int32))
+        far = REACH / SEARCH_WIDTH
+        x, o = self.rows[:, self.numeric] / SEARCH_WIDTH, observed[:, self.numeric]
+        self.register_buffer("search_rows", torch.where(o, x, -far))
+        flags = o.to(x.dtype)
+        parts = [flags * (far - x), 1 - flags, flags, self._one_hot(values, observed)]
+        self.register_buffer("search_flags", torch.cat(parts, 1).T.contiguous())
+
+    def _one_hot(self, values, observed):
+        """Levels of the categorical columns that the search compares, and flags."""
+        parts = [values.new_zeros(len(values), 0)]
+        for j, n in self._searched_levels():
+            codes = torch.arange(n, device=values.device)
+            same = (values[:, j, None] == codes) & observed[:, j, None]
+            parts += [same, observed[:, j, None]]
+        return torch.cat([part.to(values.dtype) for part in parts], 1)
+
+    def _searched_levels(self):
+        """Categorical columns that the search compares and their numbers of levels."""
+        left, chosen = MAX_SEARCH_LEVELS, []
+        for j, n in zip(self.categorical.tolist(), self.n_levels, strict=True):
+            if n <= left:
+                chosen.append((j, n))
+                left -= n
+        return chosen
+
+    def _chance(self, scaled):
+        """Log-chances of a row's numbers, (widths and search, B, numeric)."""
+        x = scaled[:, self.numeric].T.contiguous()
+        place = torch.searchsorted(self.grid, x).clamp(1, self.grid.shape[1] - 1)
+        low, high = self.grid.gather(1, place - 1), self.grid.gather(1, place)
+        share = ((x - low) / (high - low).clamp_min(1e-9)).clamp(0.0, 1.0)
+        found = []
+        for chance in self.chance:
+            start, end = chance.gather(1, place - 1), chance.gather(1, place)
+            found.append((start + share * (end - start)).T)
+        return torch.stack(found)
+
+    def search(self, values, observed):
+        """Training rows with the most evidence by the search's width, (B, K)."""
+        scaled = self._scaled(values)
+        far, o = REACH / SEARCH_WIDTH, observed[:, self.numeric]
+        x, flags = scaled[:, self.numeric] / SEARCH_WIDTH, o.to(values.dtype)
+        chance = self._chance(scaled)[-1]
+        # A missing number lies far below or above all others. What its distances come
+        # to is known, and taken off by a product.
+        missed = 1 - flags
+        parts = [missed, flags * (x + far) + 2 * far * missed, -flags * chance]
+        rarity = self._level_rarity(values, observed)
+        for j, n in self._searched_levels():
+            k = self.categorical.tolist().index(j)
+            miss = math.log(DIFFERING)
+            codes = torch.arange(n, device=values.device)
+            same = (values[:, j, None] == codes) & observed[:, j, None]
+            parts.append(same * (rarity[:, k, None] - miss))
+            parts.append(miss * observed[:, j, None].to(values.dtype))
+        left = torch.cat(parts, 1)
+        x = torch.where(o, x, far)
+        n_found = min(N_CANDIDATES, len(self.rows))
+        found = []
+        for part in torch.arange(len(x), device=x.device).split(
+            max(1, SEARCH_ELEMENTS // len(self.rows))
+        ):
+            score = left[part] @ self.search_flags
+            if x.shape[1]:
+                score -= torch.cdist(x[part], self.search_rows, p=1.0)
+            found.append(score.topk(n_found, 1, sorted=False).indices)
+        return torch.cat(found)
+
+    def _level_rarity(self, values, observed):
+        """Evidence of agreeing in a level, (B, categorical)."""
+        codes = values[:, self.categorical].long().clamp(0)
+        if not codes.shape[1]:
+            return codes.to(values.dtype)
+        codes = codes.clamp_max(self.level_chance.shape[1] - 1)
+        chance = self.level_chance.gather(1, codes.T).T
+        return _evidence(-chance)
+
+    def evidence(self, values, observed, found):
+        """Evidence of every column that candidates are relatives, (B, K, d, 2)."""
+        scaled = self._scaled(values)
+        both = observed[:, None] & self.known[found]
+        out = values.new_zeros(*found.shape, values.shape[1], len(WIDTHS))
+        n, c = self.numeric, self.categorical
+        rows = self.rows[found]
+        if len(n):
+            gap = (scaled[:, None, n] - rows[..., n]).abs_().clamp_max_(REACH)
+            chance = self._chance(scaled)
+            for k, width in enumerate(WIDTHS):
+                out[:, :, n, k] = _evidence(-gap / width - chance[k][:, None])
+        if len(c):
+            same = scaled[:, None, c] == rows[..., c]
+            rarity = self._level_rarity(values, observed)[:, None]
+            told = torch.where(same, rarity, math.log(DIFFERING))
+            out[:, :, c, 0] = told
+        return out.masked_fill_(~both[..., None], 0.0)
+
+    def relatives(self, values, observed):
+        """Candidates, (B, K), and their log-weights."""
+        found, z = [], []
+        step = max(1, SEARCH_ELEMENTS // (N_CANDIDATES * values.shape[1]))
+        for x, o in zip(values.split(step), observed.split(step), strict=True):
+            found.append(self.search(x, o))
+            told = self.evidence(x, o, found[-1])
+            z.append(truncated(torch.einsum("bkdw,dw->bk", told, self.weight)))
+        return torch.cat(found), torch.cat(z)
+
+    def outcomes(self, found, cells):
+        """Outcomes of candidates in packed cells, (g, T, K); -1 where unknown."""
+        columns = cells.columns[..., None].expand(-1, *cells.rows.shape[1:], 1)
+        return self.outcome[found[cells.rows], columns].long()
+
+    def correct(self, posteriors, values, observed):
+        """Mix relatives' values into posteriors, in place."""
+        found, z = self.relatives(values, observed)
+        for posterior in posteriors:
+            cells = posterior.cells
+            outcome = self.outcomes(found, cells)
+            prior = self.prior[cells.columns]
+            posterior.logits = mixed(posterior.logits, outcome, z[cells.rows], prior)
+
+
+def truncated(z):
+    """Log of weights (B, K) less the least of each row: none ends abruptly."""
+    least = z.amin(1, keepdim=True)
+    return z + torch.log1p(-torch.exp(least - z).clamp_max(1 - 1e-6))
+
+
+def mixed(logits, outcome, z, prior):
+    """Logits of a mixture of a distribution and of outcomes.
+
+    Parameters
+    ----------
+    logits : float tensor of shape (g, T, K)
+    outcome : int tensor of shape (g, T, R)
+        -1 for none.
+    z : float tensor of shape (g, T, R)
+        Log-weights of the outcomes.
+    prior : float tensor of shape (g, 1)
+        Log-weight of the distribution.
+    """
+    z = torch.where(outcome < 0, -torch.inf, z)
+    top = torch.maximum(z.detach().amax(-1), prior.detach())[..., None]
+    mass = torch.softmax(logits, -1) * torch.exp(prior[..., None] - top)
+    mass = mass.scatter_add(-1, outcome.clamp_min(0), torch.exp(z - top))
+    return mass.clamp_min(TINY).log()
+
+
+def _evidence(log_ratio):
+    """Evidence of one column, some relatives of which differ."""
+    return torch.log((1 - DIFFERING) * torch.exp(log_ratio) + DIFFERING)
+
+
+def _chances(x, observed):
+    """Values of numeric columns, (d, G), and log-means of the kernels, (3, d, G)."""
+    d = x.shape[1]
+    grid, chance = x.new_zeros(d, N_GRID), x.new_zeros(len(WIDTHS) + 1, d, N_GRID)
+    for j in range(d):
+        known = x[observed[:, j], j]
+        if not len(known):
+            continue
+        distinct = known.unique()
+        place = torch.linspace(0, len(distinct) - 1, N_GRID, device=x.device)
+        grid[j] = distinct[place.round().long()]
+        gap = (grid[j][:, None] - known[:MAX_CHANCE_ROWS]).abs().clamp_max(REACH)
+        for k, width in enumerate((*WIDTHS, SEARCH_WIDTH)):
+            mean = torch.exp(-gap / width).mean(1)
+            chance[k, j] = mean.clamp_min(1 / (2 * len(known))).log()
+    return grid, chance
+
+
+def _level_chances(values, observed, categorical):
+    """Log-frequencies of levels, (categorical, L), and their numbers."""
+    counts = []
+    for j in categorical.tolist():
+        known = values[observed[:, j], j].long()
+        counts.append(torch.bincount(known) + 1.0)
+    n_levels = [len(count) for count in counts]
+    table = values.new_zeros(len(counts), max(n_levels, default=0))
+    for row, count in zip(table, counts, strict=True):
+        row[: len(count)] = (count / count.sum()).log()
+    return table, n_levels

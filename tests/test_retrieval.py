@@ -1,0 +1,293 @@
+"""Retrieval: rows that repeat training rows take their values, others do not."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from admc_sklearn import ADMCImputer
+from admc_sklearn._posterior import LevelPosterior, NumericPosterior, PackedCells
+from admc_sklearn._retrieval import (
+    DIFFERING,
+    REACH,
+    SEARCH_WIDTH,
+    WIDTHS,
+    Retrieval,
+    mixed,
+    truncated,
+)
+
+from .conftest import gaussian_table, hide
+
+OPTIONS = {"max_epochs": 3, "random_state": 0, "self_masking": False}
+
+
+def repeated(n, d, seed, n_distinct=300):
+    """Rows of independent columns, each of which occurs several times."""
+    rng = np.random.default_rng(seed)
+    distinct = np.random.default_rng(0).normal(size=(n_distinct, d))
+    return distinct[rng.integers(n_distinct, size=n)]
+
+
+@pytest.fixture(scope="module")
+def twins():
+    X, new = repeated(1200, 6, 1), repeated(300, 6, 2)
+    imputer = ADMCImputer(**OPTIONS).fit(hide(X, 0.3, 0))
+    return imputer, new, hide(new, 0.3, 1)
+
+
+def without_retrieval(imputer):
+    plain = copy.deepcopy(imputer)
+    plain.model_.retrieval = None
+    return plain
+
+
+def test_rows_that_repeat_training_rows_take_their_values(twins):
+    imputer, new, incomplete = twins
+    hidden = np.isnan(incomplete)
+
+    def error(imputer):
+        return np.abs(imputer.transform(incomplete) - new)[hidden].mean()
+
+    # Nothing else tells these columns of each other.
+    assert error(without_retrieval(imputer)) > 0.6
+    assert error(imputer) < 0.15
+
+
+def test_the_median_and_the_quantiles_know_it_too(twins):
+    imputer, new, incomplete = twins
+    low, middle, high = imputer.predict_quantiles(incomplete, (0.1, 0.5, 0.9))
+    hidden = np.isnan(incomplete)
+    assert np.abs(middle - new)[hidden].mean() < 0.15
+    assert np.mean((high - low)[hidden] < 0.2) > 0.7
+
+
+def test_levels_are_retrieved():
+    def table(n, seed):
+        codes = np.random.default_rng(0).integers(5, size=(200, 8))
+        rows = codes[np.random.default_rng(seed).integers(200, size=n)]
+        frame = pd.DataFrame(rows).astype(str).astype("category")
+        return frame.rename(columns=lambda j: f"c{j}")
+
+    X, new = table(1500, 1), table(300, 2)
+    keep = np.random.default_rng(3).random(X.shape) > 0.3
+    imputer = ADMCImputer(**OPTIONS).fit(X.where(keep))
+    incomplete = new.assign(c0=np.nan)
+
+    def accuracy(imputer):
+        imputer = copy.copy(imputer).set_output(transform="pandas")
+        return np.mean(imputer.transform(incomplete)["c0"] == new["c0"])
+
+    assert accuracy(without_retrieval(imputer)) < 0.6
+    assert accuracy(imputer) > 0.9
+
+
+def test_rows_without_relatives_leave_the_network_alone():
+    X = gaussian_table(1100, 5, 0)[0]
+    imputer = ADMCImputer(**OPTIONS).fit(hide(X[:800], 0.3, 0))
+    new = hide(X[800:], 0.3, 1)
+    plain = without_retrieval(imputer)
+    gap = imputer.transform(new) - plain.transform(new)
+    assert np.sqrt(np.mean(gap**2)) < 0.05
+
+
+def test_transform_of_a_training_row_does_not_know_what_was_hidden():
+    X = np.random.default_rng(0).normal(size=(600, 5))  # nothing to tell
+    incomplete = hide(X, 0.3, 0)
+    imputer = ADMCImputer(**OPTIONS).fit(incomplete)
+    assert imputer.model_.retrieval is None
+    # One that is kept nevertheless.
+    values = torch.tensor(X, dtype=torch.float32)
+    known = torch.tensor(~np.isnan(incomplete))
+    imputer.model_.retrieval = Retrieval(imputer.model_, values, known)
+    hidden = np.isnan(incomplete)
+    assert np.abs(imputer.transform(incomplete) - X)[hidden].mean() > 0.7
+
+
+def test_rows_do_not_depend_on_their_companions(twins):
+    imputer, _, incomplete = twins
+    together = imputer.transform(incomplete[:6])
+    alone = np.vstack([imputer.transform(row[None]) for row in incomplete[:6]])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_pickles_hold_it(twins):
+    imputer, _, incomplete = twins
+    again = pickle.loads(pickle.dumps(imputer))
+    np.testing.assert_array_equal(
+        again.transform(incomplete), imputer.transform(incomplete)
+    )
+
+
+def test_warm_start_finds_it_anew(twins):
+    X = hide(repeated(1200, 6, 1), 0.3, 0)
+    imputer = ADMCImputer(**OPTIONS, warm_start=True).fit(X)
+    first = imputer.model_.retrieval
+    assert imputer.fit(X).model_.retrieval is not first
+
+
+# The search, against its definition.
+
+
+def mixed_rows(n, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n, 5))
+    values[:, 1] = values[:, 1].round()
+    values[:, 3] = rng.integers(4, size=n)
+    values[:, 4] = rng.integers(2, size=n)
+    return (
+        torch.tensor(values, dtype=torch.float32),
+        torch.tensor(rng.random((n, 5)) > 0.3),
+    )
+
+
+class Columns:
+    """What a retrieval wants of a network."""
+
+    n_columns = 5
+    numeric, categorical = torch.tensor([0, 1, 2]), torch.tensor([3, 4])
+
+    @staticmethod
+    def index(values):
+        return values.round().long() + 10
+
+
+@pytest.fixture
+def rows():
+    return Retrieval(Columns, *mixed_rows(400, 0))
+
+
+def test_the_search_finds_the_nearest_rows(rows):
+    x, o = mixed_rows(20, 1)
+    expected = torch.zeros(20, 400)
+    scaled, chance = rows._scaled(x.clone()), rows._chance(rows._scaled(x.clone()))[-1]
+    rarity = rows._level_rarity(x, o)
+    for j in range(5):
+        both = o[:, None, j] & rows.known[None, :, j]
+        if j < 3:
+            gap = (scaled[:, None, j] - rows.rows[None, :, j]).abs()
+            told = -gap / SEARCH_WIDTH - chance[:, None, j]
+        else:
+            same = x[:, None, j] == rows.rows[None, :, j]
+            told = torch.where(same, rarity[:, None, j - 3], math.log(DIFFERING))
+        expected += torch.where(both, told, 0.0)
+    found = rows.search(x, o)
+    best = expected.topk(found.shape[1], 1).values
+    kept = expected.gather(1, found).sort(1, descending=True).values
+    torch.testing.assert_close(kept, best, atol=2e-3, rtol=1e-3)
+
+
+def test_chances_are_means_of_the_kernels(rows):
+    column = rows.rows[rows.known[:, 1], 1]
+    chance = rows._chance(rows.rows[:30])
+    for k, width in enumerate((*WIDTHS, SEARCH_WIDTH)):
+        gap = (rows.rows[:30, None, 1] - column).abs().clamp_max(REACH)
+        expected = torch.exp(-gap / width).mean(1).log()
+        torch.testing.assert_close(chance[k][:, 1], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_evidence_of_cells_unknown_to_either_is_nothing(rows):
+    x, o = mixed_rows(20, 1)
+    found = rows.search(x, o)
+    told = rows.evidence(x, o, found)
+    unknown = ~(o[:, None] & rows.known[found])
+    assert (told[unknown] == 0).all()
+    assert (told[~unknown].abs().sum(-1) > 0).all()
+    assert told.min() >= math.log(DIFFERING) - 1e-5
+
+
+def test_agreeing_in_a_rare_value_says_more():
+    values = torch.zeros(1000, 5)
+    values[:10, 0] = 3.0
+    values[:10, 3] = 1.0
+    rows = Retrieval(Columns, values, torch.ones(1000, 5, dtype=torch.bool))
+    found = torch.tensor([[0], [999]])
+    told = rows.evidence(values[[0, 999]], rows.known[[0, 999]], found)
+    assert (told[0, 0, [0, 3], 0] > told[1, 0, [0, 3], 0] + 2).all()
+
+
+def test_search_without_numbers_or_levels():
+    x, o = mixed_rows(50, 0)
+    for numeric, categorical in (([0, 1, 2, 3, 4], []), ([], [3, 4])):
+
+        class Some(Columns):
+            pass
+
+        Some.numeric, Some.categorical = (
+            torch.tensor(part, dtype=torch.long) for part in (numeric, categorical)
+        )
+        rows = Retrieval(Some, x, o)
+        found, z = rows.relatives(x[:7], o[:7])
+        assert found.shape == z.shape == (7, 32)
+        assert z.isfinite().all()
+
+
+def test_mixed_is_the_mixture_of_both():
+    logits = torch.log(torch.tensor([[[0.5, 0.3, 0.2]]]))
+    outcome = torch.tensor([[[2, 2, 0, -1]]])
+    z = torch.log(torch.tensor([[[1.0, 2.0, 1.0, 50.0]]]))
+    share = torch.softmax(
+        mixed(logits, outcome, z, torch.tensor([[math.log(4.0)]])), -1
+    )
+    expected = torch.tensor([[[4 * 0.5 + 1, 4 * 0.3, 4 * 0.2 + 3]]]) / 8
+    torch.testing.assert_close(share, expected)
+
+
+def test_truncated_weights_end_at_the_least_candidate():
+    z = torch.log(torch.tensor([[1.0, 3.0, 2.0]]))
+    torch.testing.assert_close(
+        truncated(z).exp(), torch.tensor([[0.0, 2.0, 1.0]]), atol=1e-4, rtol=1e-4
+    )
+
+
+# Scores that decide.
+
+
+def test_scores_are_lowest_for_the_truth(twins):
+    """Both scores are proper: a distribution expects no other to do better."""
+    atoms = twins[0].model_.heads[0].atoms
+    g, k = atoms.center.shape
+    cells = PackedCells(
+        torch.zeros(g, 1, dtype=torch.long),
+        torch.ones(g, 1, dtype=torch.bool),
+        torch.arange(g)[:, None],
+    )
+    generator = torch.Generator().manual_seed(0)
+    truth, other = (torch.randn(g, 1, k, generator=generator) for _ in range(2))
+    share = torch.softmax(truth, -1)
+    zero = torch.zeros(g, 1)
+    numeric = NumericPosterior(cells, truth, atoms, zero, zero + 1)
+    level = LevelPosterior(cells, truth, torch.full((g, k), 1 / k))
+
+    def expected(posterior, logits, name):
+        posterior.logits = logits
+        score = getattr(posterior, name)
+        told = [score(torch.full((g, 1), i)) for i in range(k)]
+        return (torch.stack(told, -1) * share).sum(-1)
+
+    for posterior in (numeric, level):
+        for name in ("score", "spread_error"):
+            own = expected(posterior, truth, name)
+            assert (own < expected(posterior, other, name) + 1e-6).all()
+
+
+def test_the_ranked_score_is_the_integral_over_all_thresholds(twins):
+    atoms = twins[0].model_.heads[0].atoms
+    g, k = atoms.center.shape
+    logits = torch.randn(g, 1, k, generator=torch.Generator().manual_seed(1))
+    zero = torch.zeros(g, 1)
+    posterior = NumericPosterior(None, logits, atoms, zero, zero + 1)
+    atom = torch.full((g, 1), k // 3)
+    share = torch.softmax(logits[:, 0], -1)
+    center = atoms.center
+    gap = (center[:, :, None] - center[:, None]).abs()
+    # E|X - y| - E|X - X'| / 2 (Gneiting and Raftery, 2007).
+    expected = (share * (center - center[:, k // 3, None]).abs()).sum(1)
+    expected -= torch.einsum("gi,gij,gj->g", share, gap, share) / 2
+    torch.testing.assert_close(
+        posterior.score(atom)[:, 0], expected, atol=1e-4, rtol=1e-3
+    )
