@@ -12,10 +12,13 @@ import torch
 
 from ._diffusion import reveal_rounds, reverse
 from ._memory import recalled_posteriors
+from ._retrieval import N_COPIED
 from ._runtime import row_keys, row_uniforms
 
 # How far beyond the training range, in its standard deviations, values are told apart.
 REACH = 10.0
+# Of the noise that decides what a draw copies; far from those of the cells.
+RETRIEVAL_STREAM = 2**32
 
 
 def _tensors(network, values, observed):
@@ -26,6 +29,13 @@ def _tensors(network, values, observed):
     # A strong warp makes astronomic numbers of values far outside the training range.
     warped = network.warp(values).nan_to_num().clamp(low - REACH, high + REACH)
     return warped, torch.tensor(observed, device=device)
+
+
+def _corrected(network, posteriors, values, observed):
+    """Correct posteriors by rows that are retrieved, and by self-masking."""
+    if network.retrieval is not None:
+        network.retrieval.correct(posteriors, values, observed)
+    return network.tilted(posteriors)
 
 
 def complete(network, values, observed, statistics):
@@ -53,9 +63,7 @@ def complete(network, values, observed, statistics):
             take = rows[part]
             x, o = _tensors(network, values[take], observed[take])
             posteriors = recalled_posteriors(network, x, o)
-            if network.retrieval is not None:
-                network.retrieval.correct(posteriors, x, o)
-            network.tilted(posteriors)
+            posteriors = _corrected(network, posteriors, x, o)
             for k, statistic in enumerate(statistics):
                 for posterior in posteriors:
                     posterior.cells.scatter_into(x, posterior.point(statistic))
@@ -87,7 +95,9 @@ def probabilities(network, values, observed, column):
             x, o = _tensors(network, values[part], observed[part])
             targets = torch.zeros_like(o)
             targets[:, column] = True
-            (posterior,) = network(x, o & ~targets, targets)
+            o = o & ~targets
+            posteriors = network.plain_posteriors(x, o, targets)
+            (posterior,) = _corrected(network, posteriors, x, o)
             own = (posterior.cells.columns[:, 0] == column).nonzero().item()
             share = posterior.probabilities()[own, :, :n_levels].double()
             out[part] = (share / share.sum(-1, keepdim=True)).cpu().numpy()
@@ -116,24 +126,39 @@ def draw(network, values, observed, n_draws, n_steps, seed):
     d = values.shape[1]
     network.eval()
     with torch.inference_mode():
-        for k in range(n_draws):
-            prior = network.prior
-            if len(network.replicas):
-                prior = network.replicas[k % len(network.replicas)]
-            posterior = functools.partial(network, prior=prior)
-            for part in network.row_batches(len(rows)):
-                take = rows[part]
-                x, o = _tensors(network, values[take], observed[take])
-                order, noise = (
-                    torch.tensor(
-                        row_uniforms(keys[take], d, 2 * k + stream),
-                        dtype=torch.float32,
-                        device=x.device,
-                    ).clamp(1e-6, 1 - 1e-6)
-                    for stream in range(2)
-                )
-                rounds = reveal_rounds(~o, order, n_steps)
-                drawn = reverse(posterior, x, o, rounds, noise)
+        for part in network.row_batches(len(rows)):
+            take = rows[part]
+            x, o = _tensors(network, values[take], observed[take])
+            retrieved = None
+            if network.retrieval is not None:
+                retrieved = network.retrieval.relatives(x, o)
+            for k in range(n_draws):
+                noise = _noise(keys[take], d, k, x.device)
+                drawn = _draw_once(network, x, o, k, n_steps, noise, retrieved)
                 drawn = network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(observed[take], out[k, take], drawn)
     return out
+
+
+def _noise(keys, d, k, device):
+    """Uniform noise of draw k: (B, d) twice, (B, 1 + N_COPIED)."""
+    streams = (d, 2 * k), (d, 2 * k + 1), (1 + N_COPIED, RETRIEVAL_STREAM + k)
+    return [
+        torch.tensor(row_uniforms(keys, *s), dtype=torch.float32, device=device).clamp(
+            1e-6, 1 - 1e-6
+        )
+        for s in streams
+    ]
+
+
+def _draw_once(network, values, observed, k, n_steps, noise, retrieved):
+    """Draw the missing cells of a batch, (B, d), in the network's coordinates."""
+    order, levels, choice = noise
+    prior = network.prior
+    if len(network.replicas):
+        prior = network.replicas[k % len(network.replicas)]
+    if retrieved is not None:
+        values, observed = network.retrieval.draw(values, observed, *retrieved, choice)
+    posterior = functools.partial(network, prior=prior)
+    rounds = reveal_rounds(~observed, order, n_steps)
+    return reverse(posterior, values, observed, rounds, levels)

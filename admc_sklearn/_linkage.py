@@ -22,7 +22,7 @@ RATES = {"common": 0.05, "own": 0.05, "base": 0.4, "lift": 0.15}
 # Of columns' weights and priors that differ from those of the table: tried in turn.
 WEIGHT_PENALTY, PRIOR_PENALTY = 2e-3, 2e-4
 FREEDOMS = (1.0, 0.03)
-# Of the score and of the squared error together: less is not worth the search.
+# Of the score and of the point's error together: less is not worth the search.
 MIN_GAIN = 2e-3
 
 
@@ -46,10 +46,14 @@ def fit_retrieval(network, values, observed, validation, generator):
     rows = torch.randperm(len(values), generator=generator)[:limit].to(values.device)
     values, observed = values[rows], observed[rows]
     retrieval = Retrieval(network, values, observed)
-    trial = Trial(network, retrieval, validation, generator)
-    freedom = trial.best_freedom()
-    if freedom is not None:
-        retrieval.weight, retrieval.prior = trial.learn(freedom)
+    asked = ask(network, retrieval, validation, generator)
+    # Numbers and levels by themselves: one may be told where the other is not.
+    for kind, told in asked.items():
+        trial = Trial(told, retrieval)
+        freedom = trial.best_freedom()
+        if freedom is not None:
+            retrieval.follow(kind, *trial.learn(freedom))
+    if retrieval.is_followed.any():
         values = torch.cat([values, validation.rows])[:limit]
         observed = torch.cat([observed, validation.known])[:limit]
         retrieval.store(network, values, observed)
@@ -81,69 +85,84 @@ class Asked:
         """Count the cells of a half."""
         return int(self.chosen(half).sum())
 
-    def errors(self, half, weight=None, prior=None):
-        """Sum the score and the squared error, (2,); without weights as it is."""
+    def errors(self, half, z=None, prior=None):
+        """Sum the score and the point's error, (2,); without weights as it is."""
         posterior, cells = self.posterior, self.posterior.cells
         posterior.logits = self.logits
-        if weight is not None:
-            z = truncated(torch.einsum("bkdw,dw->bk", self.told, weight))
+        if z is not None:
             posterior.logits = mixed(
                 self.logits, self.outcome, z[cells.rows], prior[cells.columns]
             )
-        errors = posterior.score(self.index), posterior.spread_error(self.index)
+        errors = posterior.score(self.index), posterior.point_error(self.index)
         chosen = self.chosen(half)
         return torch.stack([torch.where(chosen, e, 0.0).sum() for e in errors])
 
 
-class Trial:
-    """Cells hidden in held-out rows, and what a retrieval finds for them.
-
-    Half of the rows can learn weights for the other half to judge.
-    """
-
-    def __init__(self, network, retrieval, validation, generator):
-        self.device, self.start = validation.rows.device, retrieval.prior.mean()
-        self.n_columns = network.n_columns
-        known = validation.known
-        n_cells = max(1.0, float(known.sum()) * HIDE_RATE)
-        repeats = min(MAX_REPEATS, max(1, math.ceil(N_CELLS / n_cells)))
-        n_rows = math.ceil(len(known) * min(1.0, N_CELLS / n_cells))
-        values = validation.rows[:n_rows].repeat(repeats, 1)
-        known = known[:n_rows].repeat(repeats, 1)
-        half = (torch.arange(len(known), device=self.device) % n_rows) % 2
-        noise = torch.rand(known.shape, generator=generator).to(self.device)
-        kept = known & (noise > HIDE_RATE)
-        self.asked = []
-        for part in network.row_batches(len(known)):
-            x, o = values[part], kept[part]
-            self._ask(network, retrieval, x, o, known[part] & ~o, half[part])
-
-    @torch.no_grad()
-    def _ask(self, network, retrieval, values, kept, hidden, half):
-        found = retrieval.search(values, kept)
-        told = retrieval.evidence(values, kept, found)
-        index = network.index(values)
-        for posterior in recalled_posteriors(network, values, kept):
+@torch.no_grad()
+def ask(network, retrieval, validation, generator):
+    """Hide cells of held-out rows and search for them: lists of `Asked` by kind."""
+    known = validation.known
+    n_cells = max(1.0, float(known.sum()) * HIDE_RATE)
+    repeats = min(MAX_REPEATS, max(1, math.ceil(N_CELLS / n_cells)))
+    n_rows = math.ceil(len(known) * min(1.0, N_CELLS / n_cells))
+    values = validation.rows[:n_rows].repeat(repeats, 1)
+    known = known[:n_rows].repeat(repeats, 1)
+    half = (torch.arange(len(known), device=known.device) % n_rows) % 2
+    noise = torch.rand(known.shape, generator=generator).to(known.device)
+    kept = known & (noise > HIDE_RATE)
+    asked = {}
+    for part in network.row_batches(len(known)):
+        x, o, hidden = values[part], kept[part], known[part] & ~kept[part]
+        found = retrieval.search(x, o)
+        told = retrieval.evidence(x, o, found)
+        index = network.index(x)
+        for posterior in recalled_posteriors(network, x, o):
             _restrict(posterior, hidden)
             cells = posterior.cells
-            self.asked.append(
+            asked.setdefault(posterior.kind, []).append(
                 Asked(
                     posterior,
                     posterior.logits,
                     retrieval.outcomes(found, cells),
                     told,
                     cells.gather(index),
-                    half[cells.rows],
+                    half[part][cells.rows],
                 )
             )
+    return asked
+
+
+class Trial:
+    """What a retrieval finds for hidden cells of one kind.
+
+    Half of the rows can learn weights for the other half to judge.
+
+    Parameters
+    ----------
+    asked : list of Asked
+    retrieval : Retrieval
+    """
+
+    def __init__(self, asked, retrieval):
+        self.asked = asked
+        self.start, self.n_columns = retrieval.prior.mean(), len(retrieval.prior)
 
     def errors(self, half, weight=None, prior=None):
-        """Sum the score and the squared error, (2,), over a half of the rows."""
-        return sum(asked.errors(half, weight, prior) for asked in self.asked)
+        """Sum the score and the point's error, (2,), over a half of the rows."""
+        total, told, z = 0.0, None, None
+        for asked in self.asked:
+            if weight is not None and asked.told is not told:
+                told = asked.told
+                z = truncated(torch.einsum("bkdw,dw->bk", told, weight))
+            total = total + asked.errors(half, z, prior)
+        return total
 
     def learn(self, freedom, half=None):
         """Weights, (d, 2), and priors, (d,), with the lowest score on a half."""
-        d, options = self.n_columns, {"device": self.device, "requires_grad": True}
+        d, options = (
+            self.n_columns,
+            {"device": self.start.device, "requires_grad": True},
+        )
         parts = {
             "common": torch.full((2,), 0.3, **options),
             "own": torch.zeros(d, 2, **options),
@@ -170,7 +189,7 @@ class Trial:
     def best_freedom(self):
         """How freely columns may differ, None where a retrieval does not help.
 
-        It has to lower the score and the squared error, learnt on one half of the rows
+        It has to lower the score and the point's error, learnt on one half of the rows
         and judged by the other.
         """
         best, found = MIN_GAIN, None

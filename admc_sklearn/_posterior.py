@@ -61,10 +61,11 @@ class CellPosterior:
     """Distribution of packed target cells over a finite set of outcomes.
 
     Shape of ``logits``: (g, T, K), the anchor's log-mass included. ``head`` is the
-    place of the head that it comes from among all.
+    place of the head that it comes from among all, ``kind`` 0 for numbers and 1 for
+    levels.
     """
 
-    head = None
+    head = kind = None
 
     def __init__(self, cells, logits):
         self.cells, self.logits = cells, logits
@@ -94,6 +95,8 @@ class NumericPosterior(CellPosterior):
     Shape of ``inner_mean`` and ``inner_sd``: (g, T).
     """
 
+    kind = 0
+
     def __init__(self, cells, logits, atoms, inner_mean, inner_sd):
         super().__init__(cells, logits)
         self.atoms, self.inner_mean, self.inner_sd = atoms, inner_mean, inner_sd
@@ -120,7 +123,7 @@ class NumericPosterior(CellPosterior):
             return self.mean()
         return self.atoms.warp.inverse(self.quantile(statistic), self.slots)
 
-    def spread_error(self, atom):
+    def point_error(self, atom):
         """Squared error of the mean for true atoms (g, T), which count as centers."""
         center = self.atoms.center
         mean = (torch.softmax(self.logits, -1) * center[:, None]).sum(-1)
@@ -157,6 +160,8 @@ class LevelPosterior(CellPosterior):
     Shape of ``share``, the levels' frequencies: (g, K).
     """
 
+    kind = 1
+
     def __init__(self, cells, logits, share):
         super().__init__(cells, logits)
         self.share = share
@@ -180,9 +185,9 @@ class LevelPosterior(CellPosterior):
         del values
         return torch.zeros_like(level, dtype=self.logits.dtype)
 
-    def spread_error(self, level):
-        """As `error`."""
-        return self.error(level)
+    def point_error(self, level):
+        """Whether the most probable level is another than the true one, (g, T)."""
+        return (self.logits.argmax(-1) != level).to(self.logits.dtype)
 
     def score(self, level):
         """Brier score of levels (g, T), as `error` has it, (g, T)."""

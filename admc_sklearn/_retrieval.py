@@ -39,6 +39,8 @@ MAX_SEARCH_LEVELS = 256
 # Elements of a matrix of distances that stays in a core's cache.
 SEARCH_ELEMENTS = 1_000_000
 TINY = 1e-30
+# Relatives that a draw copies cells of, one after the other.
+N_COPIED = 4
 
 
 class Retrieval(nn.Module):
@@ -53,10 +55,12 @@ class Retrieval(nn.Module):
 
     Attributes
     ----------
-    weight : float tensor of shape (d, 2)
-        Of the columns' evidence under both widths.
+    weight : float tensor of shape (2, d, 2)
+        Of the columns' evidence under both widths: for numbers, for levels.
     prior : float tensor of shape (d,)
         Log-weight of the network's distribution.
+    is_followed : bool tensor of shape (2,)
+        Whether numbers are retrieved, whether levels are.
     """
 
     def __init__(self, network, values, observed):
@@ -77,7 +81,8 @@ class Retrieval(nn.Module):
         level_chance, n_levels = _level_chances(values, observed, self.categorical)
         self.register_buffer("level_chance", level_chance)  # (categorical, L)
         self.n_levels = n_levels
-        self.register_buffer("weight", values.new_full((d, 2), 0.3))
+        self.register_buffer("weight", values.new_full((2, d, 2), 0.3))
+        self.register_buffer("is_followed", torch.zeros(2, dtype=torch.bool))
         self.register_buffer("prior", values.new_full((d,), math.log(len(values))))
         self.store(network, values, observed)
 
@@ -88,8 +93,15 @@ class Retrieval(nn.Module):
         scaled[:, numeric] = scaled[:, numeric].clamp(-REACH, REACH)
         return scaled
 
+    def follow(self, kind, weight, prior):
+        """Retrieve columns of a kind, by weights (d, 2) and priors (d,)."""
+        columns = (self.numeric, self.categorical)[kind]
+        self.weight[kind], self.prior[columns] = weight, prior[columns]
+        self.is_followed[kind] = True
+
     def store(self, network, values, observed):
         """Keep rows to search."""
+        self.register_buffer("values", values)
         self.register_buffer("rows", self._scaled(values))
         self.register_buffer("known", observed)
         outcome = torch.where(observed, network.index(values), -1)
@@ -191,33 +203,72 @@ class Retrieval(nn.Module):
         return out.masked_fill_(~both[..., None], 0.0)
 
     def relatives(self, values, observed):
-        """Candidates, (B, K), and their log-weights."""
+        """Candidates, (B, K), and their log-weights for both kinds, (2, B, K)."""
         found, z = [], []
         step = max(1, SEARCH_ELEMENTS // (N_CANDIDATES * values.shape[1]))
         for x, o in zip(values.split(step), observed.split(step), strict=True):
             found.append(self.search(x, o))
             told = self.evidence(x, o, found[-1])
-            z.append(truncated(torch.einsum("bkdw,dw->bk", told, self.weight)))
-        return torch.cat(found), torch.cat(z)
+            z.append(truncated(torch.einsum("bkdw,tdw->tbk", told, self.weight)))
+        return torch.cat(found), torch.cat(z, 1)
 
     def outcomes(self, found, cells):
         """Outcomes of candidates in packed cells, (g, T, K); -1 where unknown."""
         columns = cells.columns[..., None].expand(-1, *cells.rows.shape[1:], 1)
         return self.outcome[found[cells.rows], columns].long()
 
+    def draw(self, values, observed, found, z, noise):
+        """Copy cells of relatives, or of none, in proportion to the weights.
+
+        A row's cells are those of one relative as far as it knows them, so that they
+        belong together; then of another.
+
+        Parameters
+        ----------
+        values : float tensor of shape (B, d), warped
+        observed : bool tensor of shape (B, d)
+        found, z : tensors of shapes (B, K) and (2, B, K), from `relatives`
+        noise : float tensor of shape (B, 1 + N_COPIED), uniform on (0, 1)
+
+        Returns
+        -------
+        values, observed : tensors of shape (B, d)
+            With what was copied.
+        """
+        found, order = found.sort(1)  # the order of a search is arbitrary
+        for kind, columns in enumerate((self.numeric, self.categorical)):
+            if not self.is_followed[kind]:
+                continue
+            told = z[kind].gather(1, order)
+            share = torch.sigmoid(told.logsumexp(1, True) - self.prior[columns])
+            wanted = torch.zeros_like(observed)
+            wanted[:, columns] = noise[:, :1] < share
+            place = torch.searchsorted(
+                told.softmax(1).cumsum(1), noise[:, 1:].contiguous()
+            )
+            chosen = found.gather(1, place.clamp_max(found.shape[1] - 1))
+            for row in chosen.T:
+                copied = wanted & self.known[row] & ~observed
+                values = torch.where(copied, self.values[row], values)
+                observed = observed | copied
+        return values, observed
+
     def correct(self, posteriors, values, observed):
         """Mix relatives' values into posteriors, in place."""
         found, z = self.relatives(values, observed)
         for posterior in posteriors:
-            cells = posterior.cells
-            outcome = self.outcomes(found, cells)
-            prior = self.prior[cells.columns]
-            posterior.logits = mixed(posterior.logits, outcome, z[cells.rows], prior)
+            if self.is_followed[posterior.kind]:
+                cells = posterior.cells
+                outcome, told = self.outcomes(found, cells), z[posterior.kind]
+                prior = self.prior[cells.columns]
+                posterior.logits = mixed(
+                    posterior.logits, outcome, told[cells.rows], prior
+                )
 
 
 def truncated(z):
-    """Log of weights (B, K) less the least of each row: none ends abruptly."""
-    least = z.amin(1, keepdim=True)
+    """Log of weights (..., K) less the least of a row: none ends abruptly."""
+    least = z.amin(-1, keepdim=True)
     return z + torch.log1p(-torch.exp(least - z).clamp_max(1 - 1e-6))
 
 

@@ -42,6 +42,8 @@ ORDER = [
     "_bootstrap",
     "_selection",
     "_memory",
+    "_retrieval",
+    "_linkage",
     "_epochs",
     "_training",
     "_completion",

@@ -13,6 +13,7 @@ from admc_sklearn import ADMCImputer
 from admc_sklearn._posterior import LevelPosterior, NumericPosterior, PackedCells
 from admc_sklearn._retrieval import (
     DIFFERING,
+    N_COPIED,
     REACH,
     SEARCH_WIDTH,
     WIDTHS,
@@ -66,6 +67,41 @@ def test_the_median_and_the_quantiles_know_it_too(twins):
     assert np.mean((high - low)[hidden] < 0.2) > 0.7
 
 
+def test_draws_copy_one_relative(twins):
+    imputer, new, incomplete = twins
+    draws = imputer.sample(incomplete, n_draws=4)
+    gap = np.where(np.isnan(incomplete), np.abs(draws - new), 0.0)
+    assert np.mean(gap.max(2) < 0.01) > 0.6
+    one_by_one = np.concatenate(
+        [imputer.sample(row[None], n_draws=4) for row in incomplete[:5]], axis=1
+    )
+    np.testing.assert_allclose(one_by_one, draws[:, :5], atol=1e-4)
+
+
+def test_draws_copy_in_proportion_to_the_weights():
+    x, o = mixed_rows(1, 1)
+    rows = Retrieval(Columns, *mixed_rows(400, 0))
+    rows.known[:] = True
+    rows.is_followed[:] = True
+    o[:] = False
+    found = torch.tensor([[5, 3]])
+    z = torch.log(torch.tensor([[[1.0, 2.0]], [[1.0, 2.0]]]))
+    rows.prior[:] = math.log(3.0)
+    noise = torch.rand(20_000, 1 + N_COPIED, generator=torch.Generator().manual_seed(0))
+    n = len(noise)
+    values, copied = rows.draw(
+        x.expand(n, -1),
+        o.expand(n, -1),
+        found.expand(n, -1),
+        z.expand(-1, n, -1),
+        noise,
+    )
+    for row, share in ((5, 1 / 6), (3, 1 / 3)):
+        same = copied.all(1) & (values == rows.values[row]).all(1)
+        assert float(same.float().mean()) == pytest.approx(share, abs=0.02)
+    assert (copied.all(1) | ~copied.any(1)).all()
+
+
 def test_levels_are_retrieved():
     def table(n, seed):
         codes = np.random.default_rng(0).integers(5, size=(200, 8))
@@ -84,6 +120,8 @@ def test_levels_are_retrieved():
 
     assert accuracy(without_retrieval(imputer)) < 0.6
     assert accuracy(imputer) > 0.9
+    right = imputer.predict_proba(incomplete, "c0").max(axis=1)
+    assert right.mean() > 0.85
 
 
 def test_rows_without_relatives_leave_the_network_alone():
@@ -104,6 +142,7 @@ def test_transform_of_a_training_row_does_not_know_what_was_hidden():
     values = torch.tensor(X, dtype=torch.float32)
     known = torch.tensor(~np.isnan(incomplete))
     imputer.model_.retrieval = Retrieval(imputer.model_, values, known)
+    imputer.model_.retrieval.is_followed[:] = True
     hidden = np.isnan(incomplete)
     assert np.abs(imputer.transform(incomplete) - X)[hidden].mean() > 0.7
 
@@ -222,7 +261,7 @@ def test_search_without_numbers_or_levels():
         )
         rows = Retrieval(Some, x, o)
         found, z = rows.relatives(x[:7], o[:7])
-        assert found.shape == z.shape == (7, 32)
+        assert found.shape == z.shape[1:] == (7, 32)
         assert z.isfinite().all()
 
 
@@ -270,7 +309,7 @@ def test_scores_are_lowest_for_the_truth(twins):
         return (torch.stack(told, -1) * share).sum(-1)
 
     for posterior in (numeric, level):
-        for name in ("score", "spread_error"):
+        for name in ("score", "point_error"):
             own = expected(posterior, truth, name)
             assert (own < expected(posterior, other, name) + 1e-6).all()
 
