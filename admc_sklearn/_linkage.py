@@ -12,18 +12,18 @@ from ._posterior import PackedCells
 from ._retrieval import Retrieval, mixed, truncated
 
 # Rows to search: so many cells, within these numbers of rows.
-MAX_CELLS, MIN_ROWS, MAX_ROWS = 100_000, 2000, 4096
+MAX_CELLS, MIN_ROWS, MAX_ROWS = 400_000, 2000, 16_384
 MAX_COLUMNS = 256
 # Hidden cells that decide, the share of a row's that is hidden, and how often rows may
 # take turns.
-N_CELLS, HIDE_RATE, MAX_REPEATS = 8000, 0.15, 6
+N_CELLS, HIDE_RATE, MAX_REPEATS = 5000, 0.15, 6
 N_STEPS = 40
 RATES = {"common": 0.05, "own": 0.05, "base": 0.4, "lift": 0.15}
 # Of columns' weights and priors that differ from those of the table: tried in turn.
 WEIGHT_PENALTY, PRIOR_PENALTY = 2e-3, 2e-4
 FREEDOMS = (1.0, 0.03)
 # Of the score and of the point's error together: less is not worth the search.
-MIN_GAIN = 2e-3
+MIN_GAIN = 5e-3
 
 
 def fit_retrieval(network, values, observed, validation, generator):

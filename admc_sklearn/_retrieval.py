@@ -39,6 +39,7 @@ MAX_SEARCH_LEVELS = 256
 # Elements of a matrix of distances that stays in a core's cache.
 SEARCH_ELEMENTS = 1_000_000
 TINY = 1e-30
+BLOCK = 64
 # Relatives that a draw copies cells of, one after the other.
 N_COPIED = 4
 
@@ -171,7 +172,7 @@ class Retrieval(nn.Module):
             score = left[part] @ self.search_flags
             if x.shape[1]:
                 score -= torch.cdist(x[part], self.search_rows, p=1.0)
-            found.append(score.topk(n_found, 1, sorted=False).indices)
+            found.append(_largest(score, n_found))
         return torch.cat(found)
 
     def _level_rarity(self, values, observed):
@@ -290,6 +291,25 @@ def mixed(logits, outcome, z, prior):
     mass = torch.softmax(logits, -1) * torch.exp(prior[..., None] - top)
     mass = mass.scatter_add(-1, outcome.clamp_min(0), torch.exp(z - top))
     return mass.clamp_min(TINY).log()
+
+
+def _largest(score, k):
+    """Places of the k largest of every row, (B, n) -> (B, k), in any order.
+
+    They lie in the k blocks with the largest maxima, which are far quicker to find.
+    """
+    n, n_blocks = score.shape[1], score.shape[1] // BLOCK
+    if n_blocks <= 2 * k:
+        return score.topk(k, 1, sorted=False).indices
+    # Every n_blocks-th place belongs to the same block.
+    body = score[:, : n_blocks * BLOCK].unflatten(1, (BLOCK, n_blocks))
+    block = body.amax(1).topk(k, 1, sorted=False).indices[:, None]
+    rest = torch.arange(n_blocks * BLOCK, n, device=score.device)
+    values = body.gather(2, block.expand(-1, BLOCK, -1)).flatten(1)
+    values = torch.cat([values, score[:, rest]], 1)
+    step = torch.arange(BLOCK, device=score.device)[:, None] * n_blocks
+    place = torch.cat([(block + step).flatten(1), rest.expand(len(score), -1)], 1)
+    return place.gather(1, values.topk(k, 1, sorted=False).indices)
 
 
 def _evidence(log_ratio):

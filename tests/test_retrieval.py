@@ -18,6 +18,7 @@ from admc_sklearn._retrieval import (
     SEARCH_WIDTH,
     WIDTHS,
     Retrieval,
+    _largest,
     mixed,
     truncated,
 )
@@ -218,6 +219,16 @@ def test_the_search_finds_the_nearest_rows(rows):
     best = expected.topk(found.shape[1], 1).values
     kept = expected.gather(1, found).sort(1, descending=True).values
     torch.testing.assert_close(kept, best, atol=2e-3, rtol=1e-3)
+
+
+def test_the_largest_by_blocks_are_the_largest():
+    score = torch.randn(5, 9001, generator=torch.Generator().manual_seed(0))
+    score[0, 8990:9001] = 10.0  # beyond the last block
+    score[1, ::140] = 10.0  # many in one block
+    found = _largest(score, 32).sort(1).values
+    assert all(len(row.unique()) == 32 for row in found)
+    kept = score.gather(1, found).sort(1, descending=True).values
+    torch.testing.assert_close(kept, score.topk(32, 1).values)
 
 
 def test_chances_are_means_of_the_kernels(rows):
