@@ -26,6 +26,8 @@ from ._gaussian import RIDGES, fit_gaussian
 from ._scores import MAX_COORDINATES
 
 MAX_FIT_ROWS = 20_000
+# With folds, rows times coordinates cubed: what the factorisations cost.
+MAX_FOLD_WORK, MIN_FOLD_ROWS = 200_000_000, 5000
 # Share of the levels' frequencies mixed into the anchor's probabilities: no level that
 # was seen is ever impossible.
 MARGINAL_SHARE = 1e-3
@@ -111,7 +113,8 @@ class ColumnAnchor(nn.Module):
         c = self.coordinates
         x, o = c.expand(values, observed)
         if c.is_plain:
-            return Anchored(*self.gaussian.condition(x, o, shared=shared), None, None)
+            moments = self.gaussian.condition(x, o, shared=shared)
+            return Anchored(*(c.to_columns(part) for part in moments), None, None)
         mean, sd, cov = self.gaussian.condition(x, o, shared=shared, blocks=c.place)
         scores = mean[:, c.place].double()
         scores, cov = self._unused(scores, cov)
@@ -185,8 +188,12 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None):
     -------
     ColumnAnchor
     """
-    if x.shape[0] > MAX_FIT_ROWS:
-        rows = torch.randperm(x.shape[0], generator=generator)[:MAX_FIT_ROWS]
+    limit = MAX_FIT_ROWS
+    if coordinates.folds is not None:
+        width = coordinates.n_base + len(coordinates.folds)
+        limit = min(limit, max(MIN_FOLD_ROWS, MAX_FOLD_WORK // width**3))
+    if x.shape[0] > limit:
+        rows = torch.randperm(x.shape[0], generator=generator)[:limit]
         x, observed = x[rows.to(x.device)], observed[rows.to(x.device)]
     x, observed = coordinates.expand(x, observed)
     fit, _ = fitter(*x.shape)

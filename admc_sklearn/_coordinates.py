@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from ._anchor import fitter
+from ._folds import Folds
+from ._scores import MAX_COORDINATES
 from ._warp import Warp
 
 # Cells that decide: with more, the candidates' errors hardly change.
@@ -21,6 +23,10 @@ HIDE_RATE = 0.3
 MIN_ROWS = 6
 # Squared error, relative to the best, that says nothing about a ridge.
 AS_GOOD = 1.003
+# Folds cost time: a smaller share of the squared error is not worth it.
+MIN_FOLD_GAIN = 0.01
+MIN_WARP_GAIN = 0.05
+MAX_FOLD_CELLS, MAX_FOLD_WORK = 200_000, 800_000_000
 
 
 class HiddenCellError:
@@ -36,19 +42,26 @@ class HiddenCellError:
     column : int tensor of shape (d,)
         Coordinates of one column go missing together and count as one.
     generator : torch.Generator on the CPU
+    n_told : int, optional
+        Coordinates that count; the rest tell, and are told for nothing. All of them.
     """
 
-    def __init__(self, values, observed, column, generator):
+    def __init__(self, values, observed, column, generator, n_told=None):
+        self.n_told = n_told
         n, d = values.shape
         n_columns = int(column.max()) + 1
         weight = 1.0 / torch.bincount(column, minlength=n_columns).clamp_min(1)
         self.weight = weight[column].double().cpu()
-        affordable = min(MAX_TUNING_CELLS // d, MAX_TUNING_WORK // d**3)
+        limits = MAX_TUNING_CELLS, MAX_TUNING_WORK
+        if n_told is not None:
+            limits = MAX_FOLD_CELLS, MAX_FOLD_WORK
+        affordable = min(limits[0] // d, limits[1] // d**3)
         n_rows = min(n, max(MIN_TUNING_ROWS, affordable))
         order = torch.randperm(n, generator=generator)[:n_rows].to(values.device)
         self.values, self.observed = values[order], observed[order]
         self.fold = torch.arange(n_rows, device=values.device) % N_FOLDS
-        self.n_folds = N_FOLDS if n_rows * d < MIN_CELLS_FOR_ONE_FOLD else 1
+        n_cells = n_rows * (n_told or d)
+        self.n_folds = N_FOLDS if n_cells < MIN_CELLS_FOR_ONE_FOLD else 1
         hide = torch.rand(n_rows, n_columns, generator=generator) < HIDE_RATE
         self.hidden = hide.to(values.device)[:, column] & self.observed
         self.low = torch.where(observed, values, torch.inf).amin(0)
@@ -70,12 +83,24 @@ class HiddenCellError:
                 )
                 error = self._error(warp, anchor, warped, held)
                 errors[i] += error
-                best = min(best, float(error.sum()))
+                told = float(self.total(error))
+                best = min(best, told)
                 # Far past the valley: what is rougher still can only be worse.
-                if error.sum() > 1.5 * best:
+                if told > 1.5 * best:
                     errors[np.asarray(ridges) < ridges[i]] += error
                     break
         return errors
+
+    def keep(self, d):
+        """Leave the first coordinates alone, with the same cells hidden."""
+        for name in ("weight", "low", "high"):
+            setattr(self, name, getattr(self, name)[:d])
+        for name in ("values", "observed", "hidden"):
+            setattr(self, name, getattr(self, name)[:, :d])
+
+    def total(self, errors):
+        """Sum errors (..., d) over the coordinates that count."""
+        return errors[..., : self.n_told].sum(-1)
 
     def best(self, warp, ridges):
         """Squared error of every column under the best ridge, that ridge, the weakest.
@@ -83,7 +108,7 @@ class HiddenCellError:
         The weakest is the smallest whose error is as good as the best.
         """
         errors = self.of(warp, ridges)
-        total = errors.sum(1).numpy()
+        total = self.total(errors).numpy()
         best = int(total.argmin())
         as_good = total <= AS_GOOD * total[best]
         weakest = min(
@@ -115,10 +140,10 @@ def _near(grid, known):
 
 
 def choose_coordinates(values, observed, coordinates, generator):
-    """Warp and ridge with the lowest error on hidden cells.
+    """Warp, folds and ridge with the lowest error on hidden cells.
 
-    Candidates are no warp, powers about the columns' means, powers about any of their
-    ends, and the best of these column by column.
+    Warps that are tried are none, powers about the columns' means, powers about any of
+    their ends, and the best of these column by column; without folds and with them.
 
     Parameters
     ----------
@@ -126,6 +151,7 @@ def choose_coordinates(values, observed, coordinates, generator):
         Standardised numbers, codes of levels.
     observed : bool tensor of shape (n, d)
     coordinates : Coordinates
+        It is given the folds, if any.
     generator : torch.Generator on the CPU
 
     Returns
@@ -138,11 +164,12 @@ def choose_coordinates(values, observed, coordinates, generator):
         predictions nothing and biases what is estimated from draws.
     """
     device, d = values.device, values.shape[1]
-    x, o = coordinates.expand(values, observed)
-    size, numeric = x.shape[1], slice(coordinates.n_numeric)
+    x, o = coordinates.base(values, observed)
+    size, n_numeric = x.shape[1], coordinates.n_numeric
+    numeric = slice(n_numeric)
     judge = HiddenCellError(x, o, coordinates.column, generator)
     warps = [Warp.identity(size).to(device)]
-    if len(values) < MIN_ROWS or not coordinates.n_numeric:
+    if len(values) < MIN_ROWS or not n_numeric:
         ridge = weakest = judge.ridges[-1]
         if len(values) >= MIN_ROWS:
             _, ridge, weakest = judge.best(warps[0], judge.ridges)
@@ -151,6 +178,57 @@ def choose_coordinates(values, observed, coordinates, generator):
     for ends in (False, True):
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
+    warp, ridge, weakest = _best_warp(judge, warps)
+    if 1 < n_numeric <= MAX_COORDINATES - size:
+        found = _folded(x, o, coordinates, warp, ridge, generator)
+        if found is not None:
+            warp, ridge, weakest = found
+    return warp.select(numeric).spread(coordinates.numeric, d), ridge, weakest
+
+
+def _folded(x, o, coordinates, plain, ridge, generator):
+    """Warp, ridge and weakest ridge with folds, which ``coordinates`` is given.
+
+    None where folds do not help. ``plain`` is the warp without them.
+    """
+    size, n_numeric = x.shape[1], coordinates.n_numeric
+    numeric, told = slice(n_numeric), slice(size, size + n_numeric)
+    folds = Folds(x, o, n_numeric)
+    values = torch.cat([x, folds.of(x)], 1)
+    seen = torch.cat([o, o[:, numeric]], 1)
+    column = torch.cat([coordinates.column, coordinates.column[numeric]])
+    judge = HiddenCellError(values, seen, column, generator, n_told=size)
+    arrays = values[:, told].cpu().numpy(), seen[:, told].cpu().numpy()
+    near = _near(judge.ridges, [ridge])
+    found = []
+    for warp in (Warp.identity(size).to(x.device), plain):
+        whole = warp.spread(slice(size), size + n_numeric)
+        if not warp.is_identity:
+            fold_warp = Warp.fit(*arrays, ends=True).to(x.device)
+            for name in Warp.fields:
+                getattr(whole, name)[told] = getattr(fold_warp, name)
+        errors, *ridges = judge.best(whole, near)
+        found.append((float(judge.total(errors)), whole, *ridges))
+        if plain.is_identity:
+            break
+    # Lines between columns and folds are to be kept where a warp hardly helps.
+    error, warp, ridge, weakest = found[0]
+    if found[-1][0] < (1 - MIN_WARP_GAIN) * error:
+        error, warp, ridge, weakest = found[-1]
+    judge.keep(size)
+    before, _, _ = judge.best(plain, near)
+    limit = (1 - MIN_FOLD_GAIN) * float(before.sum())
+    if error > limit:
+        error, warp, ridge, weakest = found[-1]
+    if error > limit:
+        return None
+    folds.warp, folds.column_warp = warp.select(told), warp.select(numeric)
+    coordinates.folds = folds
+    return warp.select(slice(size)), ridge, weakest
+
+
+def _best_warp(judge, warps):
+    """Find the best warp, its best ridge and the weakest one."""
     errors, ridges, weakest = [], [], []
 
     def try_out(warp):
@@ -161,9 +239,8 @@ def choose_coordinates(values, observed, coordinates, generator):
 
     for warp in warps:
         try_out(warp)
-    choice = torch.stack(errors).argmin(0).to(device)
-    warps.append(Warp.of_columns(warps, choice))
+    choice = torch.stack(errors).argmin(0).to(warps[0].power.device)
+    warps = [*warps, Warp.of_columns(warps, choice)]
     try_out(warps[-1])
     best = int(np.argmin([float(error.sum()) for error in errors]))
-    warp = warps[best].select(numeric)
-    return warp.spread(coordinates.numeric, d), ridges[best], weakest[best]
+    return warps[best], ridges[best], weakest[best]

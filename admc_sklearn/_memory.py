@@ -213,7 +213,7 @@ class Beliefs:
         filled = torch.where(self.observed, self.values, network.warp(self.mean))
         everywhere = torch.ones_like(self.observed)
         coordinates = network.anchor.coordinates
-        rows, _ = coordinates.expand(filled.to(home), everywhere.to(home))
+        rows, _ = coordinates.base(filled.to(home), everywhere.to(home))
         return rows.to(self.values.device, torch.float32).clamp(-REACH, REACH)
 
     def follow(self, memory):
@@ -284,7 +284,7 @@ def fit_memories(network, values, observed, validation, generator):
         Held-out rows.
     generator : torch.Generator on the CPU
     """
-    n_coordinates = len(network.anchor.coordinates.column)
+    n_coordinates = network.anchor.coordinates.n_base
     if network.encoder is None or n_coordinates > MAX_COORDINATES:
         return
     network.eval()

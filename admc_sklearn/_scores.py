@@ -59,6 +59,8 @@ class Coordinates(nn.Module):
         place = np.zeros(used.shape, dtype=np.int64)
         place[used] = len(numeric) + np.arange(used.sum())
         self.n_numeric, self.n_columns = len(numeric), n_columns
+        # Further coordinates that only tell: `Folds` of those here.
+        self.folds = None
         for name, array in {
             "numeric": numeric,
             "column": np.concatenate([numeric, *column]).astype(np.int64),
@@ -75,12 +77,22 @@ class Coordinates(nn.Module):
         """Whether every column is numeric."""
         return not self.categorical
 
+    @property
+    def n_base(self):
+        """Coordinates without folds."""
+        return len(self.column)
+
     def scores(self, values):
         """Scores of categorical cells by their codes: (B, d) -> (B, C, r)."""
         codes = values[:, self.codes_of].long()  # (B, C)
         return self.table[torch.arange(len(self.categorical)), codes]
 
     def expand(self, values, observed):
+        """Cells of columns to cells of all coordinates, folds included."""
+        x, o = self.base(values, observed)
+        return (x, o) if self.folds is None else self.folds.append(x, o)
+
+    def base(self, values, observed):
         """Cells of columns to cells of coordinates: (B, d) twice -> (B, D) twice."""
         if self.is_plain:
             return values, observed
@@ -88,9 +100,9 @@ class Coordinates(nn.Module):
         return torch.cat([values[:, self.numeric], scores], 1), observed[:, self.column]
 
     def to_columns(self, coordinates):
-        """Numeric columns of (B, D) cells in their places: (B, d), 0 elsewhere."""
+        """Numeric columns of coordinates' cells in their places: (B, d), else 0."""
         if self.is_plain:
-            return coordinates
+            return coordinates[:, : self.n_columns]
         out = coordinates.new_zeros(len(coordinates), self.n_columns)
         out[:, self.numeric] = coordinates[:, : self.n_numeric]
         return out

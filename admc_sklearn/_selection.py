@@ -275,7 +275,7 @@ class _ObservedReasons:
         coordinates = network.anchor.coordinates
         self.column = coordinates.column.cpu().numpy()
         home = network.anchor.home
-        x, seen = coordinates.expand(values.to(home), observed.to(home))
+        x, seen = coordinates.base(values.to(home), observed.to(home))
         table = torch.where(seen, x, 0.0).double().cpu().numpy()
         spread = table.std(axis=0)
         self.table = (table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

@@ -28,6 +28,7 @@ ORDER = [
     "_comparison",
     "evaluation",
     "_warp",
+    "_folds",
     "_scores",
     "_gaussian",
     "_factors",
