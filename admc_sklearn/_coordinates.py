@@ -26,6 +26,10 @@ AS_GOOD = 1.003
 # Folds cost time: a smaller share of the squared error is not worth it.
 MIN_FOLD_GAIN = 0.01
 MIN_WARP_GAIN = 0.05
+# Where a warp gains more than this without folds, columns are bent and stay so.
+MAX_BEND = 0.1
+# Larger errors decide nothing: with folds, a few outliers in long tails would.
+ERROR_REACH = 3.0
 MAX_FOLD_CELLS, MAX_FOLD_WORK = 200_000, 800_000_000
 
 
@@ -48,6 +52,7 @@ class HiddenCellError:
 
     def __init__(self, values, observed, column, generator, n_told=None):
         self.n_told = n_told
+        self.reach = torch.inf if n_told is None else ERROR_REACH
         n, d = values.shape
         n_columns = int(column.max()) + 1
         weight = 1.0 / torch.bincount(column, minlength=n_columns).clamp_min(1)
@@ -128,6 +133,7 @@ class HiddenCellError:
             value = torch.nan_to_num(value, nan=0.0)
             expected += weight * torch.clamp(value, self.low, self.high)
         error = torch.where(hidden, expected - truth, 0.0)
+        error = error.clamp(-self.reach, self.reach)
         return error.square().sum(0).double().cpu() * self.weight
 
 
@@ -178,18 +184,19 @@ def choose_coordinates(values, observed, coordinates, generator):
     for ends in (False, True):
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
-    warp, ridge, weakest = _best_warp(judge, warps)
+    warp, ridge, weakest, gain = _best_warp(judge, warps)
     if 1 < n_numeric <= MAX_COORDINATES - size:
-        found = _folded(x, o, coordinates, warp, ridge, generator)
+        tried = [warp] if gain > MAX_BEND else [warps[0], warp]
+        found = _folded(x, o, coordinates, tried, ridge, generator)
         if found is not None:
             warp, ridge, weakest = found
     return warp.select(numeric).spread(coordinates.numeric, d), ridge, weakest
 
 
-def _folded(x, o, coordinates, plain, ridge, generator):
+def _folded(x, o, coordinates, warps, ridge, generator):
     """Warp, ridge and weakest ridge with folds, which ``coordinates`` is given.
 
-    None where folds do not help. ``plain`` is the warp without them.
+    None where folds do not help. The last of ``warps`` is that without them.
     """
     size, n_numeric = x.shape[1], coordinates.n_numeric
     numeric, told = slice(n_numeric), slice(size, size + n_numeric)
@@ -201,7 +208,7 @@ def _folded(x, o, coordinates, plain, ridge, generator):
     arrays = values[:, told].cpu().numpy(), seen[:, told].cpu().numpy()
     near = _near(judge.ridges, [ridge])
     found = []
-    for warp in (Warp.identity(size).to(x.device), plain):
+    for warp in warps:
         whole = warp.spread(slice(size), size + n_numeric)
         if not warp.is_identity:
             fold_warp = Warp.fit(*arrays, ends=True).to(x.device)
@@ -209,14 +216,14 @@ def _folded(x, o, coordinates, plain, ridge, generator):
                 getattr(whole, name)[told] = getattr(fold_warp, name)
         errors, *ridges = judge.best(whole, near)
         found.append((float(judge.total(errors)), whole, *ridges))
-        if plain.is_identity:
+        if warps[-1].is_identity:
             break
     # Lines between columns and folds are to be kept where a warp hardly helps.
     error, warp, ridge, weakest = found[0]
     if found[-1][0] < (1 - MIN_WARP_GAIN) * error:
         error, warp, ridge, weakest = found[-1]
     judge.keep(size)
-    before, _, _ = judge.best(plain, near)
+    before, _, _ = judge.best(warps[-1], near)
     limit = (1 - MIN_FOLD_GAIN) * float(before.sum())
     if error > limit:
         error, warp, ridge, weakest = found[-1]
@@ -228,7 +235,7 @@ def _folded(x, o, coordinates, plain, ridge, generator):
 
 
 def _best_warp(judge, warps):
-    """Find the best warp, its best ridge and the weakest one."""
+    """Find the best warp, its best ridge, the weakest one, and its gain on none."""
     errors, ridges, weakest = [], [], []
 
     def try_out(warp):
@@ -242,5 +249,7 @@ def _best_warp(judge, warps):
     choice = torch.stack(errors).argmin(0).to(warps[0].power.device)
     warps = [*warps, Warp.of_columns(warps, choice)]
     try_out(warps[-1])
-    best = int(np.argmin([float(error.sum()) for error in errors]))
-    return warps[best], ridges[best], weakest[best]
+    totals = [float(error.sum()) for error in errors]
+    best = int(np.argmin(totals))
+    gain = 1 - totals[best] / max(totals[0], 1e-12)
+    return warps[best], ridges[best], weakest[best], gain

@@ -81,12 +81,8 @@ class Asked:
         filled = self.posterior.cells.filled
         return filled if half is None else filled & (self.half == half)
 
-    def count(self, half):
-        """Count the cells of a half."""
-        return int(self.chosen(half).sum())
-
     def errors(self, half, z=None, prior=None):
-        """Sum the score and the point's error, (2,); without weights as it is."""
+        """Score and point's error of every cell, (2, n); without weights as it is."""
         posterior, cells = self.posterior, self.posterior.cells
         posterior.logits = self.logits
         if z is not None:
@@ -94,8 +90,7 @@ class Asked:
                 self.logits, self.outcome, z[cells.rows], prior[cells.columns]
             )
         errors = posterior.score(self.index), posterior.point_error(self.index)
-        chosen = self.chosen(half)
-        return torch.stack([torch.where(chosen, e, 0.0).sum() for e in errors])
+        return torch.stack(errors)[:, self.chosen(half)]
 
 
 @torch.no_grad()
@@ -148,14 +143,14 @@ class Trial:
         self.start, self.n_columns = retrieval.prior.mean(), len(retrieval.prior)
 
     def errors(self, half, weight=None, prior=None):
-        """Sum the score and the point's error, (2,), over a half of the rows."""
-        total, told, z = 0.0, None, None
+        """Score and point's error of every cell, (2, n), in a half of the rows."""
+        errors, told, z = [], None, None
         for asked in self.asked:
             if weight is not None and asked.told is not told:
                 told = asked.told
                 z = truncated(torch.einsum("bkdw,dw->bk", told, weight))
-            total = total + asked.errors(half, z, prior)
-        return total
+            errors.append(asked.errors(half, z, prior))
+        return torch.cat(errors, 1)
 
     def learn(self, freedom, half=None):
         """Weights, (d, 2), and priors, (d,), with the lowest score on a half."""
@@ -171,14 +166,13 @@ class Trial:
         }
         groups = [{"params": [part], "lr": RATES[k]} for k, part in parts.items()]
         optimizer = torch.optim.Adam(groups)
-        count = max(1, sum(asked.count(half) for asked in self.asked))
 
         def weights():
             weight = (parts["common"] + parts["own"]).clamp_min(0.0)
             return weight, parts["base"] + parts["lift"]
 
         for _ in range(N_STEPS):
-            loss = self.errors(half, *weights())[0] / count
+            loss = self.errors(half, *weights())[0].mean()
             loss = loss + WEIGHT_PENALTY / freedom * parts["own"].abs().sum()
             loss = loss + PRIOR_PENALTY / freedom * parts["lift"].square().sum()
             loss.backward()
@@ -189,21 +183,23 @@ class Trial:
     def best_freedom(self):
         """How freely columns may differ, None where a retrieval does not help.
 
-        It has to lower the score and the point's error, learnt on one half of the rows
-        and judged by the other.
+        It has to lower the score and the point's error by more than their standard
+        errors, learnt on one half of the rows and judged by the other.
         """
         best, found = MIN_GAIN, None
         with torch.no_grad():
-            before = self.errors(None)
+            before = torch.cat([self.errors(half) for half in (1, 0)], 1)
         for freedom in FREEDOMS:
-            after = 0
+            after = []
             for half in (0, 1):
                 weights = self.learn(freedom, half)
                 with torch.no_grad():
-                    after = after + self.errors(1 - half, *weights)
-            gains = 1 - after / before.clamp_min(1e-12)
-            if gains.min() > 0 and gains.sum() > best:
-                best, found = float(gains.sum()), freedom
+                    after.append(self.errors(1 - half, *weights))
+            gain = before - torch.cat(after, 1)
+            noise = gain.std(1) / math.sqrt(max(1, gain.shape[1]))
+            share = float((gain.mean(1) / before.mean(1).clamp_min(1e-12)).sum())
+            if bool((gain.mean(1) > noise).all()) and share > best:
+                best, found = share, freedom
         return found
 
 
