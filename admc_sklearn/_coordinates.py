@@ -7,7 +7,6 @@ import torch
 
 from ._anchor import fitter
 from ._folds import Folds
-from ._scores import MAX_COORDINATES
 from ._warp import Warp
 
 # Cells that decide: with more, the candidates' errors hardly change.
@@ -25,6 +24,9 @@ MIN_ROWS = 6
 AS_GOOD = 1.003
 # Folds cost time: a smaller share of the squared error is not worth it.
 MIN_FOLD_GAIN = 0.01
+# Coordinates, folds included. With 64 (gesture) they gain less where cells are missing
+# at random than they lose where those far from the median are, and cost most.
+MAX_FOLDED = 48
 MIN_WARP_GAIN = 0.05
 # Where a warp gains more than this without folds, columns are bent and stay so.
 MAX_BEND = 0.1
@@ -185,7 +187,7 @@ def choose_coordinates(values, observed, coordinates, generator):
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
     warp, ridge, weakest, gain = _best_warp(judge, warps)
-    if 1 < n_numeric <= MAX_COORDINATES - size:
+    if 1 < n_numeric <= MAX_FOLDED - size:
         tried = [warp] if gain > MAX_BEND else [warps[0], warp]
         found = _folded(x, o, coordinates, tried, ridge, generator)
         if found is not None:

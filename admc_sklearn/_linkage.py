@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._epochs import AdamW
 from ._memory import recalled_posteriors
 from ._posterior import PackedCells
 from ._retrieval import Retrieval, mixed, truncated
@@ -18,7 +19,9 @@ MAX_COLUMNS = 256
 # take turns.
 N_CELLS, HIDE_RATE, MAX_REPEATS = 5000, 0.15, 6
 N_STEPS = 40
-RATES = {"common": 0.05, "own": 0.05, "base": 0.4, "lift": 0.15}
+RATE, BETAS = 0.05, (0.9, 0.999)
+# How much faster than weights priors are learnt.
+BASE_UNIT, LIFT_UNIT = 8.0, 3.0
 # Of columns' weights and priors that differ from those of the table: tried in turn.
 WEIGHT_PENALTY, PRIOR_PENALTY = 2e-3, 2e-4
 FREEDOMS = (1.0, 0.03)
@@ -158,26 +161,21 @@ class Trial:
             self.n_columns,
             {"device": self.start.device, "requires_grad": True},
         )
-        parts = {
-            "common": torch.full((2,), 0.3, **options),
-            "own": torch.zeros(d, 2, **options),
-            "base": self.start.clone().requires_grad_(),
-            "lift": torch.zeros(d, **options),
-        }
-        groups = [{"params": [part], "lr": RATES[k]} for k, part in parts.items()]
-        optimizer = torch.optim.Adam(groups)
+        common = torch.full((2,), 0.3, **options)
+        own, lift = torch.zeros(d, 2, **options), torch.zeros(d, **options)
+        base = (self.start / BASE_UNIT).clone().requires_grad_()
+        optimizer = AdamW([common, own, base, lift], 0.0, BETAS)
 
         def weights():
-            weight = (parts["common"] + parts["own"]).clamp_min(0.0)
-            return weight, parts["base"] + parts["lift"]
+            prior = BASE_UNIT * base + LIFT_UNIT * lift
+            return (common + own).clamp_min(0.0), prior
 
         for _ in range(N_STEPS):
             loss = self.errors(half, *weights())[0].mean()
-            loss = loss + WEIGHT_PENALTY / freedom * parts["own"].abs().sum()
-            loss = loss + PRIOR_PENALTY / freedom * parts["lift"].square().sum()
+            loss = loss + WEIGHT_PENALTY / freedom * own.abs().sum()
+            loss = loss + PRIOR_PENALTY / freedom * (LIFT_UNIT * lift).square().sum()
             loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.step(RATE)
         return tuple(part.detach() for part in weights())
 
     def best_freedom(self):

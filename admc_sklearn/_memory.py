@@ -219,6 +219,8 @@ class Beliefs:
     def follow(self, memory):
         """Move the means as far as a memory is followed."""
         missing = ~self.observed & (memory.weight > 0)
+        # Of a row of which nothing is known, nothing is to be remembered.
+        missing &= self.observed.any(1, keepdim=True)
         told = memory.predict(self.coordinates(), missing)
         shift = memory.weight * (told - self.mean)
         shift = torch.clamp(shift, -self.limit, self.limit)

@@ -61,7 +61,7 @@ def test_straight_lines_need_no_folds(shape):
 
 
 def test_wide_tables_have_none():
-    X = np.tile(vectors(200, 0), (1, 9))  # 36 columns and as many folds
+    X = np.tile(vectors(200, 0), (1, 7))  # 28 columns and as many folds
     imputer = ADMCImputer(max_epochs=0, random_state=0).fit(hide(X, 0.3, 0))
     assert imputer.model_.anchor.coordinates.folds is None
 
