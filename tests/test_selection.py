@@ -33,7 +33,7 @@ def rmse(imputer, X, incomplete):
 
 @pytest.fixture(scope="module")
 def masked():
-    X, incomplete = self_masked(12_000, 0)
+    X, incomplete = self_masked(3000, 1)
     imputer = quick(max_epochs=0).fit(incomplete)
     blind = quick(max_epochs=0, self_masking=False).fit(incomplete)
     return X, incomplete, imputer, blind
