@@ -157,10 +157,8 @@ class Trial:
 
     def learn(self, freedom, half=None):
         """Weights, (d, 2), and priors, (d,), with the lowest score on a half."""
-        d, options = (
-            self.n_columns,
-            {"device": self.start.device, "requires_grad": True},
-        )
+        d = self.n_columns
+        options = {"device": self.start.device, "requires_grad": True}
         common = torch.full((2,), 0.3, **options)
         own, lift = torch.zeros(d, 2, **options), torch.zeros(d, **options)
         base = (self.start / BASE_UNIT).clone().requires_grad_()
