@@ -211,11 +211,10 @@ def _folded(x, o, coordinates, warps, ridge, generator):
     near = _near(judge.ridges, [ridge])
     found = []
     for warp in warps:
-        whole = warp.spread(slice(size), size + n_numeric)
+        fold_warp = Warp.identity(n_numeric)
         if not warp.is_identity:
-            fold_warp = Warp.fit(*arrays, ends=True).to(x.device)
-            for name in Warp.fields:
-                getattr(whole, name)[told] = getattr(fold_warp, name)
+            fold_warp = Warp.fit(*arrays, ends=True)
+        whole = Warp.joined(warp, fold_warp.to(x.device))
         errors, *ridges = judge.best(whole, near)
         found.append((float(judge.total(errors)), whole, *ridges))
         if warps[-1].is_identity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._diffusion import absorb
 from ._epochs import AdamW
 from ._memory import recalled_posteriors
 from ._posterior import PackedCells
@@ -107,15 +108,15 @@ def ask(network, retrieval, validation, generator):
     known = known[:n_rows].repeat(repeats, 1)
     half = (torch.arange(len(known), device=known.device) % n_rows) % 2
     noise = torch.rand(known.shape, generator=generator).to(known.device)
-    kept = known & (noise > HIDE_RATE)
+    kept, hidden = absorb(known, HIDE_RATE, noise)
     asked = {}
     for part in network.row_batches(len(known)):
-        x, o, hidden = values[part], kept[part], known[part] & ~kept[part]
+        x, o = values[part], kept[part]
         found = retrieval.search(x, o)
         told = retrieval.evidence(x, o, found)
         index = network.index(x)
         for posterior in recalled_posteriors(network, x, o):
-            _restrict(posterior, hidden)
+            _restrict(posterior, hidden[part])
             cells = posterior.cells
             asked.setdefault(posterior.kind, []).append(
                 Asked(

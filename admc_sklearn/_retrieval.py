@@ -25,9 +25,9 @@ from torch import nn
 
 # Candidates by distance; only they are weighed.
 N_CANDIDATES = 32
-# Of the kernels, in standard deviations of the warped column; that of the search last.
+# Of the kernels, in standard deviations of the warped column; the search's is the last.
 WIDTHS = (0.015, 0.2)
-SEARCH_WIDTH = 0.2
+SEARCH_WIDTH = WIDTHS[-1]
 # Share of relatives that differ in a column.
 DIFFERING = 0.05
 # Values beyond, in standard deviations, are as far as it.
@@ -78,10 +78,10 @@ class Retrieval(nn.Module):
         cells = self._scaled(values), observed
         grid, chance = _chances(*(part[:, self.numeric] for part in cells))
         self.register_buffer("grid", grid)  # (numeric, G)
-        self.register_buffer("chance", chance)  # (widths and search, numeric, G)
+        self.register_buffer("chance", chance)  # (widths, numeric, G)
         level_chance, n_levels = _level_chances(values, observed, self.categorical)
         self.register_buffer("level_chance", level_chance)  # (categorical, L)
-        self.n_levels = n_levels
+        self.searched = _searched(n_levels)
         self.register_buffer("weight", values.new_full((2, d, 2), 0.3))
         self.register_buffer("is_followed", torch.zeros(2, dtype=torch.bool))
         self.register_buffer("prior", values.new_full((d,), math.log(len(values))))
@@ -111,29 +111,27 @@ class Retrieval(nn.Module):
         x, o = self.rows[:, self.numeric] / SEARCH_WIDTH, observed[:, self.numeric]
         self.register_buffer("search_rows", torch.where(o, x, -far))
         flags = o.to(x.dtype)
-        parts = [flags * (far - x), 1 - flags, flags, self._one_hot(values, observed)]
+        agreeing = values.new_ones(len(values), len(self.categorical))
+        levels = self._one_hot(values, observed, agreeing, 1.0)
+        parts = [flags * (far - x), 1 - flags, flags, levels]
         self.register_buffer("search_flags", torch.cat(parts, 1).T.contiguous())
 
-    def _one_hot(self, values, observed):
-        """Levels of the categorical columns that the search compares, and flags."""
-        parts = [values.new_zeros(len(values), 0)]
-        for j, n in self._searched_levels():
-            codes = torch.arange(n, device=values.device)
-            same = (values[:, j, None] == codes) & observed[:, j, None]
-            parts += [same, observed[:, j, None]]
-        return torch.cat([part.to(values.dtype) for part in parts], 1)
+    def _one_hot(self, values, observed, agreeing, knowing):
+        """Levels that the search compares and whether they are known, with their worth.
 
-    def _searched_levels(self):
-        """Categorical columns that the search compares and their numbers of levels."""
-        left, chosen = MAX_SEARCH_LEVELS, []
-        for j, n in zip(self.categorical.tolist(), self.n_levels, strict=True):
-            if n <= left:
-                chosen.append((j, n))
-                left -= n
-        return chosen
+        Shape of ``agreeing``, the worth of a level: (B, categorical); ``knowing``, that
+        of a column, is a number.
+        """
+        codes, known = values[:, self.categorical], observed[:, self.categorical]
+        parts = [values.new_zeros(len(values), 0)]
+        for k, n in self.searched:
+            seen = known[:, k, None]
+            same = codes[:, k, None] == torch.arange(n, device=values.device)
+            parts += [(same & seen) * agreeing[:, k, None], seen * knowing]
+        return torch.cat(parts, 1)
 
     def _chance(self, scaled):
-        """Log-chances of a row's numbers, (widths and search, B, numeric)."""
+        """Log-chances of a row's numbers, (widths, B, numeric)."""
         x = scaled[:, self.numeric].T.contiguous()
         place = torch.searchsorted(self.grid, x).clamp(1, self.grid.shape[1] - 1)
         low, high = self.grid.gather(1, place - 1), self.grid.gather(1, place)
@@ -154,14 +152,9 @@ class Retrieval(nn.Module):
         # to is known, and taken off by a product.
         missed = 1 - flags
         parts = [missed, flags * (x + far) + 2 * far * missed, -flags * chance]
-        rarity = self._level_rarity(values, observed)
-        for j, n in self._searched_levels():
-            k = self.categorical.tolist().index(j)
-            miss = math.log(DIFFERING)
-            codes = torch.arange(n, device=values.device)
-            same = (values[:, j, None] == codes) & observed[:, j, None]
-            parts.append(same * (rarity[:, k, None] - miss))
-            parts.append(miss * observed[:, j, None].to(values.dtype))
+        miss = math.log(DIFFERING)
+        agreeing = self._level_rarity(values) - miss
+        parts.append(self._one_hot(values, observed, agreeing, miss))
         left = torch.cat(parts, 1)
         x = torch.where(o, x, far)
         n_found = min(N_CANDIDATES, len(self.rows))
@@ -175,7 +168,7 @@ class Retrieval(nn.Module):
             found.append(_largest(score, n_found))
         return torch.cat(found)
 
-    def _level_rarity(self, values, observed):
+    def _level_rarity(self, values):
         """Evidence of agreeing in a level, (B, categorical)."""
         codes = values[:, self.categorical].long().clamp(0)
         if not codes.shape[1]:
@@ -198,7 +191,7 @@ class Retrieval(nn.Module):
                 out[:, :, n, k] = _evidence(-gap / width - chance[k][:, None])
         if len(c):
             same = scaled[:, None, c] == rows[..., c]
-            rarity = self._level_rarity(values, observed)[:, None]
+            rarity = self._level_rarity(values)[:, None]
             told = torch.where(same, rarity, math.log(DIFFERING))
             out[:, :, c, 0] = told
         return out.masked_fill_(~both[..., None], 0.0)
@@ -318,9 +311,9 @@ def _evidence(log_ratio):
 
 
 def _chances(x, observed):
-    """Values of numeric columns, (d, G), and log-means of the kernels, (3, d, G)."""
+    """Values of numeric columns, (d, G), and log-means of the kernels, (2, d, G)."""
     d = x.shape[1]
-    grid, chance = x.new_zeros(d, N_GRID), x.new_zeros(len(WIDTHS) + 1, d, N_GRID)
+    grid, chance = x.new_zeros(d, N_GRID), x.new_zeros(len(WIDTHS), d, N_GRID)
     for j in range(d):
         known = x[observed[:, j], j]
         if not len(known):
@@ -329,7 +322,7 @@ def _chances(x, observed):
         place = torch.linspace(0, len(distinct) - 1, N_GRID, device=x.device)
         grid[j] = distinct[place.round().long()]
         gap = (grid[j][:, None] - known[:MAX_CHANCE_ROWS]).abs().clamp_max(REACH)
-        for k, width in enumerate((*WIDTHS, SEARCH_WIDTH)):
+        for k, width in enumerate(WIDTHS):
             mean = torch.exp(-gap / width).mean(1)
             chance[k, j] = mean.clamp_min(1 / (2 * len(known))).log()
     return grid, chance
@@ -346,3 +339,13 @@ def _level_chances(values, observed, categorical):
     for row, count in zip(table, counts, strict=True):
         row[: len(count)] = (count / count.sum()).log()
     return table, n_levels
+
+
+def _searched(n_levels):
+    """Places of categorical columns that the search compares, and their levels."""
+    left, chosen = MAX_SEARCH_LEVELS, []
+    for k, n in enumerate(n_levels):
+        if n <= left:
+            chosen.append((k, n))
+            left -= n
+    return chosen

@@ -72,6 +72,12 @@ class Warp(nn.Module):
         )
         return cls(*(values[choice, columns] for values in stacked))
 
+    @classmethod
+    def joined(cls, *warps):
+        """Warp of the columns of one and then of the next."""
+        stacked = ([getattr(w, name) for w in warps] for name in cls.fields)
+        return cls(*(torch.cat(values) for values in stacked))
+
     def select(self, columns):
         """Warp of the given columns alone."""
         return type(self)(*(getattr(self, name)[columns] for name in self.fields))

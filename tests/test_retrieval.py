@@ -205,7 +205,7 @@ def test_the_search_finds_the_nearest_rows(rows):
     x, o = mixed_rows(20, 1)
     expected = torch.zeros(20, 400)
     scaled, chance = rows._scaled(x.clone()), rows._chance(rows._scaled(x.clone()))[-1]
-    rarity = rows._level_rarity(x, o)
+    rarity = rows._level_rarity(x)
     for j in range(5):
         both = o[:, None, j] & rows.known[None, :, j]
         if j < 3:
@@ -234,7 +234,7 @@ def test_the_largest_by_blocks_are_the_largest():
 def test_chances_are_means_of_the_kernels(rows):
     column = rows.rows[rows.known[:, 1], 1]
     chance = rows._chance(rows.rows[:30])
-    for k, width in enumerate((*WIDTHS, SEARCH_WIDTH)):
+    for k, width in enumerate(WIDTHS):
         gap = (rows.rows[:30, None, 1] - column).abs().clamp_max(REACH)
         expected = torch.exp(-gap / width).mean(1).log()
         torch.testing.assert_close(chance[k][:, 1], expected, atol=1e-3, rtol=1e-3)
