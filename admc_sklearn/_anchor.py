@@ -47,6 +47,11 @@ class Anchored:
     score_mean: torch.Tensor
     score_cov: torch.Tensor
 
+    def __getitem__(self, rows):
+        """What is said of some rows."""
+        parts = (self.mean, self.sd, self.score_mean, self.score_cov)
+        return Anchored(*(part if part is None else part[rows] for part in parts))
+
     def to(self, device):
         """Move the moments of numbers; those of scores stay where they are needed."""
         return replace(self, mean=self.mean.to(device), sd=self.sd.to(device))
@@ -112,10 +117,11 @@ class ColumnAnchor(nn.Module):
         """
         c = self.coordinates
         x, o = c.expand(values, observed)
+        options = {"shared": shared, "n_asked": c.n_base}
         if c.is_plain:
-            moments = self.gaussian.condition(x, o, shared=shared)
+            moments = self.gaussian.condition(x, o, **options)
             return Anchored(*(c.to_columns(part) for part in moments), None, None)
-        mean, sd, cov = self.gaussian.condition(x, o, shared=shared, blocks=c.place)
+        mean, sd, cov = self.gaussian.condition(x, o, blocks=c.place, **options)
         scores = mean[:, c.place].double()
         scores, cov = self._unused(scores, cov)
         return Anchored(c.to_columns(mean), c.to_columns(sd), scores, cov)

@@ -14,6 +14,7 @@ MIN_SD = 1e-4
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
 # Elements of one batch of (n, d, d) matrices; keeps the working set within ~100 MB.
 _BATCH_ELEMENTS = 4_000_000
+_BATCH_PATTERNS = 512
 
 
 def unique_patterns(observed):
@@ -29,6 +30,11 @@ def unique_patterns(observed):
     inverse : int tensor of shape (n_rows,)
     """
     return torch.unique(observed, dim=0, return_inverse=True)
+
+
+def _by_size(patterns):
+    """Order of patterns by their number of missing cells."""
+    return (~patterns).sum(1).argsort(stable=True)
 
 
 class GaussianAnchor(nn.Module):
@@ -65,16 +71,19 @@ class GaussianAnchor(nn.Module):
         return columns, filled, torch.cholesky_inverse(chol)
 
     def _batches(self, observed, shared):
-        """Patterns, rows that have them and the rows' pattern, in bounded batches."""
+        """Patterns, rows that have them and the rows' pattern, in bounded batches.
+
+        Patterns with like numbers of missing cells share a batch: little is padded.
+        """
         d = observed.shape[1]
-        step = max(1, _BATCH_ELEMENTS // d**2)
+        step = max(1, min(_BATCH_PATTERNS, _BATCH_ELEMENTS // d**2))
         if not shared:
-            for lo in range(0, len(observed), step):
-                part = observed[lo : lo + step]
-                rows = torch.arange(lo, lo + len(part), device=part.device)
-                yield part, rows, rows - lo
+            for rows in _by_size(observed).split(step):
+                yield observed[rows], rows, torch.arange(len(rows), device=rows.device)
             return
         patterns, inverse = unique_patterns(observed)
+        place = _by_size(patterns)
+        patterns, inverse = patterns[place], place.argsort()[inverse]
         order = torch.argsort(inverse)
         ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
         begin = 0
@@ -84,25 +93,55 @@ class GaussianAnchor(nn.Module):
             yield patterns[lo : lo + step], rows, inverse[rows] - lo
             begin = end
 
-    def _deviation(self, x, pattern, blocks):
-        """Conditional means of missing cells, about the mean, (n, U).
+    def _factors(self, patterns, n_asked):
+        """Cholesky factors of every pattern's missing block of the precision.
+
+        Missing cells stand at the end, those asked for last: of them the lower right
+        corner of the factor's inverse knows all. Returns the cells' columns and
+        whether they are no padding, (P, U) twice, the factors (P, U, U) and the
+        inverses of their corners (P, A, A).
+        """
+        missing = ~patterns
+        asked = missing[:, :n_asked]
+        size, corner = (max(1, int(m.sum(1).max())) for m in (missing, asked))
+        rank = missing.to(torch.uint8)
+        rank[:, :n_asked] += asked
+        columns = rank.argsort(dim=1, stable=True)[:, -size:]
+        filled = missing.gather(1, columns)
+        cell = columns[:, :, None] * len(self.mean) + columns[:, None, :]
+        block = self.precision.flatten().take(cell)
+        both = filled[:, :, None] & filled[:, None, :]
+        eye = torch.eye(size, dtype=block.dtype, device=block.device)
+        chol = torch.linalg.cholesky(torch.where(both, block, eye))
+        last = chol[:, -corner:, -corner:]
+        eye = eye[:corner, :corner].expand_as(last)
+        return (
+            columns,
+            filled,
+            chol,
+            torch.linalg.solve_triangular(last, eye, upper=False),
+        )
+
+    def _deviation(self, x, pattern, factors):
+        """Conditional means of the cells of `_factors`' corners, about the mean, (n, A).
 
         ``x`` (n, d) is about the mean too, and 0 at missing cells.
         """
-        columns, filled, cov = blocks
+        columns, filled, chol, inverse = factors
         pull = (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
-        step = max(1, _BATCH_ELEMENTS // cov[0].numel())
-        parts = [
-            torch.bmm(cov[p], r[:, :, None]).squeeze(2)
-            for p, r in zip(pattern.split(step), pull.split(step), strict=True)
-        ]
+        step = max(1, _BATCH_ELEMENTS // chol[0].numel())
+        parts = []
+        for p, r in zip(pattern.split(step), pull.split(step), strict=True):
+            z = torch.linalg.solve_triangular(chol[p], r[:, :, None], upper=False)
+            z = z[:, -inverse.shape[1] :]
+            parts.append((inverse[p] * z).sum(1))
         return -torch.cat(parts)
 
     def marginal(self, blocks):
         """Mean (C, r) and covariance (C, r, r) of blocks of columns, (C, r)."""
         return self.mean[blocks], self.cov[blocks[:, :, None], blocks[:, None, :]]
 
-    def condition(self, values, observed, *, shared=True, blocks=None):
+    def condition(self, values, observed, *, shared=True, blocks=None, n_asked=None):
         """Mean and standard deviation of every cell given the observed ones.
 
         Parameters
@@ -115,10 +154,12 @@ class GaussianAnchor(nn.Module):
         blocks : int tensor of shape (C, r), optional
             Columns whose joint covariance is wanted, those of a block being missing
             together.
+        n_asked : int, optional
+            Only the first columns are asked for; all of them.
 
         Returns
         -------
-        mean, sd : tensors of shape (n, d), in the dtype of ``values``
+        mean, sd : tensors of shape (n, n_asked), in the dtype of ``values``
             Observed cells have their own value and 0.
         cov : float64 tensor of shape (n, C, r, r), if ``blocks`` are given
             The identity where a block is observed.
@@ -128,18 +169,21 @@ class GaussianAnchor(nn.Module):
         if blocks is not None:
             joint = x.new_empty(len(x), *blocks.shape, blocks.shape[1])
         for patterns, rows, pattern in self._batches(observed, shared):
-            missing = self._missing_blocks(patterns)
-            columns, _, cov = missing
-            deviation = self._deviation(x[rows], pattern, missing)
+            factors = self._factors(patterns, n_asked)
+            columns, _, _, inverse = factors
+            deviation = self._deviation(x[rows], pattern, factors)
             if blocks is not None:
-                joint[rows] = _blocks_of(cov, patterns, blocks)[pattern]
-            target = columns[pattern]
+                cov = inverse.mT @ inverse
+                found = _blocks_of(cov, patterns[:, :n_asked], blocks)
+                joint[rows] = found[pattern]
+            target = columns[pattern, -inverse.shape[1] :]
             mean[rows] = mean[rows].scatter(1, target, deviation)
-            spread = cov.diagonal(dim1=1, dim2=2)[pattern]
+            spread = inverse.square().sum(1)[pattern]
             variance[rows] = variance[rows].scatter(1, target, spread)
-        mean = torch.where(observed, values, (mean + self.mean).to(values.dtype))
-        sd = variance.clamp_min(MIN_SD**2).sqrt().to(values.dtype)
-        sd = torch.where(observed, 0.0, sd)
+        known, mean = observed[:, :n_asked], (mean + self.mean)[:, :n_asked]
+        mean = torch.where(known, values[:, :n_asked], mean.to(values.dtype))
+        sd = variance[:, :n_asked].clamp_min(MIN_SD**2).sqrt().to(values.dtype)
+        sd = torch.where(known, 0.0, sd)
         return (mean, sd) if blocks is None else (mean, sd, joint)
 
     def expected_moments(self, x, batches):
@@ -158,10 +202,16 @@ class GaussianAnchor(nn.Module):
         first = torch.zeros_like(self.mean)
         second = torch.zeros_like(self.cov).flatten()
         for patterns, rows, pattern in batches:
-            blocks = self._missing_blocks(patterns)
-            columns, filled, cov = blocks
+            columns, filled, cov = self._missing_blocks(patterns)
             known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
-            deviation = self._deviation(known, pattern, blocks) * filled[pattern]
+            pull = (known @ self.precision).gather(1, columns[pattern])
+            pull = pull * filled[pattern]
+            step = max(1, _BATCH_ELEMENTS // cov[0].numel())
+            deviation = [
+                -torch.bmm(cov[p], r[:, :, None]).squeeze(2)
+                for p, r in zip(pattern.split(step), pull.split(step), strict=True)
+            ]
+            deviation = torch.cat(deviation) * filled[pattern]
             complete = known.scatter_add(1, columns[pattern], deviation)
             first += complete.sum(0)
             second += (complete.T @ complete).flatten()
@@ -176,9 +226,10 @@ class GaussianAnchor(nn.Module):
 def _blocks_of(cov, patterns, blocks):
     """Covariance of blocks out of those of all missing cells, (P, C, r, r).
 
-    ``cov`` (P, U, U) is in the order of the missing columns.
+    ``cov`` (P, U, U) is in the order of the missing columns, which stand at its end.
     """
-    place = torch.cumsum(~patterns, 1) - 1
+    missing = ~patterns
+    place = torch.cumsum(missing, 1) - 1 + cov.shape[1] - missing.sum(1, keepdim=True)
     place = place.clamp_min(0)[:, blocks]  # (P, C, r)
     every = torch.arange(len(cov), device=cov.device)[:, None, None, None]
     found = cov[every, place[..., :, None], place[..., None, :]]

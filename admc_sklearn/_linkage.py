@@ -69,8 +69,8 @@ class Asked:
     """Packed hidden cells, what the network says of them and what is retrieved.
 
     Shape of ``logits``: (g, T, K); of ``outcome``, that of candidates: (g, T, R); of
-    ``told``, the candidates' evidence: (B, R, d, 2); of ``index``, the true outcome,
-    and of ``half``, which half of the held-out rows it is of: (g, T).
+    ``told``, the candidates' evidence: (B, R, d, 2); of ``index``, the true outcome:
+    (g, T). ``half`` is that of the held-out rows which the cells are of, 0 or 1.
     """
 
     posterior: object
@@ -78,14 +78,9 @@ class Asked:
     outcome: torch.Tensor
     told: torch.Tensor
     index: torch.Tensor
-    half: torch.Tensor
+    half: int
 
-    def chosen(self, half):
-        """Cells of a half of the rows, (g, T); of both where it is None."""
-        filled = self.posterior.cells.filled
-        return filled if half is None else filled & (self.half == half)
-
-    def errors(self, half, z=None, prior=None):
+    def errors(self, z=None, prior=None):
         """Score and point's error of every cell, (2, n); without weights as it is."""
         posterior, cells = self.posterior, self.posterior.cells
         posterior.logits = self.logits
@@ -94,7 +89,7 @@ class Asked:
                 self.logits, self.outcome, z[cells.rows], prior[cells.columns]
             )
         errors = posterior.score(self.index), posterior.point_error(self.index)
-        return torch.stack(errors)[:, self.chosen(half)]
+        return torch.stack(errors)[:, cells.filled]
 
 
 @torch.no_grad()
@@ -106,11 +101,20 @@ def ask(network, retrieval, validation, generator):
     n_rows = math.ceil(len(known) * min(1.0, N_CELLS / n_cells))
     values = validation.rows[:n_rows].repeat(repeats, 1)
     known = known[:n_rows].repeat(repeats, 1)
+    # Rows of one half come first: no part is of both.
     half = (torch.arange(len(known), device=known.device) % n_rows) % 2
+    order = half.argsort(stable=True)
+    values, known, n_first = values[order], known[order], int((half == 0).sum())
     noise = torch.rand(known.shape, generator=generator).to(known.device)
     kept, hidden = absorb(known, HIDE_RATE, noise)
     asked = {}
-    for part in network.row_batches(len(known)):
+    ends = 0, n_first, len(known)
+    parts = [
+        (which, slice(ends[which] + part.start, min(ends[which] + part.stop, end)))
+        for which, end in enumerate(ends[1:])
+        for part in network.row_batches(end - ends[which])
+    ]
+    for which, part in parts:
         x, o = values[part], kept[part]
         found = retrieval.search(x, o)
         told = retrieval.evidence(x, o, found)
@@ -125,7 +129,7 @@ def ask(network, retrieval, validation, generator):
                     retrieval.outcomes(found, cells),
                     told,
                     cells.gather(index),
-                    half[part][cells.rows],
+                    which,
                 )
             )
     return asked
@@ -148,12 +152,14 @@ class Trial:
 
     def errors(self, half, weight=None, prior=None):
         """Score and point's error of every cell, (2, n), in a half of the rows."""
-        errors, told, z = [], None, None
+        errors, told, z = [torch.zeros(2, 0, device=self.start.device)], None, None
         for asked in self.asked:
+            if half not in (None, asked.half):
+                continue
             if weight is not None and asked.told is not told:
                 told = asked.told
                 z = truncated(torch.einsum("bkdw,dw->bk", told, weight))
-            errors.append(asked.errors(half, z, prior))
+            errors.append(asked.errors(z, prior))
         return torch.cat(errors, 1)
 
     def learn(self, freedom, half=None):

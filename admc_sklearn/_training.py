@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from ._anchor import fit_anchor
+from ._anchor import Anchored, fit_anchor
 from ._bootstrap import bootstrap_prior
 from ._coordinates import choose_coordinates
 from ._diffusion import absorb, absorb_like
@@ -32,6 +32,9 @@ WEIGHT_DECAY = 0.01
 EMA_DECAY = 0.99
 # Of the time that is left when training begins.
 TRAINING_SHARE = 0.85
+# Rows are absorbed in blocks of so many bytes: with many rows at once, those that
+# miss like numbers of cells share a factorisation's cost.
+BLOCK_BYTES = 32_000_000
 # Share of a row's observed cells that a step hides, and that validation hides.
 HIDE_RATES = (0.1, 0.4)
 VALIDATION_RATE = 0.3
@@ -46,6 +49,19 @@ MIN_VALIDATION_CELLS = 20
 VALIDATION_CELLS = 4000
 # More would cost time and tell nothing.
 MAX_HELD_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """Rows with cells hidden, and what the anchor says of them.
+
+    Shape of ``rows``: (B,), of ``kept`` and ``targets``: (B, d).
+    """
+
+    rows: torch.Tensor
+    kept: torch.Tensor
+    targets: torch.Tensor
+    anchored: Anchored
 
 
 class Trainer:
@@ -77,6 +93,8 @@ class Trainer:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
         self.average = WeightAverage(self.parameters, EMA_DECAY)
+        n_batches = BLOCK_BYTES // _row_bytes(network) // plan.batch_size
+        self.block = plan.batch_size * max(1, n_batches)
         self.n_steps = 0
         self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)
         self.started = time.monotonic()
@@ -108,13 +126,21 @@ class Trainer:
             torch.where(borrow, like_absorbed, absorbed),
         )
 
-    def step(self, rows):
-        """One training step on the given rows; the mean loss over its targets."""
+    @torch.no_grad()
+    def absorb(self, rows):
+        """Hide cells of rows, and ask the anchor about them."""
         kept, targets = self.hide(self.observed[rows])
+        anchored = self.network.anchored(self.values[rows], kept)
+        return Absorbed(rows, kept, targets, anchored)
+
+    def step(self, absorbed, places):
+        """One training step on some absorbed rows; the mean loss over its targets."""
+        rows, targets = absorbed.rows[places], absorbed.targets[places]
+        kept, anchored = absorbed.kept[places], absorbed.anchored[places]
         outcome = self.outcome[rows]
         values = self.values[rows]
         losses = []
-        for part in self.network(values, kept, targets):
+        for part in self.network(values, kept, targets, anchored):
             atom, value = part.cells.gather(outcome), part.cells.gather(values)
             nll = part.nll(atom) + INNER_WEIGHT * part.inner_nll(atom, value)
             losses.append(part.cells.total(nll))
@@ -124,14 +150,17 @@ class Trainer:
     def epoch(self):
         """Every row once, or as many as the deadline allows; the mean loss in nats."""
         self.network.train()
+        losses = []
         order = torch.randperm(
             len(self.values), generator=self.generator, device=self.values.device
         )
-        losses = []
-        for rows in order.split(self.plan.batch_size):
-            losses.append(self.step(rows))
-            if time.monotonic() > self.plan.deadline:
-                break
+        for block in order.split(self.block):
+            absorbed = self.absorb(block)
+            places = torch.arange(len(block), device=block.device)
+            for batch in places.split(self.plan.batch_size):
+                losses.append(self.step(absorbed, batch))
+                if time.monotonic() > self.plan.deadline:
+                    return float(torch.stack(losses).mean())
         return float(torch.stack(losses).mean())
 
 
@@ -151,6 +180,13 @@ def has_structured_patterns(observed):
     ratio = float((~observed).sum(1).float().var()) / independent
     noise = 4 * math.sqrt(2 / len(observed))
     return abs(math.log(max(ratio, 1e-6))) > max(0.2, noise)
+
+
+def _row_bytes(network):
+    """Bytes that a row takes once it is absorbed."""
+    c = network.anchor.coordinates
+    scores = 0 if c.is_plain else c.used.numel() * (c.used.shape[1] + 1)
+    return 10 * network.n_columns + 8 * scores
 
 
 class Validation:
