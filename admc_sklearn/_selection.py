@@ -16,7 +16,8 @@ the value of a numeric cell, in standard deviations, and the level of a categori
 
 Nothing in a table proves such a mechanism, but it competes: with one in which nothing
 decides (then theta is 0), and with one in which the observed cells of the row do, by a
-logistic model. Only where it tells best who is missing are the posteriors tilted.
+logistic model. Only where it tells best who is missing, or nearly so and something that
+the observed cells do not, are the posteriors tilted.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ MAX_VALUE = 6.0
 # Share of the rival's gain that a tilt must reach: the rival sees an eighth more cells.
 # Chosen on Gaussian tables of three columns, where the two are hardest to tell apart.
 AS_GOOD = 0.9
+# Less is enough where it adds so many nats to the rival's gain, and that share of it.
+NEARLY_AS_GOOD, MIN_ADDED, ADDED = 0.8, 10.0, 0.04
 # Nats by which tilting must be better than nothing, its parameters paid for.
 MIN_EVIDENCE = 3.0
 
@@ -89,22 +92,37 @@ def find_selection(network, values, observed, generator, *, decide=True):
     rival = _ObservedReasons(network, values, observed)
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
     slopes = np.zeros(observed.shape[1])
-    gain, rival_gain = 0.0, 0.0
+    gain, rival_gain, added = 0.0, 0.0, 0.0
     for cells in _cells(network, values, observed, kept, asked):
         scores, n_free = _outcome_scores(cells.head, cells.slot)
         if scores is None or cells.n_rarer < MIN_CELLS:
             continue
-        theta, nats = fit_tilt(cells.log_share[:, : len(scores)], cells.missing, scores)
+        log_share = cells.log_share[:, : len(scores)]
+        theta, nats = fit_tilt(log_share, cells.missing, scores)
         tilt = scores @ theta
         tilts[cells.k][cells.slot, 0, : len(tilt)] = torch.as_tensor(tilt)
         slopes[cells.column] = theta[0] if theta.shape == (1,) else tilt.std()
         gain += max(0.0, nats - n_free * cells.price)
         if decide:
-            rival_gain += rival.evidence(cells)
-    needed = max(MIN_EVIDENCE, AS_GOOD * rival_gain)
-    if not slopes.any() or (decide and gain < needed):
+            told, reasons = rival.evidence(cells)
+            _, nats = fit_tilt(log_share, cells.missing, scores, reasons)
+            n_free += reasons.shape[1]
+            added += max(0.0, nats - n_free * cells.price - told)
+            rival_gain += told
+    if not slopes.any() or (decide and not _is_better(gain, rival_gain, added)):
         return None
     return Selection(tilts, slopes)
+
+
+def _is_better(gain, rival_gain, added):
+    """Whether tilts tell who is missing better than the rival, by evidence in nats.
+
+    ``added`` is what they tell beside it.
+    """
+    share = AS_GOOD
+    if added >= max(MIN_ADDED, ADDED * rival_gain):
+        share = NEARLY_AS_GOOD
+    return gain >= max(MIN_EVIDENCE, share * rival_gain)
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,7 @@ def _outcome_scores(head, slot):
     return np.eye(n_levels), n_levels - 1
 
 
-def fit_tilt(log_share, missing, scores):
+def fit_tilt(log_share, missing, scores, reasons=None):
     """Log-odds of being missing, by the posterior mode under a normal prior.
 
     Parameters
@@ -208,26 +226,31 @@ def fit_tilt(log_share, missing, scores):
     missing : bool array of shape (n,)
     scores : float array of shape (K, p)
         Statistic t of every outcome.
+    reasons : float array of shape (n, m), optional
+        What else the log-odds of being missing are linear in.
 
     Returns
     -------
     theta : float64 array of shape (p,)
     gain : float
-        Log-likelihood over that of theta = 0, in nats.
+        Log-likelihood over that without theta and reasons, in nats.
     """
     log_share, y = log_share.astype(np.float64), missing.astype(np.float64)
+    if reasons is None:
+        reasons = np.empty((len(y), 0))
+    tilting = slice(1, 1 + scores.shape[1])
 
     def evaluate(parameters):
-        tilted = log_share + scores @ parameters[1:]
+        tilted = log_share + scores @ parameters[tilting]
         log_mean = logsumexp(tilted, axis=1)
         share = np.exp(tilted - log_mean[:, None])
-        gradient = np.column_stack([np.ones(len(y)), share @ scores])
-        return parameters[0] + log_mean, gradient
+        log_odds = parameters[0] + log_mean + reasons @ parameters[tilting.stop :]
+        return log_odds, np.column_stack([np.ones(len(y)), share @ scores, reasons])
 
-    start = np.zeros(1 + scores.shape[1])
+    start = np.zeros(tilting.stop + reasons.shape[1])
     start[0] = logit(y.mean())
     parameters, gain = _fisher_scoring(evaluate, y, start)
-    return parameters[1:], gain
+    return parameters[tilting], gain
 
 
 def _fisher_scoring(evaluate, y, parameters, n_iter=25):
@@ -284,13 +307,13 @@ class _ObservedReasons:
     def evidence(self, cells):
         """Nats by which it is better than nothing, less the price of its parameters.
 
-        Reasons are added one by one, that with the steepest likelihood first, as long
-        as they are worth their price.
+        And the reasons, (n, m), which are added one by one, that with the steepest
+        likelihood first, as long as they are worth their price.
         """
         table = self.table[cells.rows][:, self.usable & (self.column != cells.column)]
         y = cells.missing.astype(np.float64)
         chosen = np.ones((len(y), 1))
-        log_odds, best = np.full(len(y), logit(y.mean())), 0.0
+        log_odds, best, reasons = np.full(len(y), logit(y.mean())), 0.0, chosen[:, 1:]
         for _ in range(min(MAX_REASONS, table.shape[1])):
             promise, reason = _most_promising(table, chosen, log_odds, y)
             if promise <= cells.price:
@@ -301,8 +324,10 @@ class _ObservedReasons:
             regression = partial(_linear, chosen)
             weights, nats = _fisher_scoring(regression, y, start)
             log_odds = chosen @ weights
-            best = max(best, nats - (len(weights) - 1) * cells.price)
-        return best
+            nats -= (len(weights) - 1) * cells.price
+            if nats > best:
+                best, reasons = nats, chosen[:, 1:]
+        return best, reasons
 
 
 def _linear(table, weights):
