@@ -205,6 +205,8 @@ class Atoms(nn.Module):
 
         Of the normal distribution cut to the atom; 0 for points. All broadcast.
         """
+        if not self.has_bins:
+            return torch.zeros_like(values)
         low, high = self.low[column, atom], self.high[column, atom]
         width = (high - low).clamp_min(1e-6)
         x = torch.maximum(torch.minimum(values, high), low)
@@ -212,9 +214,8 @@ class Atoms(nn.Module):
         # The log of a difference of distribution functions, in the tail that is small.
         flip = a > 0
         lower, upper = torch.where(flip, -b, a), torch.where(flip, -a, b)
-        # Beyond, nothing is left to learn, and the gradient of log_ndtr is not finite.
-        lower, upper = lower.clamp(-TAIL, TAIL), upper.clamp(-TAIL, TAIL)
-        lower, upper = torch.special.log_ndtr(lower), torch.special.log_ndtr(upper)
+        # Beyond, nothing is left to learn, and float32 has no masses.
+        lower, upper = (_log_ndtr(end.clamp(-TAIL, TAIL)) for end in (lower, upper))
         gap = (lower - upper).clamp(max=-1e-6)
         log_mass = upper + torch.log(-torch.expm1(gap))
         nll = 0.5 * z * z + math.log(_SQRT_2PI) + sd.log() + log_mass - width.log()
@@ -264,6 +265,14 @@ def _cut(low, high, mean, sd):
     a, b = (((end - mean) / sd).clamp(-8, 8) for end in (low, high))
     gap = torch.special.ndtr(b) - torch.special.ndtr(a)
     return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
+
+
+def _log_ndtr(x):
+    """Log of the standard normal's distribution function, within `TAIL`.
+
+    erfc, which keeps its digits there, is many times as fast as torch's log_ndtr.
+    """
+    return torch.log(0.5 * torch.erfc(-x * _SQRT1_2))
 
 
 def _ndtri(p):
