@@ -18,7 +18,7 @@ WARM_UP_STEPS = 50
 # Share of the training, its end, in which the learning rate falls to zero.
 FALL_SHARE = 0.2
 # The fall begins once so many steps, or two epochs, lower the validation error by less.
-WINDOW_STEPS, MIN_GAIN = 250, 0.0075
+WINDOW_STEPS, MIN_GAIN = 250, 0.01
 MAX_GRADIENT = 1.0
 
 
