@@ -196,8 +196,8 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None):
     """
     limit = MAX_FIT_ROWS
     if coordinates.folds is not None:
-        width = coordinates.n_base + len(coordinates.folds)
-        limit = min(limit, max(MIN_FOLD_ROWS, MAX_FOLD_WORK // width**3))
+        work = MAX_FOLD_WORK // coordinates.n_all**3
+        limit = min(limit, max(MIN_FOLD_ROWS, work))
     if x.shape[0] > limit:
         rows = torch.randperm(x.shape[0], generator=generator)[:limit]
         x, observed = x[rows.to(x.device)], observed[rows.to(x.device)]

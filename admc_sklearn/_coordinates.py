@@ -24,9 +24,9 @@ MIN_ROWS = 6
 AS_GOOD = 1.003
 # Folds cost time: a smaller share of the squared error is not worth it.
 MIN_FOLD_GAIN = 0.01
-# Coordinates, folds included. With 64 (gesture) they gain less where cells are missing
-# at random than they lose where those far from the median are, and cost most.
-MAX_FOLDED = 48
+# Coordinates, folds included. With more than 48 (gesture) a row's folds tell so much of
+# each other that they mislead where cells far from the median are missing.
+MAX_FOLDED, MAX_FOLDED_AT_RANDOM = 48, 64
 MIN_WARP_GAIN = 0.05
 # Where a warp gains more than this without folds, columns are bent and stay so.
 MAX_BEND = 0.1
@@ -147,7 +147,7 @@ def _near(grid, known):
     return [grid[k] for k in sorted(places) if 0 <= k < len(grid)]
 
 
-def choose_coordinates(values, observed, coordinates, generator):
+def choose_coordinates(values, observed, coordinates, generator, n_folded=MAX_FOLDED):
     """Warp, folds and ridge with the lowest error on hidden cells.
 
     Warps that are tried are none, powers about the columns' means, powers about any of
@@ -161,6 +161,8 @@ def choose_coordinates(values, observed, coordinates, generator):
     coordinates : Coordinates
         It is given the folds, if any.
     generator : torch.Generator on the CPU
+    n_folded : int
+        Coordinates at most, if there are folds.
 
     Returns
     -------
@@ -187,7 +189,7 @@ def choose_coordinates(values, observed, coordinates, generator):
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
     warp, ridge, weakest, gain = _best_warp(judge, warps)
-    if 1 < n_numeric <= MAX_FOLDED - size:
+    if 1 < n_numeric <= n_folded - size:
         tried = [warp] if gain > MAX_BEND else [warps[0], warp]
         found = _folded(x, o, coordinates, tried, ridge, generator)
         if found is not None:

@@ -82,6 +82,11 @@ class Coordinates(nn.Module):
         """Coordinates without folds."""
         return len(self.column)
 
+    @property
+    def n_all(self):
+        """Coordinates with folds."""
+        return self.n_base + (0 if self.folds is None else len(self.folds))
+
     def scores(self, values):
         """Scores of categorical cells by their codes: (B, d) -> (B, C, r)."""
         codes = values[:, self.codes_of].long()  # (B, C)

@@ -49,6 +49,9 @@ MAX_VALUE = 6.0
 AS_GOOD = 0.9
 # Less is enough where it adds so many nats to the rival's gain, and that share of it.
 NEARLY_AS_GOOD, MIN_ADDED, ADDED = 0.8, 10.0, 0.04
+# Share that makes an untrained network's tilts suspicious: 0.1 where observed cells
+# decide (gesture, the table with the most columns), 0.65 and more where their own do.
+SUSPICIOUS = 0.4
 # Nats by which tilting must be better than nothing, its parameters paid for.
 MIN_EVIDENCE = 3.0
 
@@ -87,6 +90,35 @@ def find_selection(network, values, observed, generator, *, decide=True):
     Selection or None
         None where another mechanism tells as well who is missing.
     """
+    found, gain, rival_gain, added = _compete(
+        network, values, observed, generator, decide
+    )
+    if not found.slopes.any():
+        return None
+    return found if not decide or _is_better(gain, rival_gain, added) else None
+
+
+def is_suspected(network, values, observed, generator):
+    """Whether cells may well be missing because of their own values.
+
+    Asked before the network is trained, when evidence is weaker. Parameters are those
+    of `find_selection`.
+    """
+    _, gain, rival_gain, _ = _compete(network, values, observed, generator, True)
+    return gain >= max(MIN_ADDED, SUSPICIOUS * rival_gain)
+
+
+def _compete(network, values, observed, generator, decide):
+    """Estimate the tilts, and the evidence in nats of a competition.
+
+    Returns
+    -------
+    found : Selection
+    gain, rival_gain : float
+        Of the tilts and of the rival, on nothing.
+    added : float
+        Of the tilts beside the rival, on the rival.
+    """
     values, observed, kept, asked = _deal(values, observed, generator)
     # It sees the hidden cells too: in doubt, what is missing is missing at random.
     rival = _ObservedReasons(network, values, observed)
@@ -109,9 +141,7 @@ def find_selection(network, values, observed, generator, *, decide=True):
             n_free += reasons.shape[1]
             added += max(0.0, nats - n_free * cells.price - told)
             rival_gain += told
-    if not slopes.any() or (decide and not _is_better(gain, rival_gain, added)):
-        return None
-    return Selection(tilts, slopes)
+    return Selection(tilts, slopes), gain, rival_gain, added
 
 
 def _is_better(gain, rival_gain, added):

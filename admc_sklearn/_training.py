@@ -13,7 +13,7 @@ from torch import nn
 
 from ._anchor import Anchored, fit_anchor
 from ._bootstrap import bootstrap_prior
-from ._coordinates import choose_coordinates
+from ._coordinates import MAX_FOLDED, MAX_FOLDED_AT_RANDOM, choose_coordinates
 from ._diffusion import absorb, absorb_like
 from ._epochs import AdamW, WeightAverage, descend, run_epochs
 from ._linkage import fit_retrieval
@@ -21,7 +21,7 @@ from ._memory import fit_memories
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
-from ._selection import find_selection
+from ._selection import find_selection, is_suspected
 
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
@@ -303,7 +303,8 @@ def fit_network(
         home = torch.device("cpu") if device.type == "mps" else device
         x, o = (torch.tensor(array, device=device) for array in (values, observed))
         if start is None:
-            network = _begin(values, observed, n_levels, size, kept, home, generator)
+            table = values, observed, n_levels
+            network = _begin(table, size, kept, home, generator, self_masking)
         else:
             network = _go_on(start, x.to(home), o.to(home), kept, generator)
         place(network, device)
@@ -337,11 +338,28 @@ def fit_network(
         return network, history
 
 
-def _begin(values, observed, n_levels, size, kept, home, generator):
+def _begin(table, size, kept, home, generator, self_masking):
     """Make an untrained network, on the CPU or where its anchor is to be fitted."""
+    for n_folded in (MAX_FOLDED_AT_RANDOM, MAX_FOLDED):
+        network = _untrained(table, size, kept, home, generator, n_folded)
+        if network.anchor.coordinates.n_all <= MAX_FOLDED or not self_masking:
+            break
+        values, observed, _ = table
+        x, o = (torch.tensor(array, device=home) for array in (values, observed))
+        if self_masking == "auto" and not is_suspected(
+            network, network.warp(x), o, generator
+        ):
+            break
+    return network
+
+
+def _untrained(table, size, kept, home, generator, n_folded):
+    values, observed, n_levels = table
     x, o = (torch.tensor(array, device=home) for array in (values, observed))
     scores = score_levels(x, o, n_levels, kept)
-    warp, ridge, weakest = choose_coordinates(x[kept], o[kept], scores, generator)
+    warp, ridge, weakest = choose_coordinates(
+        x[kept], o[kept], scores, generator, n_folded
+    )
     anchor = fit_anchor(warp(x)[kept], o[kept], scores, ridge, generator)
     network = build_network(values, observed, warp, anchor, size)
     network.ridges = ridge, weakest

@@ -69,6 +69,24 @@ def test_batches_do_not_matter(monkeypatch):
     torch.testing.assert_close(refit.cov, fit_gaussian(x, observed, 1.0).cov)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_columns_that_are_not_asked_for_only_tell(shared):
+    X, mean, cov = gaussian_table(200, 7, 0)
+    observed = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.6)
+    observed[:3, 4:] = False
+    observed[0] = False
+    blocks = torch.tensor([[0, 2], [1, 3]])
+    observed[:, blocks[:, 1]] = observed[:, blocks[:, 0]]
+    x, anchor = torch.tensor(X), GaussianAnchor(torch.tensor(mean), torch.tensor(cov))
+    options = {"shared": shared, "blocks": blocks}
+    whole = anchor.condition(x, observed, **options)
+    some = anchor.condition(x, observed, n_asked=4, **options)
+    for got, expected in zip(some[:2], whole[:2], strict=True):
+        assert got.shape == (200, 4)
+        torch.testing.assert_close(got, expected[:, :4])
+    torch.testing.assert_close(some[2], whole[2])
+
+
 def test_em_on_complete_rows_is_the_posterior_mode():
     X, _, _ = gaussian_table(50, 4, 0)
     X = (X - X.mean(0)) / X.std(0)

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._selection import fit_tilt
+from admc_sklearn._selection import _is_better, fit_tilt
 from admc_sklearn.missingness import ampute
 
 from .conftest import gaussian_table, hide, quick
@@ -173,6 +173,35 @@ def test_fit_tilt_against_a_known_mechanism(theta):
     assert found[0] == pytest.approx(theta, abs=0.12)
     assert gain >= 0
     assert (gain > 20) == (theta != 0)
+
+
+@pytest.mark.parametrize("theta", [0.0, 1.0])
+def test_fit_tilt_beside_other_reasons(theta):
+    """What the reasons tell is not taken for the cell's own doing."""
+    rng = np.random.default_rng(0)
+    n, values = 8000, np.linspace(-3, 3, 25)
+    reason = rng.normal(size=n)
+    mean = 0.7 * reason
+    # A normal distribution of observed cells: its tilt has a closed form.
+    observed = np.exp(-0.5 * (values - mean[:, None]) ** 2)
+    observed /= observed.sum(1, keepdims=True)
+    odds = np.exp(reason - 1) * (observed * np.exp(theta * values)).sum(1)
+    missing = rng.random(n) < odds / (1 + odds)
+    log_share, scores = np.log(observed), values[:, None]
+    with_reason, gain = fit_tilt(log_share, missing, scores, reason[:, None])
+    alone, gain_alone = fit_tilt(log_share, missing, scores)
+    # Along a single reason the two are all but the same: the prior shares them out.
+    assert gain > gain_alone - 1e-6
+    assert alone[0] > with_reason[0] + 0.3
+
+
+def test_what_competes_must_tell_more_or_something_else():
+    assert _is_better(gain=95.0, rival_gain=100.0, added=0.0)
+    assert not _is_better(gain=85.0, rival_gain=100.0, added=0.0)
+    assert _is_better(gain=85.0, rival_gain=100.0, added=11.0)
+    assert not _is_better(gain=850.0, rival_gain=1000.0, added=11.0)
+    assert not _is_better(gain=75.0, rival_gain=100.0, added=60.0)
+    assert not _is_better(gain=2.0, rival_gain=0.0, added=2.0)
 
 
 def test_an_unknown_choice_is_an_error():

@@ -140,6 +140,37 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     assert share.item() == pytest.approx((low + high) / 2, abs=0.02)
 
 
+def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(150, 6))
+    values, observed = standardised(np.where(X > 1.5, np.nan, X))
+    network, _ = fit_network(
+        values,
+        observed,
+        [0] * 6,
+        SIZES["small"],
+        plan(max_epochs=0),
+        torch.device("cpu"),
+        0,
+    )
+    monkeypatch.setattr(_training, "BLOCK_BYTES", 40 * 10 * 6)
+    x, o = torch.tensor(values), torch.tensor(observed)
+    trainer = _training.Trainer(network, x, o, plan(batch_size=16), 0)
+    assert trainer.block == 32
+    blocks, steps = [], []
+    absorb, step = trainer.absorb, trainer.step
+    trainer.absorb = lambda rows: blocks.append(absorb(rows)) or blocks[-1]
+    trainer.step = lambda *batch: steps.append(batch) or step(*batch)
+    trainer.epoch()
+    assert [len(block.rows) for block in blocks] == [32, 32, 32, 32, 22]
+    rows = torch.cat([absorbed.rows[places] for absorbed, places in steps])
+    assert sorted(rows.tolist()) == list(range(150))
+    block = blocks[1]
+    assert torch.equal(block.kept | block.targets, o[block.rows])
+    told = network.anchor.condition(trainer.values[block.rows], block.kept)
+    torch.testing.assert_close(block.anchored.mean, told.mean)
+    torch.testing.assert_close(block.anchored[[3, 0]].sd, told.sd[[3, 0]])
+
+
 def test_independent_missing_cells_are_no_structure():
     generator = torch.Generator().manual_seed(0)
     rates = torch.tensor([0.05, 0.3, 0.6, 0.0, 0.3, 0.2])
