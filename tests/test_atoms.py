@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from admc_sklearn._atoms import Atoms, column_atoms
+from admc_sklearn._atoms import Atoms, _log_ndtr, column_atoms
 from admc_sklearn._warp import Warp
 
 
@@ -119,6 +119,24 @@ def test_tiny_columns(values):
     atoms = atoms_of(np.array(values))
     assert atoms.valid.any()
     assert torch.isfinite(atoms.center).all()
+
+
+def test_log_of_the_distribution_function():
+    x = torch.linspace(-12, 12, 241, requires_grad=True)
+    found = _log_ndtr(x)
+    known = stats.norm.logcdf(x.detach().double().numpy())
+    np.testing.assert_allclose(found.detach().numpy(), known, rtol=1e-5, atol=1e-7)
+    (slope,) = torch.autograd.grad(found.sum(), x)
+    expected = np.exp(stats.norm.logpdf(x.detach().double().numpy()) - known)
+    np.testing.assert_allclose(slope.numpy(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_points_have_no_inside():
+    atoms = Atoms([column_atoms(np.repeat(np.arange(5.0), 9))], Warp.identity(1))
+    mean, sd = torch.zeros(1, 3), torch.ones(1, 3)
+    column, atom = torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0, 2, 4]])
+    nll = atoms.inner_nll(mean, sd, column, atom, torch.tensor([[0.0, 2.0, 4.0]]))
+    assert torch.equal(nll, torch.zeros(1, 3))
 
 
 def test_cells_far_in_the_tail_of_their_atom_have_finite_gradients():

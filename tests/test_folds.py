@@ -12,6 +12,7 @@ from admc_sklearn import _coordinates as coordinates_file
 from admc_sklearn._folds import Folds
 from admc_sklearn._scores import Coordinates
 from admc_sklearn._warp import Warp
+from admc_sklearn.missingness import ampute
 
 from .conftest import gaussian_table, hide
 
@@ -60,10 +61,33 @@ def test_straight_lines_need_no_folds(shape):
     assert imputer.model_.anchor.coordinates.folds is None
 
 
+def folds_of(X, **options):
+    imputer = ADMCImputer(max_epochs=0, random_state=0, **options).fit(X)
+    return imputer.model_.anchor.coordinates.folds
+
+
+def many_vectors(n, n_vectors):
+    """Vectors and their lengths, four columns each."""
+    return np.hstack([vectors(n, seed) for seed in range(n_vectors)])
+
+
 def test_wide_tables_have_none():
-    X = np.tile(vectors(200, 0), (1, 7))  # 28 columns and as many folds
-    imputer = ADMCImputer(max_epochs=0, random_state=0).fit(hide(X, 0.3, 0))
-    assert imputer.model_.anchor.coordinates.folds is None
+    # 36 columns and as many folds
+    assert folds_of(hide(many_vectors(300, 9), 0.3, 0)) is None
+
+
+def test_less_wide_ones_have_them_where_cells_do_not_hide_themselves():
+    X = many_vectors(600, 7)  # 28 columns and as many folds
+    at_random = hide(X, 0.3, 0)
+    by_rows = ampute(X, mechanism="mar", rate=0.3, random_state=0)
+    by_value = ampute(X, mechanism="mnar", rate=0.3, random_state=0)
+    assert len(folds_of(at_random)) == len(folds_of(by_rows)) == 28
+    assert folds_of(by_value) is None
+    assert folds_of(at_random, self_masking=True) is None
+    assert len(folds_of(by_value, self_masking=False)) == 28
+    # Narrow ones have them in any case.
+    narrow = ampute(X[:, :8], mechanism="mnar", rate=0.3, random_state=0)
+    assert len(folds_of(narrow)) == 8
 
 
 def some_folds():
