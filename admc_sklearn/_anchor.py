@@ -48,7 +48,7 @@ class Anchored:
     score_cov: torch.Tensor
 
     def __getitem__(self, rows):
-        """What is said of some rows."""
+        """Take what is said of some rows."""
         parts = (self.mean, self.sd, self.score_mean, self.score_cov)
         return Anchored(*(part if part is None else part[rows] for part in parts))
 

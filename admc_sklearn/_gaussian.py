@@ -123,9 +123,9 @@ class GaussianAnchor(nn.Module):
         )
 
     def _deviation(self, x, pattern, factors):
-        """Conditional means of the cells of `_factors`' corners, about the mean, (n, A).
+        """Means of the cells in `_factors`' corners given the rest, (n, A).
 
-        ``x`` (n, d) is about the mean too, and 0 at missing cells.
+        About the mean, as is ``x`` (n, d), which is 0 at missing cells.
         """
         columns, filled, chol, inverse = factors
         pull = (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
