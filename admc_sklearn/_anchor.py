@@ -48,7 +48,7 @@ class Anchored:
     score_cov: torch.Tensor
 
     def __getitem__(self, rows):
-        """Take what is said of some rows."""
+        """Take what is said of a slice of the rows."""
         parts = (self.mean, self.sd, self.score_mean, self.score_cov)
         return Anchored(*(part if part is None else part[rows] for part in parts))
 
@@ -161,21 +161,22 @@ def fitter(n_rows, n_columns):
     Returns
     -------
     fit : callable
-        ``fit(x, observed, ridge, start=None, max_iter=...)`` returns an anchor.
+        ``fit(x, observed, ridge, start=None, **options)`` returns an anchor; options
+        are ``max_iter`` and ``deadline``, of `time.monotonic`.
     ridges : tuple of float
     """
     if n_columns <= MAX_COORDINATES:
         return fit_gaussian, RIDGES
     n_factors = max(1, min(MAX_FACTORS, n_rows // 4))
 
-    def fit(x, observed, ridge, start=None, max_iter=30):
+    def fit(x, observed, ridge, start=None, **options):
         del start  # begins at the principal components
-        return fit_factors(x, observed, ridge, n_factors, max_iter)
+        return fit_factors(x, observed, ridge, n_factors, **options)
 
     return fit, FACTOR_RIDGES
 
 
-def fit_anchor(x, observed, coordinates, ridge, generator, start=None):
+def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options):
     """Fit the anchor that suits the table's shape.
 
     Parameters
@@ -189,6 +190,8 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None):
         Chooses rows where the table has more than an anchor needs.
     start : ColumnAnchor, optional
         Where to begin.
+    **options
+        Of the fit that `fitter` chooses.
 
     Returns
     -------
@@ -203,5 +206,5 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None):
         x, observed = x[rows.to(x.device)], observed[rows.to(x.device)]
     x, observed = coordinates.expand(x, observed)
     fit, _ = fitter(*x.shape)
-    gaussian = fit(x, observed, ridge, start and start.gaussian)
+    gaussian = fit(x, observed, ridge, start and start.gaussian, **options)
     return ColumnAnchor(coordinates, gaussian)

@@ -8,6 +8,7 @@ network's correction, which held-out cells have approved of, is shared.
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 
@@ -16,13 +17,14 @@ from ._network import Prior
 from ._posterior import NumericHead
 
 
-def bootstrap_prior(network, values, observed, ridge, generator):
+def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.inf):
     """Fit a prior to resampled rows: one guess at what another sample had given.
 
     The anchor is that of a bootstrap sample; frequencies are drawn by the Bayesian
     bootstrap (Rubin, 1981), which loses no level and no atom.
 
     Shapes of ``values``, warped, and ``observed``: (n, d), at the anchor's home.
+    ``deadline`` is that of the anchor's fit.
     """
     n = len(values)
     rows = torch.randint(n, (n,), generator=generator).to(values.device)
@@ -32,7 +34,13 @@ def bootstrap_prior(network, values, observed, ridge, generator):
         counts = observed[:, coordinates.codes_of].sum(0)[:, None]
         coordinates.share = _other_frequencies(coordinates.share, counts)
     replica = fit_anchor(
-        values[rows], observed[rows], coordinates, ridge, generator, start=anchor
+        values[rows],
+        observed[rows],
+        coordinates,
+        ridge,
+        generator,
+        start=anchor,
+        deadline=deadline,
     )
     margins = []
     for head in network.heads:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 import torch
 
@@ -50,10 +53,14 @@ class HiddenCellError:
     generator : torch.Generator on the CPU
     n_told : int, optional
         Coordinates that count; the rest tell, and are told for nothing. All of them.
+    deadline : float
+        Of `time.monotonic`; after it only the first ridge is tried, in few iterations.
     """
 
-    def __init__(self, values, observed, column, generator, n_told=None):
-        self.n_told = n_told
+    def __init__(
+        self, values, observed, column, generator, *, n_told=None, deadline=math.inf
+    ):
+        self.n_told, self.deadline = n_told, deadline
         self.reach = torch.inf if n_told is None else ERROR_REACH
         n, d = values.shape
         n_columns = int(column.max()) + 1
@@ -86,17 +93,27 @@ class HiddenCellError:
             anchor, best = None, torch.inf
             for i in np.argsort(ridges)[::-1]:  # from smooth to rough, warm
                 anchor = self.fit(
-                    warped[kept], self.observed[kept], ridges[i], anchor, TUNING_ITER
+                    warped[kept],
+                    self.observed[kept],
+                    ridges[i],
+                    anchor,
+                    max_iter=TUNING_ITER,
+                    deadline=self.deadline,
                 )
                 error = self._error(warp, anchor, warped, held)
                 errors[i] += error
                 told = float(self.total(error))
                 best = min(best, told)
                 # Far past the valley: what is rougher still can only be worse.
-                if told > 1.5 * best:
-                    errors[np.asarray(ridges) < ridges[i]] += error
+                if told > 1.5 * best or self.is_late:
+                    errors[np.asarray(ridges) < ridges[i]] += 1.5 * error
                     break
         return errors
+
+    @property
+    def is_late(self):
+        """Whether there is no time for further candidates."""
+        return time.monotonic() > self.deadline
 
     def keep(self, d):
         """Leave the first coordinates alone, with the same cells hidden."""
@@ -147,7 +164,15 @@ def _near(grid, known):
     return [grid[k] for k in sorted(places) if 0 <= k < len(grid)]
 
 
-def choose_coordinates(values, observed, coordinates, generator, n_folded=MAX_FOLDED):
+def choose_coordinates(
+    values,
+    observed,
+    coordinates,
+    generator,
+    *,
+    n_folded=MAX_FOLDED,
+    deadline=math.inf,
+):
     """Warp, folds and ridge with the lowest error on hidden cells.
 
     Warps that are tried are none, powers about the columns' means, powers about any of
@@ -163,6 +188,8 @@ def choose_coordinates(values, observed, coordinates, generator, n_folded=MAX_FO
     generator : torch.Generator on the CPU
     n_folded : int
         Coordinates at most, if there are folds.
+    deadline : float
+        Of `time.monotonic`; after it no further candidates are tried.
 
     Returns
     -------
@@ -177,7 +204,7 @@ def choose_coordinates(values, observed, coordinates, generator, n_folded=MAX_FO
     x, o = coordinates.base(values, observed)
     size, n_numeric = x.shape[1], coordinates.n_numeric
     numeric = slice(n_numeric)
-    judge = HiddenCellError(x, o, coordinates.column, generator)
+    judge = HiddenCellError(x, o, coordinates.column, generator, deadline=deadline)
     warps = [Warp.identity(size).to(device)]
     if len(values) < MIN_ROWS or not n_numeric:
         ridge = weakest = judge.ridges[-1]
@@ -189,15 +216,15 @@ def choose_coordinates(values, observed, coordinates, generator, n_folded=MAX_FO
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
     warp, ridge, weakest, gain = _best_warp(judge, warps)
-    if 1 < n_numeric <= n_folded - size:
+    if 1 < n_numeric <= n_folded - size and not judge.is_late:
         tried = [warp] if gain > MAX_BEND else [warps[0], warp]
-        found = _folded(x, o, coordinates, tried, ridge, generator)
+        found = _folded(x, o, coordinates, tried, ridge, generator, deadline)
         if found is not None:
             warp, ridge, weakest = found
     return warp.select(numeric).spread(coordinates.numeric, d), ridge, weakest
 
 
-def _folded(x, o, coordinates, warps, ridge, generator):
+def _folded(x, o, coordinates, warps, ridge, generator, deadline):
     """Warp, ridge and weakest ridge with folds, which ``coordinates`` is given.
 
     None where folds do not help. The last of ``warps`` is that without them.
@@ -208,7 +235,9 @@ def _folded(x, o, coordinates, warps, ridge, generator):
     values = torch.cat([x, folds.of(x)], 1)
     seen = torch.cat([o, o[:, numeric]], 1)
     column = torch.cat([coordinates.column, coordinates.column[numeric]])
-    judge = HiddenCellError(values, seen, column, generator, n_told=size)
+    judge = HiddenCellError(
+        values, seen, column, generator, n_told=size, deadline=deadline
+    )
     arrays = values[:, told].cpu().numpy(), seen[:, told].cpu().numpy()
     near = _near(judge.ridges, [ridge])
     found = []
@@ -228,6 +257,8 @@ def _folded(x, o, coordinates, warps, ridge, generator):
     judge.keep(size)
     before, _, _ = judge.best(warps[-1], near)
     limit = (1 - MIN_FOLD_GAIN) * float(before.sum())
+    if judge.is_late:  # then too few ridges were tried
+        return None
     if error > limit:
         error, warp, ridge, weakest = found[-1]
     if error > limit:
@@ -249,9 +280,13 @@ def _best_warp(judge, warps):
 
     for warp in warps:
         try_out(warp)
+        if judge.is_late:
+            warps = warps[: len(errors)]
+            break
     choice = torch.stack(errors).argmin(0).to(warps[0].power.device)
-    warps = [*warps, Warp.of_columns(warps, choice)]
-    try_out(warps[-1])
+    if not judge.is_late:
+        warps = [*warps, Warp.of_columns(warps, choice)]
+        try_out(warps[-1])
     totals = [float(error.sum()) for error in errors]
     best = int(np.argmin(totals))
     gain = 1 - totals[best] / max(totals[0], 1e-12)

@@ -7,6 +7,7 @@ sums over observed cells only.
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 from torch import nn
@@ -71,7 +72,9 @@ class FactorAnchor(nn.Module):
         return (mean, sd) if blocks is None else (mean, sd, torch.cat(joint))
 
 
-def fit_factors(x, observed, ridge, n_factors, max_iter=30, tol=1e-3):
+def fit_factors(
+    x, observed, ridge, n_factors, max_iter=30, tol=1e-3, deadline=math.inf
+):
     """Posterior mode of a factor model by expectation-maximisation.
 
     Parameters
@@ -81,6 +84,8 @@ def fit_factors(x, observed, ridge, n_factors, max_iter=30, tol=1e-3):
     ridge : float
         Precision of the loadings' prior.
     n_factors : int
+    deadline : float
+        Of `time.monotonic`; no iteration begins after it but the first.
 
     Returns
     -------
@@ -122,6 +127,6 @@ def fit_factors(x, observed, ridge, n_factors, max_iter=30, tol=1e-3):
         noise = ((residual + 1.0) / (counts + 1.0)).clamp(1e-3, 2.0)
         change = (solution[:, :-1] - anchor.loadings).abs().max()
         anchor = FactorAnchor(solution[:, -1], solution[:, :-1].contiguous(), noise)
-        if change < tol:
+        if change < tol or time.monotonic() > deadline:
             break
     return anchor

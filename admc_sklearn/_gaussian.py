@@ -6,6 +6,9 @@ The expectation-maximisation for incomplete Gaussian data is Dempster, Laird and
 
 from __future__ import annotations
 
+import math
+import time
+
 import torch
 from torch import nn
 
@@ -115,12 +118,8 @@ class GaussianAnchor(nn.Module):
         chol = torch.linalg.cholesky(torch.where(both, block, eye))
         last = chol[:, -corner:, -corner:]
         eye = eye[:corner, :corner].expand_as(last)
-        return (
-            columns,
-            filled,
-            chol,
-            torch.linalg.solve_triangular(last, eye, upper=False),
-        )
+        inverse = torch.linalg.solve_triangular(last, eye, upper=False)
+        return columns, filled, chol, inverse
 
     def _deviation(self, x, pattern, factors):
         """Means of the cells in `_factors`' corners given the rest, (n, A).
@@ -238,7 +237,9 @@ def _blocks_of(cov, patterns, blocks):
     return torch.where((known[..., :, None] | known[..., None, :]), eye, found)
 
 
-def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
+def fit_gaussian(
+    x, observed, ridge, start=None, max_iter=40, tol=1e-3, deadline=math.inf
+):
     """Posterior mode of a Gaussian by expectation-maximisation.
 
     Parameters
@@ -249,6 +250,8 @@ def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
         Weight of the prior covariance, the identity, in rows.
     start : GaussianAnchor, optional
         Where to begin.
+    deadline : float
+        Of `time.monotonic`; no iteration begins after it but the first.
 
     Returns
     -------
@@ -268,6 +271,6 @@ def fit_gaussian(x, observed, ridge, start=None, max_iter=40, tol=1e-3):
         cov = (scatter + ridge * eye) / (n + ridge)
         change = (cov - anchor.cov).abs().max()
         anchor = GaussianAnchor(anchor.mean + shift, (cov + cov.T) / 2)
-        if change < tol:
+        if change < tol or time.monotonic() > deadline:
             break
     return anchor

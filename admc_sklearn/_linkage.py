@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ FREEDOMS = (1.0, 0.03)
 MIN_GAIN = 5e-3
 
 
-def fit_retrieval(network, values, observed, validation, generator):
+def fit_retrieval(network, values, observed, validation, generator, deadline=math.inf):
     """Give a network training rows to retrieve, where held-out cells approve.
 
     Parameters
@@ -42,8 +43,10 @@ def fit_retrieval(network, values, observed, validation, generator):
     validation : Validation
         Held-out rows.
     generator : torch.Generator on the CPU
+    deadline : float
+        Of `time.monotonic`: nothing is begun after it.
     """
-    if network.n_columns > MAX_COLUMNS:
+    if network.n_columns > MAX_COLUMNS or time.monotonic() > deadline:
         return
     network.eval()
     limit = min(MAX_ROWS, max(MIN_ROWS, MAX_CELLS // network.n_columns))
@@ -53,6 +56,8 @@ def fit_retrieval(network, values, observed, validation, generator):
     asked = ask(network, retrieval, validation, generator)
     # Numbers and levels by themselves: one may be told where the other is not.
     for kind, told in asked.items():
+        if time.monotonic() > deadline:
+            break
         trial = Trial(told, retrieval)
         freedom = trial.best_freedom()
         if freedom is not None:

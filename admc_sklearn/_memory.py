@@ -14,6 +14,9 @@ distribution exponentially, so that outcomes stay those of the column.
 
 from __future__ import annotations
 
+import math
+import time
+
 import torch
 from torch import nn
 
@@ -271,10 +274,10 @@ def _spread(posterior):
 
 
 @torch.no_grad()
-def fit_memories(network, values, observed, validation, generator):
+def fit_memories(network, values, observed, validation, generator, deadline=math.inf):
     """Give a network memories of training rows, weighed by validation cells.
 
-    One after the other, as long as they help.
+    One after the other, as long as they help and there is time.
 
     Parameters
     ----------
@@ -285,6 +288,8 @@ def fit_memories(network, values, observed, validation, generator):
     validation : Validation
         Held-out rows.
     generator : torch.Generator on the CPU
+    deadline : float
+        Of `time.monotonic`: a memory that is not ready by then is left out.
     """
     n_coordinates = network.anchor.coordinates.n_base
     if network.encoder is None or n_coordinates > MAX_COORDINATES:
@@ -298,9 +303,11 @@ def fit_memories(network, values, observed, validation, generator):
     known = Beliefs.of(network, values[first], observed[first])
     turn = torch.randint(N_TURNS, observed.shape, generator=generator)
     turn = turn.to(values.device)
-    turns = [
-        Beliefs.of(network, values, observed & (turn != t)) for t in range(N_TURNS)
-    ]
+    turns = []
+    for t in range(N_TURNS):
+        if time.monotonic() > deadline:
+            return
+        turns.append(Beliefs.of(network, values, observed & (turn != t)))
     held = Beliefs.of(network, validation.values, validation.kept)
     truth, ridges = network.warp.inverse(values), {}
     for k in range(MAX_MEMORIES):
@@ -308,7 +315,9 @@ def fit_memories(network, values, observed, validation, generator):
         start = max(0, min(k * N_LANDMARKS, len(known.values) - N_LANDMARKS))
         landmarks = known.coordinates()[start : start + N_LANDMARKS]
         memory = Memory(network, landmarks, len(values))
-        fitted = _regress(memory, turns, observed, truth, ridges)
+        fitted = _regress(memory, turns, observed, truth, ridges, deadline)
+        if fitted is None:
+            break
         memory.weight = _weights(memory, held, validation, fitted)
         if not bool((memory.weight > 0).any()):
             break
@@ -318,10 +327,11 @@ def fit_memories(network, values, observed, validation, generator):
                 beliefs.follow(memory)
 
 
-def _regress(memory, turns, observed, truth, ridges):
+def _regress(memory, turns, observed, truth, ridges, deadline):
     """Fit a memory to the cells that each turn hides; the columns that have enough.
 
     ``ridges`` are those of the columns, or empty: then they are found and put there.
+    None where there is no time to finish.
     """
     columns = memory.place.ge(0).nonzero()[:, 0].tolist()
     columns = [j for j in columns if int(observed[:, j].sum()) >= MIN_CELLS]
@@ -334,6 +344,8 @@ def _regress(memory, turns, observed, truth, ridges):
         distances = memory.distances(rows)
         asked = observed & ~beliefs.observed
         for j, regression in regressions.items():
+            if time.monotonic() > deadline:
+                return None
             cells = asked[:, j].nonzero()[:, 0]
             features = regression.features(rows[cells], distances[cells])
             y = truth[cells, j] - memory.center[j]

@@ -40,6 +40,8 @@ MIN_CELLS = 20
 MAX_LEVELS = 50
 # Columns that may decide who is missing, in the rival model.
 MAX_REASONS = 30
+# Columns that the mechanisms compete for; more would cost much and tell the same.
+MAX_COMPETING = 64
 # Of normal priors: on theta, and on the rival's weights.
 PRECISION = 1.0
 # Beyond so many standard deviations a tilt grows no more.
@@ -125,6 +127,11 @@ def _compete(network, values, observed, generator, decide):
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
     slopes = np.zeros(observed.shape[1])
     gain, rival_gain, added = 0.0, 0.0, 0.0
+    competing = np.ones(len(slopes), dtype=bool)
+    if decide and len(slopes) > MAX_COMPETING:
+        competing[:] = False
+        order = torch.randperm(len(slopes), generator=generator).numpy()
+        competing[order[:MAX_COMPETING]] = True
     for cells in _cells(network, values, observed, kept, asked):
         scores, n_free = _outcome_scores(cells.head, cells.slot)
         if scores is None or cells.n_rarer < MIN_CELLS:
@@ -134,6 +141,8 @@ def _compete(network, values, observed, generator, decide):
         tilt = scores @ theta
         tilts[cells.k][cells.slot, 0, : len(tilt)] = torch.as_tensor(tilt)
         slopes[cells.column] = theta[0] if theta.shape == (1,) else tilt.std()
+        if not competing[cells.column]:
+            continue
         gain += max(0.0, nats - n_free * cells.price)
         if decide:
             told, reasons = rival.evidence(cells)

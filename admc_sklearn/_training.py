@@ -22,6 +22,7 @@ from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
 from ._selection import find_selection, is_suspected
+from ._validation import Validation, hold_out
 
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
@@ -30,25 +31,20 @@ SIZES = {
 }
 WEIGHT_DECAY = 0.01
 EMA_DECAY = 0.99
-# Of the time that is left when training begins.
-TRAINING_SHARE = 0.85
+# Of the time there is, for coordinates and anchor; of what is left then, for training.
+START_SHARE, TRAINING_SHARE = 0.5, 0.85
 # Rows are absorbed in blocks of so many bytes: with many rows at once, those that
 # miss like numbers of cells share a factorisation's cost.
 BLOCK_BYTES = 32_000_000
-# Share of a row's observed cells that a step hides, and that validation hides.
+# Share of a row's observed cells that a step hides.
 HIDE_RATES = (0.1, 0.4)
-VALIDATION_RATE = 0.3
 # What the place within an atom counts beside the atom.
 INNER_WEIGHT = 1.0
 # Share of the rows whose hidden cells follow another row's missing pattern instead.
 BORROWED_SHARE = 0.25
 # Share of the rows that lose one modality as a whole, where modalities are given.
 UNIT_SHARE = 0.25
-# Masks laid over each validation row, so that a few rows still give a steady figure.
 MIN_VALIDATION_CELLS = 20
-VALIDATION_CELLS = 4000
-# More would cost time and tell nothing.
-MAX_HELD_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -133,17 +129,18 @@ class Trainer:
         anchored = self.network.anchored(self.values[rows], kept)
         return Absorbed(rows, kept, targets, anchored)
 
-    def step(self, absorbed, places):
-        """One training step on some absorbed rows; the mean loss over its targets."""
-        rows, targets = absorbed.rows[places], absorbed.targets[places]
-        kept, anchored = absorbed.kept[places], absorbed.anchored[places]
+    def step(self, absorbed, part):
+        """One training step on a slice of absorbed rows; the mean loss over targets."""
+        rows, targets = absorbed.rows[part], absorbed.targets[part]
+        kept, anchored = absorbed.kept[part], absorbed.anchored[part]
         outcome = self.outcome[rows]
         values = self.values[rows]
         losses = []
-        for part in self.network(values, kept, targets, anchored):
-            atom, value = part.cells.gather(outcome), part.cells.gather(values)
-            nll = part.nll(atom) + INNER_WEIGHT * part.inner_nll(atom, value)
-            losses.append(part.cells.total(nll))
+        for posterior in self.network(values, kept, targets, anchored):
+            cells = posterior.cells
+            atom, value = cells.gather(outcome), cells.gather(values)
+            nll = posterior.nll(atom) + INNER_WEIGHT * posterior.inner_nll(atom, value)
+            losses.append(cells.total(nll))
         loss = sum(losses) / targets.sum().clamp_min(1)
         return descend(self, loss)
 
@@ -156,9 +153,9 @@ class Trainer:
         )
         for block in order.split(self.block):
             absorbed = self.absorb(block)
-            places = torch.arange(len(block), device=block.device)
-            for batch in places.split(self.plan.batch_size):
-                losses.append(self.step(absorbed, batch))
+            size = self.plan.batch_size
+            for lo in range(0, len(block), size):
+                losses.append(self.step(absorbed, slice(lo, lo + size)))
                 if time.monotonic() > self.plan.deadline:
                     return float(torch.stack(losses).mean())
         return float(torch.stack(losses).mean())
@@ -187,54 +184,6 @@ def _row_bytes(network):
     c = network.anchor.coordinates
     scores = 0 if c.is_plain else c.used.numel() * (c.used.shape[1] + 1)
     return 10 * network.n_columns + 8 * scores
-
-
-class Validation:
-    """Fixed hidden cells of held-out rows.
-
-    The anchor does not change during training, so it is computed once.
-    """
-
-    def __init__(self, network, values, observed, generator):
-        n_cells = max(1, int(observed.sum()) * VALIDATION_RATE)
-        repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
-        self.truth = values.repeat(repeats, 1)
-        self.values = network.warp(self.truth)
-        self.rows, self.known = self.values[: len(values)], observed
-        observed = observed.repeat(repeats, 1)
-        rates = torch.full((len(self.values), 1), VALIDATION_RATE)
-        noise = torch.rand(self.values.shape, generator=generator)
-        self.kept, self.hidden = absorb(
-            observed, rates.to(values.device), noise.to(values.device)
-        )
-        self.network = network
-        self.outcome = network.index(self.values)
-        self.parts = network.row_batches(len(self.values))
-        with torch.no_grad():
-            self.anchored = [
-                network.anchored(self.values[part], self.kept[part])
-                for part in self.parts
-            ]
-
-    @torch.no_grad()
-    def measure(self):
-        """Root mean squared error of the cells, and nats per cell.
-
-        Numbers are told by their posterior mean in standardised units, levels by the
-        Brier score in units of that of their frequencies.
-        """
-        self.network.eval()
-        squared, nats = 0.0, 0.0
-        for part, anchored in zip(self.parts, self.anchored, strict=True):
-            values, hidden = self.values[part], self.hidden[part]
-            for posterior in self.network(values, self.kept[part], hidden, anchored):
-                cells = posterior.cells
-                error = posterior.error(cells.gather(self.truth[part]))
-                nll = posterior.nll(cells.gather(self.outcome[part]))
-                squared += float(cells.total(error))
-                nats += float(cells.total(nll))
-        count = max(1, int(self.hidden.sum()))
-        return math.sqrt(squared / count), nats / count
 
 
 def place(network, device):
@@ -299,14 +248,20 @@ def fit_network(
     """
     with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(seed)
-        held, kept = _hold_out(len(values), plan.validation_fraction, groups, generator)
+        held, kept = hold_out(len(values), plan.validation_fraction, groups, generator)
         home = torch.device("cpu") if device.type == "mps" else device
+        deadline, now = plan.deadline, time.monotonic()
+        start_deadline = now + START_SHARE * (deadline - now)
         x, o = (torch.tensor(array, device=device) for array in (values, observed))
         if start is None:
             table = values, observed, n_levels
-            network = _begin(table, size, kept, home, generator, self_masking)
+            network = _begin(
+                table, size, kept, home, generator, self_masking, start_deadline
+            )
         else:
-            network = _go_on(start, x.to(home), o.to(home), kept, generator)
+            network = _go_on(
+                start, x.to(home), o.to(home), kept, generator, start_deadline
+            )
         place(network, device)
         history = []
         validation = None
@@ -321,14 +276,15 @@ def fit_network(
             history = run_epochs(trainer, validation)
             if plan.max_epochs:  # else the anchor alone
                 warped = network.warp(x[kept])
-                fit_memories(network, warped, o[kept], validation, generator)
-                fit_retrieval(network, warped, o[kept], validation, generator)
+                told = warped, o[kept], validation, generator
+                fit_memories(network, *told, deadline)
+                fit_retrieval(network, *told, deadline)
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
-        network.prior = _prior(network, warped, o, ridge, generator)
+        network.prior = _prior(network, warped, o, ridge, generator, deadline)
         for _ in range(n_bootstraps):
-            replica = bootstrap_prior(network, warped, o, weakest, generator)
+            replica = bootstrap_prior(network, warped, o, weakest, generator, deadline)
             network.replicas.append(replica)
         network.slopes = np.zeros(values.shape[1])
         if self_masking:
@@ -338,11 +294,13 @@ def fit_network(
         return network, history
 
 
-def _begin(table, size, kept, home, generator, self_masking):
+def _begin(table, size, kept, home, generator, self_masking, deadline):
     """Make an untrained network, on the CPU or where its anchor is to be fitted."""
     for n_folded in (MAX_FOLDED_AT_RANDOM, MAX_FOLDED):
-        network = _untrained(table, size, kept, home, generator, n_folded)
-        if network.anchor.coordinates.n_all <= MAX_FOLDED or not self_masking:
+        network = _untrained(table, size, kept, home, generator, n_folded, deadline)
+        coordinates = network.anchor.coordinates
+        is_wide = coordinates.folds is not None and coordinates.n_all > MAX_FOLDED
+        if not is_wide or not self_masking:
             break
         values, observed, _ = table
         x, o = (torch.tensor(array, device=home) for array in (values, observed))
@@ -353,35 +311,44 @@ def _begin(table, size, kept, home, generator, self_masking):
     return network
 
 
-def _untrained(table, size, kept, home, generator, n_folded):
+def _untrained(table, size, kept, home, generator, n_folded, deadline):
     values, observed, n_levels = table
     x, o = (torch.tensor(array, device=home) for array in (values, observed))
     scores = score_levels(x, o, n_levels, kept)
     warp, ridge, weakest = choose_coordinates(
-        x[kept], o[kept], scores, generator, n_folded
+        x[kept], o[kept], scores, generator, n_folded=n_folded, deadline=deadline
     )
-    anchor = fit_anchor(warp(x)[kept], o[kept], scores, ridge, generator)
+    anchor = fit_anchor(
+        warp(x)[kept], o[kept], scores, ridge, generator, deadline=deadline
+    )
     network = build_network(values, observed, warp, anchor, size)
     network.ridges = ridge, weakest
     return network
 
 
-def _go_on(start, x, o, kept, generator):
+def _go_on(start, x, o, kept, generator, deadline):
     """Copy a network, its anchor fitted to the rows kept."""
     network = place(copy.deepcopy(start), x.device)
     network.replicas = nn.ModuleList()
     network.is_tilted, network.memories = False, nn.ModuleList()
     network.retrieval = None
     ridge, _ = network.ridges
-    network.prior = _prior(network, network.warp(x)[kept], o[kept], ridge, generator)
+    warped = network.warp(x)[kept]
+    network.prior = _prior(network, warped, o[kept], ridge, generator, deadline)
     return network
 
 
-def _prior(network, warped, observed, ridge, generator):
+def _prior(network, warped, observed, ridge, generator, deadline):
     """Fit the anchor anew, from where it is, and the margins on top of it."""
     coordinates = network.anchor.coordinates
     anchor = fit_anchor(
-        warped, observed, coordinates, ridge, generator, start=network.anchor
+        warped,
+        observed,
+        coordinates,
+        ridge,
+        generator,
+        start=network.anchor,
+        deadline=deadline,
     )
     return Prior(anchor, [head.margin(anchor) for head in network.heads])
 
@@ -393,21 +360,6 @@ def _tilt(network, warped, observed, self_masking, generator):
     if found is not None:
         network.slopes = found.slopes
         network.tilt(found.tilts)
-
-
-def _hold_out(n, fraction, groups, generator):
-    """Rows held out and rows kept; rows of one group stay together."""
-    n_held = min(n // 2, math.ceil(fraction * n), MAX_HELD_ROWS)
-    order = torch.randperm(n, generator=generator).numpy()
-    if groups is None:
-        return order[:n_held], order[n_held:]
-    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    chosen = torch.randperm(len(sizes), generator=generator).numpy()
-    n_groups = max(1, np.searchsorted(np.cumsum(sizes[chosen]), n_held, side="right"))
-    is_held = np.isin(member[order], chosen[:n_groups]) & (n_held > 0)
-    if is_held.all():  # a single group: nothing to hold out
-        is_held[:] = False
-    return order[is_held], order[~is_held]
 
 
 def automatic_size(name, observed):

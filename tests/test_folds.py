@@ -77,7 +77,7 @@ def test_wide_tables_have_none():
 
 
 def test_less_wide_ones_have_them_where_cells_do_not_hide_themselves():
-    X = many_vectors(600, 7)  # 28 columns and as many folds
+    X = many_vectors(400, 7)  # 28 columns and as many folds
     at_random = hide(X, 0.3, 0)
     by_rows = ampute(X, mechanism="mar", rate=0.3, random_state=0)
     by_value = ampute(X, mechanism="mnar", rate=0.3, random_state=0)

@@ -46,6 +46,7 @@ ORDER = [
     "_retrieval",
     "_epochs",
     "_linkage",
+    "_validation",
     "_training",
     "_completion",
     "_blocks",

@@ -16,6 +16,7 @@ from admc_sklearn._network import build_network
 from admc_sklearn._runtime import resolve_device
 from admc_sklearn._scores import Coordinates
 from admc_sklearn._training import SIZES, fit_network
+from admc_sklearn._validation import hold_out
 from admc_sklearn._warp import Warp
 
 from .conftest import gaussian_table, hide, quick, rings
@@ -162,13 +163,13 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     trainer.step = lambda *batch: steps.append(batch) or step(*batch)
     trainer.epoch()
     assert [len(block.rows) for block in blocks] == [32, 32, 32, 32, 22]
-    rows = torch.cat([absorbed.rows[places] for absorbed, places in steps])
+    rows = torch.cat([absorbed.rows[part] for absorbed, part in steps])
     assert sorted(rows.tolist()) == list(range(150))
     block = blocks[1]
     assert torch.equal(block.kept | block.targets, o[block.rows])
     told = network.anchor.condition(trainer.values[block.rows], block.kept)
     torch.testing.assert_close(block.anchored.mean, told.mean)
-    torch.testing.assert_close(block.anchored[[3, 0]].sd, told.sd[[3, 0]])
+    torch.testing.assert_close(block.anchored[2:5].sd, told.sd[2:5])
 
 
 def test_independent_missing_cells_are_no_structure():
@@ -267,7 +268,7 @@ def test_training_does_not_load_the_compiler():
 def test_a_large_table_holds_out_no_more_than_tells():
     generator = torch.Generator().manual_seed(0)
     for n, expected in ((500, 50), (200_000, 10_000)):
-        held, kept = _training._hold_out(n, 0.1, None, generator)
+        held, kept = hold_out(n, 0.1, None, generator)
         assert len(held) == expected
         assert set(held).isdisjoint(kept)
         assert len(held) + len(kept) == n
