@@ -87,6 +87,18 @@ def test_columns_that_are_not_asked_for_only_tell(shared):
     torch.testing.assert_close(some[2], whole[2])
 
 
+def test_no_iteration_begins_after_the_deadline():
+    X, _, _ = gaussian_table(200, 6, 0)
+    observed = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.6)
+    x = torch.tensor(X)
+    for fit, sizes in ((fit_gaussian, (1.0,)), (fit_factors, (1.0, 2))):
+        found = []
+        for options in ({"deadline": 0.0}, {"max_iter": 1}):
+            torch.manual_seed(0)
+            found.append(fit(x, observed, *sizes, **options).state_dict())
+        torch.testing.assert_close(*found)
+
+
 def test_em_on_complete_rows_is_the_posterior_mode():
     X, _, _ = gaussian_table(50, 4, 0)
     X = (X - X.mean(0)) / X.std(0)

@@ -172,6 +172,32 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     torch.testing.assert_close(block.anchored[2:5].sd, told.sd[2:5])
 
 
+@pytest.mark.parametrize("n_columns", [6, 300])
+def test_late_is_little_work(n_columns):
+    """After the deadline nothing is begun, and what there is completes rows."""
+    rng = np.random.default_rng(0)
+    X = np.exp(rng.normal(size=(300, 3)) @ rng.normal(size=(3, n_columns)))
+    values, observed = standardised(hide(X, 0.2, 0))
+    network, history = fit_network(
+        values,
+        observed,
+        [0] * n_columns,
+        SIZES["small"],
+        plan(deadline=-1.0),
+        torch.device("cpu"),
+        0,
+        n_bootstraps=1,
+    )
+    assert len(history) == 1  # the anchor
+    assert not len(network.memories)
+    assert network.retrieval is None
+    assert network.anchor.coordinates.folds is None
+    x, o = torch.tensor(values), torch.tensor(observed)
+    with torch.no_grad():
+        for posterior in network(network.warp(x), o, ~o):
+            assert torch.isfinite(posterior.mean()).all()
+
+
 def test_independent_missing_cells_are_no_structure():
     generator = torch.Generator().manual_seed(0)
     rates = torch.tensor([0.05, 0.3, 0.6, 0.0, 0.3, 0.2])
