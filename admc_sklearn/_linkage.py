@@ -197,6 +197,8 @@ class Trial:
         best, found = MIN_GAIN, None
         with torch.no_grad():
             before = torch.cat([self.errors(half) for half in (1, 0)], 1)
+        if before.shape[1] < 2:
+            return None
         for freedom in FREEDOMS:
             after = []
             for half in (0, 1):
