@@ -67,11 +67,19 @@ class GaussianAnchor(nn.Module):
         size = max(1, int((~patterns).sum(1).max()))
         columns = patterns.to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
         filled = ~patterns.gather(1, columns)
-        block = self.precision[columns[:, :, None], columns[:, None, :]]
+        return columns, filled, torch.cholesky_inverse(self._cholesky(columns, filled))
+
+    def _cholesky(self, columns, filled):
+        """Factors of blocks of the precision, the identity at padding, (P, U, U)."""
+        cell = columns[:, :, None] * len(self.mean) + columns[:, None, :]
+        block = self.precision.flatten().take(cell)
         both = filled[:, :, None] & filled[:, None, :]
-        eye = torch.eye(size, dtype=block.dtype, device=block.device)
-        chol = torch.linalg.cholesky(torch.where(both, block, eye))
-        return columns, filled, torch.cholesky_inverse(chol)
+        eye = torch.eye(block.shape[1], dtype=block.dtype, device=block.device)
+        return torch.linalg.cholesky(torch.where(both, block, eye))
+
+    def _pull(self, x, pattern, columns, filled):
+        """Sum what observed cells, about the mean and else 0, say of missing ones."""
+        return (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
 
     def _batches(self, observed, shared):
         """Patterns, rows that have them and the rows' pattern, in bounded batches.
@@ -111,13 +119,9 @@ class GaussianAnchor(nn.Module):
         rank[:, :n_asked] += asked
         columns = rank.argsort(dim=1, stable=True)[:, -size:]
         filled = missing.gather(1, columns)
-        cell = columns[:, :, None] * len(self.mean) + columns[:, None, :]
-        block = self.precision.flatten().take(cell)
-        both = filled[:, :, None] & filled[:, None, :]
-        eye = torch.eye(size, dtype=block.dtype, device=block.device)
-        chol = torch.linalg.cholesky(torch.where(both, block, eye))
+        chol = self._cholesky(columns, filled)
         last = chol[:, -corner:, -corner:]
-        eye = eye[:corner, :corner].expand_as(last)
+        eye = torch.eye(corner, dtype=chol.dtype, device=chol.device).expand_as(last)
         inverse = torch.linalg.solve_triangular(last, eye, upper=False)
         return columns, filled, chol, inverse
 
@@ -127,7 +131,7 @@ class GaussianAnchor(nn.Module):
         About the mean, as is ``x`` (n, d), which is 0 at missing cells.
         """
         columns, filled, chol, inverse = factors
-        pull = (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
+        pull = self._pull(x, pattern, columns, filled)
         step = max(1, _BATCH_ELEMENTS // chol[0].numel())
         parts = []
         for p, r in zip(pattern.split(step), pull.split(step), strict=True):
@@ -203,8 +207,7 @@ class GaussianAnchor(nn.Module):
         for patterns, rows, pattern in batches:
             columns, filled, cov = self._missing_blocks(patterns)
             known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
-            pull = (known @ self.precision).gather(1, columns[pattern])
-            pull = pull * filled[pattern]
+            pull = self._pull(known, pattern, columns, filled)
             step = max(1, _BATCH_ELEMENTS // cov[0].numel())
             deviation = [
                 -torch.bmm(cov[p], r[:, :, None]).squeeze(2)

@@ -256,7 +256,14 @@ def fit_network(
         if start is None:
             table = values, observed, n_levels
             network = _begin(
-                table, size, kept, home, generator, self_masking, start_deadline
+                table,
+                x.to(home),
+                o.to(home),
+                size,
+                kept,
+                generator,
+                self_masking,
+                start_deadline,
             )
         else:
             network = _go_on(
@@ -294,16 +301,14 @@ def fit_network(
         return network, history
 
 
-def _begin(table, size, kept, home, generator, self_masking, deadline):
-    """Make an untrained network, on the CPU or where its anchor is to be fitted."""
+def _begin(table, x, o, size, kept, generator, self_masking, deadline):
+    """Make an untrained network where ``x`` and ``o`` are, the table's tensors."""
     for n_folded in (MAX_FOLDED_AT_RANDOM, MAX_FOLDED):
-        network = _untrained(table, size, kept, home, generator, n_folded, deadline)
+        network = _untrained(table, x, o, size, kept, generator, n_folded, deadline)
         coordinates = network.anchor.coordinates
         is_wide = coordinates.folds is not None and coordinates.n_all > MAX_FOLDED
         if not is_wide or not self_masking:
             break
-        values, observed, _ = table
-        x, o = (torch.tensor(array, device=home) for array in (values, observed))
         if self_masking == "auto" and not is_suspected(
             network, network.warp(x), o, generator
         ):
@@ -311,9 +316,8 @@ def _begin(table, size, kept, home, generator, self_masking, deadline):
     return network
 
 
-def _untrained(table, size, kept, home, generator, n_folded, deadline):
+def _untrained(table, x, o, size, kept, generator, n_folded, deadline):
     values, observed, n_levels = table
-    x, o = (torch.tensor(array, device=home) for array in (values, observed))
     scores = score_levels(x, o, n_levels, kept)
     warp, ridge, weakest = choose_coordinates(
         x[kept], o[kept], scores, generator, n_folded=n_folded, deadline=deadline

@@ -35,6 +35,13 @@ def plan(**changes):
     return TrainingPlan(**{**fields, **changes})
 
 
+def anchor_alone(values, observed):
+    """Network and history of a numeric table before any training."""
+    n_levels = [0] * values.shape[1]
+    rest = plan(max_epochs=0), torch.device("cpu"), 0
+    return fit_network(values, observed, n_levels, SIZES["small"], *rest)
+
+
 def standardised(X):
     observed = ~np.isnan(X)
     values = (X - np.nanmean(X, 0)) / np.nanstd(X, 0)
@@ -80,15 +87,7 @@ def test_gaussian_rows_lose_next_to_nothing_by_training():
 def test_an_untrained_network_is_the_anchor():
     X, _, _ = gaussian_table(2000, 4, 0)
     values, observed = standardised(hide(X, 0.3, 0))
-    network, history = fit_network(
-        values,
-        observed,
-        [0] * 4,
-        SIZES["small"],
-        plan(max_epochs=0),
-        torch.device("cpu"),
-        0,
-    )
+    network, history = anchor_alone(values, observed)
     assert len(history) == 1
     x, o = torch.tensor(values), torch.tensor(observed)
     with torch.no_grad():
@@ -118,13 +117,8 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     observed = torch.ones(4000, 6, dtype=torch.bool)
     observed[:2000, :2] = False
     values = torch.zeros(4000, 6)
-    network, _ = fit_network(
-        *standardised(np.random.default_rng(0).normal(size=(60, 6))),
-        [0] * 6,
-        SIZES["small"],
-        plan(max_epochs=0),
-        torch.device("cpu"),
-        0,
+    network, _ = anchor_alone(
+        *standardised(np.random.default_rng(0).normal(size=(60, 6)))
     )
     trainer = _training.Trainer(network, values, observed, plan(), 0)
     kept, hidden = trainer.hide(observed[2000:])
@@ -144,15 +138,7 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
 def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     X = np.random.default_rng(0).normal(size=(150, 6))
     values, observed = standardised(np.where(X > 1.5, np.nan, X))
-    network, _ = fit_network(
-        values,
-        observed,
-        [0] * 6,
-        SIZES["small"],
-        plan(max_epochs=0),
-        torch.device("cpu"),
-        0,
-    )
+    network, _ = anchor_alone(values, observed)
     monkeypatch.setattr(_training, "BLOCK_BYTES", 40 * 10 * 6)
     x, o = torch.tensor(values), torch.tensor(observed)
     trainer = _training.Trainer(network, x, o, plan(batch_size=16), 0)
