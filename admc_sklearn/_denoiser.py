@@ -118,7 +118,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.n_features, self.hidden = n_features, hidden
         self.embedding = TokenEmbedding(n_columns, n_features, width, group)
-        n_heads = max(1, width // 8)
+        n_heads = max(1, width // 16)
         self.attention = nn.ModuleList(
             TokenAttention(width, n_heads) for _ in range(n_attention)
         )

@@ -18,8 +18,12 @@ WARM_UP_STEPS = 50
 # Share of the training, its end, in which the learning rate falls to zero.
 FALL_SHARE = 0.2
 # The fall begins once so many steps, or two epochs, lower the validation error by less.
-WINDOW_STEPS, MIN_GAIN = 250, 0.01
+WINDOW_STEPS, MIN_GAIN = 125, 0.01
 MAX_GRADIENT = 1.0
+# The learning rate is that of batches up to so many rows; larger ones, with less noise
+# in their gradients, take it times the root of their share (Malladi et al., 2022,
+# arXiv:2205.10287).
+USUAL_BATCH, MAX_BATCH = 256, 512
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,12 @@ class TrainingPlan:
         """Plan for so many rows, from an estimator's parameters and its start."""
         batch_size, max_time = estimator.batch_size, estimator.max_time
         if batch_size == "auto":
-            batch_size = int(min(max(n_samples // 16, 32), 256))
+            batch_size = int(min(max(n_samples // 16, 32), MAX_BATCH))
         return cls(
             max_epochs=estimator.max_epochs,
             batch_size=batch_size,
-            learning_rate=estimator.learning_rate,
+            learning_rate=estimator.learning_rate
+            * math.sqrt(max(1.0, batch_size / USUAL_BATCH)),
             validation_fraction=estimator.validation_fraction,
             n_iter_no_change=estimator.n_iter_no_change,
             deadline=math.inf if max_time is None else started + max_time,

@@ -37,7 +37,7 @@ def fit_retrieval(network, values, observed, validation, generator, deadline=mat
     Parameters
     ----------
     network : CompletionNetwork
-        Trained, with its memories, not tilted.
+        Trained, with its memory, not tilted.
     values : float tensor of shape (n, d), warped
     observed : bool tensor of shape (n, d)
     validation : Validation

@@ -22,8 +22,6 @@ from torch import nn
 
 from ._posterior import NumericPosterior
 
-# The second finds rows that the first has completed better.
-MAX_MEMORIES = 2
 N_LANDMARKS = 800
 # Rows to regress: so many cells, and at least so many rows.
 MAX_CELLS, MIN_ROWS = 100_000, 4000
@@ -49,6 +47,8 @@ MIN_SPREAD = 1e-3
 MIN_SLOPE = 0.05
 # Elements of a matrix of weights that stays in a core's cache.
 CACHED_ELEMENTS = 250_000
+# Columns of a symmetric product that are computed at once.
+STRIP = 200
 
 
 class Memory(nn.Module):
@@ -126,46 +126,54 @@ class Memory(nn.Module):
 class Regression:
     """Ridge regression of one column on the weights of a memory's landmarks.
 
-    Fed with cells, turn by turn. In the coordinates of the landmarks' own kernel, where
-    the ridge is the same for all directions. ``among`` are the distances of the
-    landmarks to each other, (M, M).
+    Fed with cells, turn by turn. The ridge penalises the norm that belongs to the
+    kernel. ``among`` are the distances of the landmarks to each other, (M, M).
     """
 
     def __init__(self, memory, column, among):
         self.memory, self.column = memory, column
-        kernel = memory.attend(memory.landmarks.T, among, column)
-        kernel.diagonal().add_(JITTER)
-        root = torch.linalg.cholesky(kernel)
-        self.whiten = torch.linalg.solve_triangular(
-            root.T, torch.eye(len(root), device=root.device), upper=True
-        )
-        self.gram, self.pull = torch.zeros_like(root), root.new_zeros(len(root))
+        self.kernel = memory.attend(memory.landmarks.T, among, column)
+        # Sums of products of weights are alike, and differences between them decide:
+        # in float32 only what is left without the typical weights keeps its digits.
+        self.typical = self.kernel.mean(0)
+        self.kernel.diagonal().add_(JITTER)
+        self.gram = torch.zeros_like(self.kernel)  # its lower half
+        self.pull, self.total = torch.zeros_like(self.kernel[:2])
+        self.n_cells, self.sum = 0, 0.0
 
     def features(self, rows, distances):
-        """Whitened weights of cells, (N, M)."""
+        """Weights of cells less the typical ones, (N, M)."""
         step = max(1, CACHED_ELEMENTS // len(self.gram))
         parts = [
-            self.memory.attend(r, w, self.column)
+            self.memory.attend(r, w, self.column).sub_(self.typical)
             for r, w in zip(rows.split(step), distances.split(step), strict=True)
         ]
-        return torch.cat(parts) @ self.whiten
+        return torch.cat(parts)
 
     def feed(self, features, truth):
         """Add cells and their values, (N, M) and (N,)."""
-        self.gram.addmm_(features.T, features)
+        for lo in range(0, len(self.gram), STRIP):
+            strip = features[:, lo : lo + STRIP]
+            self.gram[lo:, lo : lo + STRIP].addmm_(features[:, lo:].T, strip)
         self.pull.addmv_(features.T, truth)
+        self.total += features.sum(0)
+        self.n_cells += len(truth)
+        self.sum += float(truth.sum())
 
     def solve(self, ridge):
-        """Coefficients of whitened weights, (M,)."""
-        gram = self.gram.clone()
-        gram.diagonal().add_(ridge)
-        pull = self.pull[:, None]
-        return torch.cholesky_solve(pull, torch.linalg.cholesky(gram))[:, 0]
+        """Coefficients of the weights, (M,)."""
+        typical, total = self.typical.double(), self.total.double()
+        cross = torch.outer(total + self.n_cells * typical, typical)
+        gram = self.gram + cross + torch.outer(typical, total)
+        root, _ = torch.linalg.cholesky_ex(gram.add_(self.kernel, alpha=ridge))
+        pull = self.pull + self.sum * typical
+        return torch.cholesky_solve(pull[:, None], root)[:, 0].to(self.pull.dtype)
 
     def best_ridge(self, features, truth):
         """Ridge with the lowest squared error on cells that it was not fed with."""
         solutions = torch.stack([self.solve(ridge) for ridge in RIDGES], 1)
-        errors = (features @ solutions - truth[:, None]).square().mean(0)
+        told = features @ solutions + self.typical @ solutions
+        errors = (told - truth[:, None]).square().mean(0)
         return RIDGES[int(errors.argmin())]
 
 
@@ -219,28 +227,26 @@ class Beliefs:
         rows, _ = coordinates.base(filled.to(home), everywhere.to(home))
         return rows.to(self.values.device, torch.float32).clamp(-REACH, REACH)
 
-    def follow(self, memory):
-        """Move the means as far as a memory is followed."""
+    def shift(self, memory):
+        """How far a memory moves the means, (B, d)."""
         missing = ~self.observed & (memory.weight > 0)
         # Of a row of which nothing is known, nothing is to be remembered.
         missing &= self.observed.any(1, keepdim=True)
         told = memory.predict(self.coordinates(), missing)
         shift = memory.weight * (told - self.mean)
         shift = torch.clamp(shift, -self.limit, self.limit)
-        self.mean = self.mean + torch.where(missing, shift, 0.0)
+        return torch.where(missing, shift, 0.0)
 
 
 def recalled_posteriors(network, values, observed):
-    """Posteriors of all missing cells, corrected by the network's memories."""
+    """Posteriors of all missing cells, corrected by the network's memory."""
     posteriors = network.plain_posteriors(values, observed, ~observed)
-    if len(network.memories):
+    if network.memory is not None:
         beliefs = Beliefs(network, values, observed, posteriors)
-        start = beliefs.mean
-        for memory in network.memories:
-            beliefs.follow(memory)
+        shift = beliefs.shift(network.memory)
         for posterior in posteriors:
             if isinstance(posterior, NumericPosterior):
-                _move_mean(posterior, posterior.cells.gather(beliefs.mean - start))
+                _move_mean(posterior, posterior.cells.gather(shift))
     return posteriors
 
 
@@ -274,10 +280,8 @@ def _spread(posterior):
 
 
 @torch.no_grad()
-def fit_memories(network, values, observed, validation, generator, deadline=math.inf):
-    """Give a network memories of training rows, weighed by validation cells.
-
-    One after the other, as long as they help and there is time.
+def fit_memory(network, values, observed, validation, generator, deadline=math.inf):
+    """Give a network a memory of training rows, weighed by validation cells.
 
     Parameters
     ----------
@@ -299,61 +303,47 @@ def fit_memories(network, values, observed, validation, generator, deadline=math
     rows = torch.randperm(len(values), generator=generator)[:n_rows]
     rows = rows.to(values.device)
     values, observed = values[rows], observed[rows]
-    first = slice(0, MAX_MEMORIES * N_LANDMARKS)
-    known = Beliefs.of(network, values[first], observed[first])
-    turn = torch.randint(N_TURNS, observed.shape, generator=generator)
-    turn = turn.to(values.device)
-    turns = []
-    for t in range(N_TURNS):
-        if time.monotonic() > deadline:
-            return
-        turns.append(Beliefs.of(network, values, observed & (turn != t)))
+    known = Beliefs.of(network, values[:N_LANDMARKS], observed[:N_LANDMARKS])
+    memory = Memory(network, known.coordinates(), len(values))
+    fitted = _regress(memory, network, values, observed, generator, deadline)
+    if not fitted:
+        return
     held = Beliefs.of(network, validation.values, validation.kept)
-    truth, ridges = network.warp.inverse(values), {}
-    for k in range(MAX_MEMORIES):
-        # Other landmarks for each where there are enough.
-        start = max(0, min(k * N_LANDMARKS, len(known.values) - N_LANDMARKS))
-        landmarks = known.coordinates()[start : start + N_LANDMARKS]
-        memory = Memory(network, landmarks, len(values))
-        fitted = _regress(memory, turns, observed, truth, ridges, deadline)
-        if fitted is None:
-            break
-        memory.weight = _weights(memory, held, validation, fitted)
-        if not bool((memory.weight > 0).any()):
-            break
-        network.memories.append(memory)
-        if len(network.memories) < MAX_MEMORIES:
-            for beliefs in (known, held, *turns):
-                beliefs.follow(memory)
+    memory.weight = _weights(memory, held, validation, fitted)
+    if bool((memory.weight > 0).any()):
+        network.memory = memory
 
 
-def _regress(memory, turns, observed, truth, ridges, deadline):
-    """Fit a memory to the cells that each turn hides; the columns that have enough.
+def _regress(memory, network, values, observed, generator, deadline):
+    """Fit a memory to cells hidden in turns; the columns that have enough of them.
 
-    ``ridges`` are those of the columns, or empty: then they are found and put there.
     None where there is no time to finish.
     """
+    truth = network.warp.inverse(values)
     columns = memory.place.ge(0).nonzero()[:, 0].tolist()
     columns = [j for j in columns if int(observed[:, j].sum()) >= MIN_CELLS]
     among = memory.distances(memory.landmarks.T)
     regressions = {j: Regression(memory, j, among) for j in columns}
+    turn = torch.randint(N_TURNS, observed.shape, generator=generator)
+    turn = turn.to(values.device)
+    ridges = {}
     for j in columns:
         memory.center[j] = truth[observed[:, j], j].mean()
-    for t, beliefs in enumerate(turns):
-        rows = beliefs.coordinates()
+    for t in range(N_TURNS):
+        asked = observed & (turn == t)
+        rows = Beliefs.of(network, values, observed & ~asked).coordinates()
         distances = memory.distances(rows)
-        asked = observed & ~beliefs.observed
         for j, regression in regressions.items():
             if time.monotonic() > deadline:
                 return None
             cells = asked[:, j].nonzero()[:, 0]
             features = regression.features(rows[cells], distances[cells])
             y = truth[cells, j] - memory.center[j]
-            if t == N_TURNS - 1 and j not in ridges:
+            if t == N_TURNS - 1:
                 ridges[j] = regression.best_ridge(features, y)
             regression.feed(features, y)
     for j, regression in regressions.items():
-        memory.solution[j] = regression.whiten @ regression.solve(ridges[j])
+        memory.solution[j] = regression.solve(ridges[j])
     return columns
 
 

@@ -84,8 +84,8 @@ class CompletionNetwork(nn.Module):
         self.heads = nn.ModuleList(heads)
         # What cells that are missing because of their own values need; see `tilt`.
         self.is_tilted = False
-        # Each `Memory` of training rows corrects what is left by those before it.
-        self.memories = nn.ModuleList()
+        # A `Memory` of training rows corrects the means of numbers.
+        self.memory = None
         # Mixes in the values of training rows that are alike, last of all.
         self.retrieval = None
         self.n_columns = d

@@ -17,7 +17,7 @@ from ._coordinates import MAX_FOLDED, MAX_FOLDED_AT_RANDOM, choose_coordinates
 from ._diffusion import absorb, absorb_like
 from ._epochs import AdamW, WeightAverage, descend, run_epochs
 from ._linkage import fit_retrieval
-from ._memory import fit_memories
+from ._memory import fit_memory
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
@@ -284,7 +284,7 @@ def fit_network(
             if plan.max_epochs:  # else the anchor alone
                 warped = network.warp(x[kept])
                 told = warped, o[kept], validation, generator
-                fit_memories(network, *told, deadline)
+                fit_memory(network, *told, deadline)
                 fit_retrieval(network, *told, deadline)
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
@@ -334,8 +334,8 @@ def _go_on(start, x, o, kept, generator, deadline):
     """Copy a network, its anchor fitted to the rows kept."""
     network = place(copy.deepcopy(start), x.device)
     network.replicas = nn.ModuleList()
-    network.is_tilted, network.memories = False, nn.ModuleList()
-    network.retrieval = None
+    network.is_tilted = False
+    network.memory = network.retrieval = None
     ridge, _ = network.ridges
     warped = network.warp(x)[kept]
     network.prior = _prior(network, warped, o[kept], ridge, generator, deadline)
