@@ -123,10 +123,12 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         what follows the epochs. Neither is cut short.
 
     batch_size : int or "auto", default="auto"
-        Rows a training step. ``"auto"`` takes 256, and fewer for small tables.
+        Rows a training step. ``"auto"`` takes 512, and fewer for tables of less than
+        8192 rows.
 
     learning_rate : float, default=2e-3
-        Of AdamW; level at first, and brought down to zero at the end.
+        Of AdamW, for batches of up to 256 rows; larger ones take it times the square
+        root of ``batch_size / 256``. Level at first, brought down to zero at the end.
 
     validation_fraction : float, default=0.1
         Share of the rows held out of training, to decide when to stop; at most 10,000.
@@ -202,11 +204,11 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     -----
     A pickle holds the parameters, the network's weights, the columns' statistics and
     atoms (for columns with few distinct values, those values), and completed training
-    rows, which are the landmarks of kernels: up to 1600 rows of cells, and the latents
+    rows, which are the landmarks of kernels: up to 800 rows of cells, and the latents
     of blocks in up to 1500. It opens on machines without the device it was made on.
 
-    Numbers are told by the network and by up to two memories on top of it: kernel ridge
-    regressions on the completed rest of the row (a Laplace kernel with landmarks, the
+    Numbers are told by the network and by a memory on top of it: kernel ridge
+    regression on the completed rest of the row (a Laplace kernel with landmarks, the
     kernel of a forest of random cuts [3]_), followed as far as held-out cells approve.
     Draws, probabilities of levels and blocks do without them.
 

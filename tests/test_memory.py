@@ -9,7 +9,7 @@ import torch
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._completion import complete
-from admc_sklearn._memory import N_LANDMARKS, Beliefs, Memory, Regression, _move_mean
+from admc_sklearn._memory import JITTER, RIDGES, Beliefs, Memory, Regression, _move_mean
 from admc_sklearn._posterior import NumericPosterior, PackedCells
 
 from .conftest import gaussian_table, hide, quick
@@ -37,7 +37,7 @@ def board():
 
 def without_memory(imputer):
     plain = copy.deepcopy(imputer)
-    plain.model_.memories = torch.nn.ModuleList()
+    plain.model_.memory = None
     return plain
 
 
@@ -48,7 +48,7 @@ def error(imputer, new, incomplete, power=2):
 def test_it_tells_what_the_network_has_not_learnt(board):
     imputer, new, incomplete = board
     plain = without_memory(imputer)
-    assert imputer.model_.memories[0].weight[2] > 0.7
+    assert imputer.model_.memory.weight[2] > 0.7
     assert error(imputer, new, incomplete) < 0.6 * error(plain, new, incomplete)
     imputer, plain = (
         copy.copy(i).set_params(strategy="median") for i in (imputer, plain)
@@ -100,17 +100,17 @@ def test_gaussian_tables_gain_nothing_and_lose_nothing():
 
 def test_without_held_out_cells_there_is_none():
     X, _, _ = gaussian_table(12, 3, 0)
-    assert len(quick().fit(hide(X, 0.2, 0)).model_.memories) == 0
+    assert quick().fit(hide(X, 0.2, 0)).model_.memory is None
 
 
 def test_training_goes_on_without_the_old_one(board):
     X = steps(800, 2)
     X[::3, 2] = np.nan
     imputer = quick(max_epochs=1, warm_start=True).fit(X)
-    first = imputer.model_.memories[0]
-    again = imputer.fit(X).model_.memories
-    assert 1 <= len(again) <= 2
-    assert all(memory is not first for memory in again)
+    first = imputer.model_.memory
+    again = imputer.fit(X).model_.memory
+    assert isinstance(again, Memory)
+    assert again is not first
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +127,11 @@ def test_a_cell_is_not_told_by_itself(small):
     truth = rows[:, 0] + rows[:, 1].sign()
     among = memory.distances(memory.landmarks.T)
     regression = Regression(memory, 2, among)
-    features = regression.features(rows, memory.distances(rows))
-    regression.feed(features[:200], truth[:200])
-    regression.feed(features[200:], truth[200:])
-    memory.solution[2] = regression.whiten @ regression.solve(0.1)
+    weights = memory.attend(rows, memory.distances(rows), 2)
+    for part in (slice(200), slice(200, None)):
+        distances = memory.distances(rows[part])
+        regression.feed(regression.features(rows[part], distances), truth[part])
+    memory.solution[2] = regression.solve(0.1)
     other = rows.clone()
     other[:, 2] += 3.0
     missing = torch.zeros(rows.shape, dtype=torch.bool)
@@ -140,11 +141,34 @@ def test_a_cell_is_not_told_by_itself(small):
     assert (told[0][~missing] == 0).all()
     # And it fits what the other coordinates tell.
     assert (truth - told[0][:, 2]).var() < 0.3 * truth.var()
-    # Fed in parts it is ridge regression on the whole.
-    solution = torch.linalg.solve(
-        features.T @ features + 0.1 * torch.eye(len(rows)), features.T @ truth
-    )
-    torch.testing.assert_close(regression.solve(0.1), solution, atol=1e-2, rtol=1e-2)
+    # Fed in parts it is kernel ridge regression on the whole.
+    weights, truth = weights.double(), truth.double()
+    kernel = weights + JITTER * torch.eye(len(rows), dtype=torch.float64)
+    solution = torch.linalg.solve(weights.T @ weights + 0.1 * kernel, weights.T @ truth)
+    found = weights @ regression.solve(0.1).double()
+    torch.testing.assert_close(found, weights @ solution, atol=1e-3, rtol=1e-3)
+
+
+def test_the_best_ridge_is_that_of_cells_which_are_not_known(small):
+    _, memory, rows = small
+    generator = torch.Generator().manual_seed(3)
+    among = memory.distances(memory.landmarks.T)
+    smooth = rows[:, 0] + 10.0  # far from zero: the typical weights count too
+    noise = torch.randn(len(rows), generator=generator)
+    found = []
+    for truth in (smooth, smooth + 3 * noise):
+        regression = Regression(memory, 2, among)
+        features = regression.features(rows, memory.distances(rows))
+        regression.feed(features[:200], truth[:200])
+        weights = features[200:] + regression.typical
+        errors = [
+            (weights @ regression.solve(ridge) - truth[200:]).square().mean()
+            for ridge in RIDGES
+        ]
+        best = regression.best_ridge(features[200:], truth[200:])
+        assert best == RIDGES[int(np.argmin(errors))]
+        found.append(best)
+    assert found[0] < found[1]
 
 
 def test_weights_are_those_of_the_kernel(small):
@@ -176,21 +200,11 @@ def test_beliefs_move_no_further_than_the_distribution_allows(small):
     observed[:5] = False
     posteriors = network.plain_posteriors(rows, observed, ~observed)
     beliefs = Beliefs(network, rows, observed, posteriors)
-    start = beliefs.mean
-    beliefs.follow(memory)
-    moved = beliefs.mean - start
+    moved = beliefs.shift(memory)
     assert (moved[observed] == 0).all()
     some = observed.any(1)
     assert (moved[~some] == 0).all()  # nothing is known, nothing is remembered
     torch.testing.assert_close(moved[some], beliefs.limit[some])
-
-
-def test_memories_have_other_landmarks_where_rows_allow():
-    X = np.vstack([steps(N_LANDMARKS, 0), steps(N_LANDMARKS, 3)])
-    memories = quick(max_epochs=1, validation_fraction=0.05).fit(X).model_.memories
-    rows = [set(map(tuple, m.landmarks.T.tolist())) for m in memories]
-    assert [len(r) for r in rows] == [N_LANDMARKS] * len(rows)
-    assert len(rows) < 2 or len(rows[0] & rows[1]) < N_LANDMARKS // 4
 
 
 def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):

@@ -175,7 +175,7 @@ def test_late_is_little_work(n_columns):
         n_bootstraps=1,
     )
     assert len(history) == 1  # the anchor
-    assert not len(network.memories)
+    assert network.memory is None
     assert network.retrieval is None
     assert network.anchor.coordinates.folds is None
     x, o = torch.tensor(values), torch.tensor(observed)
@@ -224,14 +224,31 @@ def test_the_learning_rate_is_level_and_then_falls_to_nothing():
     assert rates[4] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "n_rows", "rows", "rate"),
+    [
+        ("auto", 100, 32, 1.0),
+        ("auto", 3200, 200, 1.0),
+        ("auto", 10**6, 512, 2**0.5),
+        (64, 10**6, 64, 1.0),
+        (1024, 100, 1024, 2.0),
+    ],
+)
+def test_large_batches_take_larger_steps(batch_size, n_rows, rows, rate):
+    imputer = ADMCImputer(batch_size=batch_size, learning_rate=1e-3)
+    found = TrainingPlan.of(imputer, n_rows, time.monotonic())
+    assert found.batch_size == rows
+    assert found.learning_rate == pytest.approx(1e-3 * rate)
+
+
 def test_an_error_is_level_when_a_window_gains_little():
     falling = list(0.99 ** np.arange(20))
     assert not _epochs.is_level(falling, 50)
     assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50)
     # So many steps, however many epochs: not before two windows have passed.
-    assert not _epochs.is_level([1.0] * 10, 50)
-    assert _epochs.is_level([1.0] * 11, 50)
-    assert not _epochs.is_level([1.0] * 11, 10)
+    assert not _epochs.is_level([1.0] * 6, 50)
+    assert _epochs.is_level([1.0] * 7, 50)
+    assert not _epochs.is_level([1.0] * 7, 10)
     assert _epochs.is_level([1.0] * 5, 5000)
 
 
