@@ -430,7 +430,9 @@ def test_point_masses_and_heavy_tails(strategy):
         assert (completed["gain"][cells] == 0).mean() > 0.97
     cells = hidden["gain"].isna() & hidden["owner"].isna()
     if strategy == "sample":
-        assert (completed["gain"][cells] == 0).mean() == pytest.approx(0.85, abs=0.1)
+        draws = imputer.sample(hidden, n_draws=20)
+        share = np.mean([(draw["gain"][cells] == 0).mean() for draw in draws])
+        assert share == pytest.approx(0.85, abs=0.08)
 
 
 def test_infinity_in_a_frame_is_refused():
