@@ -14,25 +14,13 @@ BUNDLED = {
     "breast_cancer": datasets.load_breast_cancer,
     "diabetes": datasets.load_diabetes,
     "digits": datasets.load_digits,
+    "iris": datasets.load_iris,
     "wine": datasets.load_wine,
 }
 
 
 def load_frame(name, data):
-    """All columns of a mixed table but its target, as a data frame.
-
-    Returns
-    -------
-    DataFrame, or None where ``<data>/tabular/<name>.parquet`` is absent
-    """
-    path = Path(data or ".") / "tabular" / f"{name}.parquet"
-    if not path.exists():
-        return None
-    return pd.read_parquet(path).drop(columns="target")
-
-
-def load_numeric(name, data):
-    """Numeric columns of a table, without its target, as a float64 array.
+    """All columns of a table but its target, as a data frame.
 
     Parameters
     ----------
@@ -42,10 +30,18 @@ def load_numeric(name, data):
 
     Returns
     -------
-    ndarray of shape (n_samples, n_features), or None where the file is absent
+    DataFrame, or None where the file is absent
     """
     if name in BUNDLED:
-        return BUNDLED[name](return_X_y=True)[0].astype(np.float64)
+        return BUNDLED[name](as_frame=True).data
+    path = Path(data or ".") / "tabular" / f"{name}.parquet"
+    if not path.exists():
+        return None
+    return pd.read_parquet(path).drop(columns="target")
+
+
+def load_numeric(name, data):
+    """Numeric columns of a table, as a float64 array; see `load_frame`."""
     frame = load_frame(name, data)
     return None if frame is None else frame.select_dtypes("number").to_numpy(np.float64)
 

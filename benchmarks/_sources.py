@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from sklearn import datasets
 
-from benchmarks._protocol import load_frame
+from benchmarks._protocol import BUNDLED, load_frame
 
 TABLES = (
     "california letter magic bean adult default shoppers gesture wine_red concrete"
@@ -31,7 +31,8 @@ def load_table(name, data=None):
     ----------
     name : str
     data : str or Path or None
-        Folder that holds ``tabular/<name>.parquet``. None downloads.
+        Folder that holds ``tabular/<name>.parquet``. None downloads. Tables that
+        scikit-learn bundles need neither.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def load_table(name, data=None):
     per household and no ocean_proximity, OpenML's adult has more rows, and its default
     has numbers only.
     """
-    if data is None:
+    if data is None and name not in BUNDLED:
         return _typed(_fetched(name))
     frame = load_frame(name, data)
     if frame is None:

@@ -234,6 +234,9 @@ def test_tables_are_downloaded_without_a_folder(monkeypatch):
         _sources.load_table("letter")
     with pytest.raises(ValueError, match="none of"):
         _sources.load_table("unknown")
+    for folder in (None, "nowhere"):  # scikit-learn has it itself
+        assert _sources.load_table("iris", folder).shape == (150, 4)
+    assert len(asked) == 3
 
 
 def test_draws_are_completed_by_their_center():
