@@ -13,6 +13,7 @@ from ._epochs import AdamW
 from ._memory import recalled_posteriors
 from ._posterior import PackedCells
 from ._retrieval import Retrieval, mixed, truncated
+from ._validation import is_gain
 
 # Rows to search: so many cells, within these numbers of rows.
 MAX_CELLS, MIN_ROWS, MAX_ROWS = 400_000, 2000, 16_384
@@ -75,7 +76,8 @@ class Asked:
 
     Shape of ``logits``: (g, T, K); of ``outcome``, that of candidates: (g, T, R); of
     ``told``, the candidates' evidence: (B, R, d, 2); of ``index``, the true outcome:
-    (g, T). ``half`` is that of the held-out rows which the cells are of, 0 or 1.
+    (g, T); of ``row``, the held-out row that each row is: (B,). ``half`` is that of the
+    held-out rows which the cells are of, 0 or 1.
     """
 
     posterior: object
@@ -83,7 +85,13 @@ class Asked:
     outcome: torch.Tensor
     told: torch.Tensor
     index: torch.Tensor
+    row: torch.Tensor
     half: int
+
+    def rows(self):
+        """Held-out row of every cell, (n,), in the order of `errors`."""
+        cells = self.posterior.cells
+        return self.row[cells.rows][cells.filled]
 
     def errors(self, z=None, prior=None):
         """Score and point's error of every cell, (2, n); without weights as it is."""
@@ -107,9 +115,10 @@ def ask(network, retrieval, validation, generator):
     values = validation.rows[:n_rows].repeat(repeats, 1)
     known = known[:n_rows].repeat(repeats, 1)
     # Rows of one half come first: no part is of both.
-    half = (torch.arange(len(known), device=known.device) % n_rows) % 2
-    order = half.argsort(stable=True)
-    values, known, n_first = values[order], known[order], int((half == 0).sum())
+    row = torch.arange(len(known), device=known.device) % n_rows
+    order = (row % 2).argsort(stable=True)
+    values, known, row = values[order], known[order], row[order]
+    n_first = int((row % 2 == 0).sum())
     noise = torch.rand(known.shape, generator=generator).to(known.device)
     kept, hidden = absorb(known, HIDE_RATE, noise)
     asked = {}
@@ -134,6 +143,7 @@ def ask(network, retrieval, validation, generator):
                     retrieval.outcomes(found, cells),
                     told,
                     cells.gather(index),
+                    row[part],
                     which,
                 )
             )
@@ -191,14 +201,16 @@ class Trial:
     def best_freedom(self):
         """How freely columns may differ, None where a retrieval does not help.
 
-        It has to lower the score and the point's error by more than their standard
-        errors, learnt on one half of the rows and judged by the other.
+        It has to lower both the score and the point's error by more than their noise,
+        learnt on one half of the rows and judged by the other.
         """
         best, found = MIN_GAIN, None
         with torch.no_grad():
             before = torch.cat([self.errors(half) for half in (1, 0)], 1)
         if before.shape[1] < 2:
             return None
+        rows = [a.rows() for half in (1, 0) for a in self.asked if a.half == half]
+        names, row = torch.cat(rows).unique(return_inverse=True)
         for freedom in FREEDOMS:
             after = []
             for half in (0, 1):
@@ -206,9 +218,9 @@ class Trial:
                 with torch.no_grad():
                     after.append(self.errors(1 - half, *weights))
             gain = before - torch.cat(after, 1)
-            noise = gain.std(1) / math.sqrt(max(1, gain.shape[1]))
             share = float((gain.mean(1) / before.mean(1).clamp_min(1e-12)).sum())
-            if bool((gain.mean(1) > noise).all()) and share > best:
+            by_row = gain.new_zeros(2, len(names)).index_add_(1, row, gain)
+            if bool(is_gain(by_row).all()) and share > best:
                 best, found = share, freedom
         return found
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from ._posterior import NumericPosterior
+from ._validation import is_gain
 
 N_LANDMARKS = 800
 # Rows to regress: so many cells, and at least so many rows.
@@ -310,7 +311,10 @@ def fit_memory(network, values, observed, validation, generator, deadline=math.i
         return
     held = Beliefs.of(network, validation.values, validation.kept)
     memory.weight = _weights(memory, held, validation, fitted)
-    if bool((memory.weight > 0).any()):
+    error = validation.truth - held.mean
+    gain = error.square() - (error - held.shift(memory)).square()
+    gain = torch.where(validation.hidden, gain, 0.0).sum(1)
+    if is_gain(gain.view(-1, len(validation.rows)).sum(0)):
         network.memory = memory
 
 

@@ -13,6 +13,8 @@ from ._diffusion import absorb
 VALIDATION_RATE = 0.3
 # Masks laid over each row, so that a few rows still give a steady figure.
 VALIDATION_CELLS = 4000
+# What is added to the network has to gain so many standard errors on held-out rows.
+MIN_STANDARD_ERRORS = 1.5
 # More would cost time and tell nothing.
 MAX_HELD_ROWS = 10_000
 
@@ -63,6 +65,19 @@ class Validation:
                 nats += float(cells.total(nll))
         count = max(1, int(self.hidden.sum()))
         return math.sqrt(squared / count), nats / count
+
+
+def is_gain(gains):
+    """Whether gains, (..., n), one a row, are more than their noise, (...).
+
+    Cells of one row go wrong together, the more so where it takes turns with several
+    masks: rows are the units, not cells.
+    """
+    n = gains.shape[-1]
+    if n < 2:
+        return torch.zeros(gains.shape[:-1], dtype=torch.bool)
+    noise = gains.std(-1) * math.sqrt(n)
+    return gains.sum(-1) > MIN_STANDARD_ERRORS * noise
 
 
 def hold_out(n, fraction, groups, generator):

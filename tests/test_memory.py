@@ -104,7 +104,7 @@ def test_without_held_out_cells_there_is_none():
 
 
 def test_training_goes_on_without_the_old_one(board):
-    X = steps(800, 2)
+    X = steps(1500, 2)
     X[::3, 2] = np.nan
     imputer = quick(max_epochs=1, warm_start=True).fit(X)
     first = imputer.model_.memory

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._linkage import ask
 from admc_sklearn._posterior import LevelPosterior, NumericPosterior, PackedCells
 from admc_sklearn._retrieval import (
     DIFFERING,
@@ -22,6 +23,7 @@ from admc_sklearn._retrieval import (
     mixed,
     truncated,
 )
+from admc_sklearn._validation import Validation, is_gain
 
 from .conftest import gaussian_table, hide
 
@@ -341,3 +343,35 @@ def test_the_ranked_score_is_the_integral_over_all_thresholds(twins):
     torch.testing.assert_close(
         posterior.score(atom)[:, 0], expected, atol=1e-4, rtol=1e-3
     )
+
+
+def test_hidden_cells_are_those_of_their_held_out_rows(twins):
+    """However often a row takes turns, and whichever half it is of."""
+    imputer, new, _ = twins
+    network = imputer.model_
+    values = torch.tensor((new - new.mean(0)) / new.std(0), dtype=torch.float32)[:80]
+    generator = torch.Generator().manual_seed(0)
+    observed = torch.rand(values.shape, generator=generator) < 0.8
+    validation = Validation(network, values, observed, generator)
+    outcome = network.index(validation.rows)
+    seen = set()
+    for asked in ask(network, network.retrieval, validation, generator)[0]:
+        rows, cells = asked.rows(), asked.posterior.cells
+        columns = cells.columns.expand_as(cells.rows)[cells.filled]
+        assert (rows % 2 == asked.half).all()
+        assert observed[rows, columns].all()
+        assert (asked.index[cells.filled] == outcome[rows, columns]).all()
+        assert asked.errors().shape == (2, len(rows))
+        seen.update(rows.tolist())
+    assert len(seen) > 70
+
+
+def test_a_gain_exceeds_the_noise_of_its_rows():
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    noise = noise - noise.mean()
+    share = torch.tensor([-1.0, 0.0, 0.05, 0.1, 1.0])[:, None]
+    told = is_gain(noise / noise.std() + share).tolist()
+    assert told == [False, False, False, True, True]
+    # The same rows once more are no more evidence: they are summed first.
+    assert not is_gain((2 * (noise / noise.std() + 0.05))[None]).any()
+    assert not is_gain(torch.ones(1))  # of a single row the noise is not known
