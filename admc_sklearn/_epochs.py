@@ -17,13 +17,16 @@ from ._progress import tqdm
 WARM_UP_STEPS = 50
 # Share of the training, its end, in which the learning rate falls to zero.
 FALL_SHARE = 0.2
-# The fall begins once so many steps, or two epochs, lower the validation error by less.
-WINDOW_STEPS, MIN_GAIN = 125, 0.01
+# Steps, at least two epochs, over which the gain is compared with `tol`.
+WINDOW_STEPS = 125
 MAX_GRADIENT = 1.0
 # The learning rate is that of batches up to so many rows; larger ones, with less noise
 # in their gradients, take it times the root of their share (Malladi et al., 2022,
 # arXiv:2205.10287).
-USUAL_BATCH, MAX_BATCH = 256, 512
+USUAL_BATCH = 256
+# Half of the time of a narrow table's step does not depend on its rows: then a step
+# takes so many cells, but no more rows than these.
+BATCH_CELLS, MAX_BATCH = 8192, 512
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,18 @@ class TrainingPlan:
     learning_rate: float
     validation_fraction: float
     n_iter_no_change: int
+    tol: float
     deadline: float  # of time.monotonic
     show_progress: bool
 
     @classmethod
-    def of(cls, estimator, n_samples, started):
-        """Plan for so many rows, from an estimator's parameters and its start."""
+    def of(cls, estimator, shape, started):
+        """Plan for a table's shape, from an estimator's parameters and its start."""
         batch_size, max_time = estimator.batch_size, estimator.max_time
         if batch_size == "auto":
-            batch_size = int(min(max(n_samples // 16, 32), MAX_BATCH))
+            n_samples, n_columns = shape
+            limit = max(USUAL_BATCH, min(MAX_BATCH, BATCH_CELLS // max(1, n_columns)))
+            batch_size = min(max(n_samples // 16, 32), limit)
         return cls(
             max_epochs=estimator.max_epochs,
             batch_size=batch_size,
@@ -51,6 +57,7 @@ class TrainingPlan:
             * math.sqrt(max(1.0, batch_size / USUAL_BATCH)),
             validation_fraction=estimator.validation_fraction,
             n_iter_no_change=estimator.n_iter_no_change,
+            tol=estimator.tol,
             deadline=math.inf if max_time is None else started + max_time,
             show_progress=bool(estimator.verbose),
         )
@@ -152,15 +159,16 @@ def descend(trainer, loss):
     return loss.detach()
 
 
-def is_level(curve, steps_per_epoch):
+def is_level(curve, steps_per_epoch, tol):
     """Whether validation errors, one an epoch, have stopped falling at a pace.
 
-    Their minimum over the last window is compared with that of all epochs before it.
+    Their minimum over the last window has to be below that of all epochs before it by
+    a share of ``tol``.
     """
     window = max(2, math.ceil(WINDOW_STEPS / steps_per_epoch))
     if len(curve) <= 2 * window:
         return False
-    return min(curve[-window:]) > (1 - MIN_GAIN) * min(curve[:-window])
+    return min(curve[-window:]) > (1 - tol) * min(curve[:-window])
 
 
 def run_epochs(trainer, validation):
@@ -190,7 +198,8 @@ def run_epochs(trainer, validation):
             seconds = time.monotonic() - trainer.started
             history.append(_record(epoch, loss, rmse, nats, seconds))
             steps_per_epoch = trainer.n_steps / epoch
-            if is_level([record["valid_rmse"] for record in history], steps_per_epoch):
+            curve = [record["valid_rmse"] for record in history]
+            if plan.tol and is_level(curve, steps_per_epoch, plan.tol):
                 end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
                 trainer.total_steps = min(trainer.total_steps, end)
             bar.set_postfix_str(

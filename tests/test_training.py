@@ -29,6 +29,7 @@ def plan(**changes):
         "learning_rate": 2e-3,
         "validation_fraction": 0.2,
         "n_iter_no_change": 10,
+        "tol": 0.01,
         "deadline": math.inf,
         "show_progress": False,
     }
@@ -225,40 +226,45 @@ def test_the_learning_rate_is_level_and_then_falls_to_nothing():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "n_rows", "rows", "rate"),
+    ("batch_size", "shape", "rows", "rate"),
     [
-        ("auto", 100, 32, 1.0),
-        ("auto", 3200, 200, 1.0),
-        ("auto", 10**6, 512, 2**0.5),
-        (64, 10**6, 64, 1.0),
-        (1024, 100, 1024, 2.0),
+        ("auto", (100, 3), 32, 1.0),
+        ("auto", (3200, 3), 200, 1.0),
+        ("auto", (10**6, 3), 512, 2**0.5),
+        ("auto", (10**6, 20), 409, (409 / 256) ** 0.5),
+        ("auto", (10**6, 1000), 256, 1.0),
+        (64, (10**6, 3), 64, 1.0),
+        (1024, (100, 3), 1024, 2.0),
     ],
 )
-def test_large_batches_take_larger_steps(batch_size, n_rows, rows, rate):
+def test_large_batches_take_larger_steps(batch_size, shape, rows, rate):
     imputer = ADMCImputer(batch_size=batch_size, learning_rate=1e-3)
-    found = TrainingPlan.of(imputer, n_rows, time.monotonic())
+    found = TrainingPlan.of(imputer, shape, time.monotonic())
     assert found.batch_size == rows
     assert found.learning_rate == pytest.approx(1e-3 * rate)
 
 
 def test_an_error_is_level_when_a_window_gains_little():
     falling = list(0.99 ** np.arange(20))
-    assert not _epochs.is_level(falling, 50)
-    assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50)
+    assert not _epochs.is_level(falling, 50, 0.01)
+    assert _epochs.is_level(falling, 50, 0.05)
+    assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50, 0.01)
     # So many steps, however many epochs: not before two windows have passed.
-    assert not _epochs.is_level([1.0] * 6, 50)
-    assert _epochs.is_level([1.0] * 7, 50)
-    assert not _epochs.is_level([1.0] * 7, 10)
-    assert _epochs.is_level([1.0] * 5, 5000)
+    assert not _epochs.is_level([1.0] * 6, 50, 0.01)
+    assert _epochs.is_level([1.0] * 7, 50, 0.01)
+    assert not _epochs.is_level([1.0] * 7, 10, 0.01)
+    assert _epochs.is_level([1.0] * 5, 5000, 0.01)
 
 
 def test_a_level_error_ends_training_after_the_fall(monkeypatch):
     """Epochs after the level is seen are a fifth of all."""
     monkeypatch.setattr(_epochs, "WINDOW_STEPS", 1)
-    monkeypatch.setattr(_epochs, "MIN_GAIN", 1.0)  # any gain is too little
     X, _, _ = gaussian_table(200, 4, 0)
-    imputer = quick(max_epochs=50, n_iter_no_change=50).fit(hide(X, 0.2, 0))
+    imputer = quick(max_epochs=30, n_iter_no_change=50, tol=0.999)  # nothing will do
+    imputer.fit(hide(X, 0.2, 0))
     assert len(imputer.history_) - 1 == 5  # level after the fourth
+    imputer.set_params(tol=0.0).fit(hide(X, 0.2, 0))
+    assert len(imputer.history_) - 1 == 30
 
 
 def test_steps_are_those_of_torch():
