@@ -17,8 +17,8 @@ from ._progress import tqdm
 WARM_UP_STEPS = 50
 # Share of the training, its end, in which the learning rate falls to zero.
 FALL_SHARE = 0.2
-# Steps, at least two epochs, over which the gain is compared with `tol`.
-WINDOW_STEPS = 125
+# Steps and epochs, at least, over which the gain is compared with `tol`.
+WINDOW_STEPS, WINDOW_EPOCHS = 125, 5
 MAX_GRADIENT = 1.0
 # The learning rate is that of batches up to so many rows; larger ones, with less noise
 # in their gradients, take it times the root of their share (Malladi et al., 2022,
@@ -165,7 +165,7 @@ def is_level(curve, steps_per_epoch, tol):
     Their minimum over the last window has to be below that of all epochs before it by
     a share of ``tol``.
     """
-    window = max(2, math.ceil(WINDOW_STEPS / steps_per_epoch))
+    window = max(WINDOW_EPOCHS, math.ceil(WINDOW_STEPS / steps_per_epoch))
     if len(curve) <= 2 * window:
         return False
     return min(curve[-window:]) > (1 - tol) * min(curve[:-window])

@@ -250,15 +250,17 @@ def test_an_error_is_level_when_a_window_gains_little():
     assert _epochs.is_level(falling, 50, 0.05)
     assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50, 0.01)
     # So many steps, however many epochs: not before two windows have passed.
-    assert not _epochs.is_level([1.0] * 6, 50, 0.01)
-    assert _epochs.is_level([1.0] * 7, 50, 0.01)
-    assert not _epochs.is_level([1.0] * 7, 10, 0.01)
-    assert _epochs.is_level([1.0] * 5, 5000, 0.01)
+    assert not _epochs.is_level([1.0] * 12, 20, 0.01)
+    assert _epochs.is_level([1.0] * 15, 20, 0.01)
+    assert not _epochs.is_level([1.0] * 15, 10, 0.01)
+    assert not _epochs.is_level([1.0] * 10, 5000, 0.01)
+    assert _epochs.is_level([1.0] * 11, 5000, 0.01)
 
 
 def test_a_level_error_ends_training_after_the_fall(monkeypatch):
     """Epochs after the level is seen are a fifth of all."""
     monkeypatch.setattr(_epochs, "WINDOW_STEPS", 1)
+    monkeypatch.setattr(_epochs, "WINDOW_EPOCHS", 2)
     X, _, _ = gaussian_table(200, 4, 0)
     imputer = quick(max_epochs=30, n_iter_no_change=50, tol=0.999)  # nothing will do
     imputer.fit(hide(X, 0.2, 0))
