@@ -37,7 +37,9 @@ MIN_CELLS = 40
 # what is local.
 MAX_WIDTH, MIN_WIDTH, WIDTH_POWER, WIDE_ROWS = 2.0, 1.0, 0.3, 1000
 RIDGES = (0.1, 0.4, 1.5, 6.0)
-JITTER = 1e-4
+# Of a landmark with itself. Rows that nearly repeat each other would differ by rounding
+# alone in sums over many thousand cells.
+JITTER = 0.05
 # Standardised values beyond it are as far as it.
 REACH = 5.0
 NEWTON_STEPS = 3

@@ -149,6 +149,24 @@ def test_a_cell_is_not_told_by_itself(small):
     torch.testing.assert_close(found, weights @ solution, atol=1e-3, rtol=1e-3)
 
 
+def test_rows_that_nearly_repeat_each_other_are_no_trouble(small):
+    network, _, rows = small
+    generator = torch.Generator().manual_seed(5)
+    row = torch.randint(60, (20_000,), generator=generator)
+    truth = rows[row, 0] + rows[row, 1].sign()
+    rows = rows[row] + 1e-4 * torch.randn(20_000, 4, generator=generator)
+    memory = Memory(network, rows[:800], len(rows))
+    regression = Regression(memory, 2, memory.distances(memory.landmarks.T))
+    for part in range(0, len(rows), 3000):
+        part = slice(part, part + 3000)
+        features = regression.features(rows[part], memory.distances(rows[part]))
+        regression.feed(features, truth[part])
+    weights = memory.attend(rows, memory.distances(rows), 2)
+    for ridge in RIDGES:
+        error = weights @ regression.solve(ridge) - truth
+        assert error.square().mean() < 0.01 * truth.var()
+
+
 def test_the_best_ridge_is_that_of_cells_which_are_not_known(small):
     _, memory, rows = small
     generator = torch.Generator().manual_seed(3)
