@@ -42,12 +42,14 @@ class TokenEmbedding(nn.Module):
 class TokenAttention(nn.Module):
     """Pre-norm self-attention and a small feed-forward, both residual.
 
+    A head for every 16 of the width: narrower ones cost more and gain nothing.
+
     Shape in and out: (B, n_tokens, width).
     """
 
-    def __init__(self, width, n_heads):
+    def __init__(self, width):
         super().__init__()
-        self.n_heads = n_heads
+        self.n_heads = max(1, width // 16)
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -118,9 +120,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.n_features, self.hidden = n_features, hidden
         self.embedding = TokenEmbedding(n_columns, n_features, width, group)
-        n_heads = max(1, width // 16)
         self.attention = nn.ModuleList(
-            TokenAttention(width, n_heads) for _ in range(n_attention)
+            TokenAttention(width) for _ in range(n_attention)
         )
         self.mix = nn.Linear(self.embedding.n_tokens * width, hidden)
         self.layers = nn.ModuleList(

@@ -218,7 +218,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     Numbers are told by the network and by a memory on top of it: kernel ridge
     regression on the completed rest of the row (a Laplace kernel with landmarks, the
     kernel of a forest of random cuts [3]_), followed as far as held-out cells approve.
-    Draws, probabilities of levels and blocks do without them.
+    Draws, probabilities of levels and blocks do without it.
 
     A modality is a block if it has at least five columns, all of numbers, and at most
     a fifth of the rows that hold it hold but a part of it, or if it has an encoder.

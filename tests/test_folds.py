@@ -83,6 +83,7 @@ def test_less_wide_ones_have_them_where_cells_do_not_hide_themselves():
     by_value = ampute(X, mechanism="mnar", rate=0.3, random_state=0)
     assert len(folds_of(at_random)) == len(folds_of(by_rows)) == 28
     assert folds_of(by_value) is None
+    assert folds_of(at_random, self_masking=True) is None
     assert len(folds_of(by_value, self_masking=False)) == 28
     # Narrow ones have them in any case.
     narrow = ampute(X[:, :8], mechanism="mnar", rate=0.3, random_state=0)

@@ -33,7 +33,7 @@ class ModalityDenoiser(nn.Module):
         self.sizes = list(sizes)
         self.embed = nn.ModuleList(nn.Linear(2 * k + 4, width) for k in sizes)
         self.attention = nn.ModuleList(
-            TokenAttention(width, max(1, width // 16)) for _ in range(n_attention)
+            TokenAttention(width) for _ in range(n_attention)
         )
         self.mix = nn.Linear(len(self.sizes) * width, hidden)
         self.layers = nn.ModuleList(
