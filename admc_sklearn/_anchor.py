@@ -38,18 +38,18 @@ class Anchored:
     """What the anchor says of a batch of rows.
 
     Shape of ``mean`` and ``sd``, of numeric cells, 0 elsewhere: (B, d); of
-    ``score_mean``: (B, C, r), ``score_cov``: (B, C, r, r), of the C categorical
-    columns, both float64.
+    ``score_mean``: (B, C, r), ``score_precision``: (B, C, r, r), of the C categorical
+    columns, both float64, the identity where a level is observed.
     """
 
     mean: torch.Tensor
     sd: torch.Tensor
     score_mean: torch.Tensor
-    score_cov: torch.Tensor
+    score_precision: torch.Tensor
 
     def __getitem__(self, rows):
         """Take what is said of a slice of the rows."""
-        parts = (self.mean, self.sd, self.score_mean, self.score_cov)
+        parts = (self.mean, self.sd, self.score_mean, self.score_precision)
         return Anchored(*(part if part is None else part[rows] for part in parts))
 
     def to(self, device):
@@ -123,8 +123,11 @@ class ColumnAnchor(nn.Module):
             return Anchored(*(c.to_columns(part) for part in moments), None, None)
         mean, sd, cov = self.gaussian.condition(x, o, blocks=c.place, **options)
         scores = mean[:, c.place].double()
-        scores, cov = self._unused(scores, cov)
-        return Anchored(c.to_columns(mean), c.to_columns(sd), scores, cov)
+        scores, precision = self._unused(scores, cov)
+        asked = ~observed[:, c.codes_of]
+        root = torch.linalg.cholesky(precision[asked])
+        precision[asked] = torch.cholesky_inverse(root)
+        return Anchored(c.to_columns(mean), c.to_columns(sd), scores, precision)
 
     def log_mass(self, anchored, rows, slots, n_levels):
         """Log-probability of the levels of chosen cells.
@@ -143,9 +146,7 @@ class ColumnAnchor(nn.Module):
         float64 tensor of shape (g, T, n_levels); -inf where a column has fewer levels
         """
         mean = anchored.score_mean[rows, slots[:, None]]  # (g, T, r)
-        precision = torch.cholesky_inverse(
-            torch.linalg.cholesky(anchored.score_cov[rows, slots[:, None]])
-        )
+        precision = anchored.score_precision[rows, slots[:, None]]
         pull = torch.einsum("gtij,gtj->gti", precision, mean) - self.pull[slots, None]
         excess = (precision - self.precision[slots, None]).flatten(2)
         features = self.features[slots, :, :n_levels]

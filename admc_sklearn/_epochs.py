@@ -146,17 +146,32 @@ def learning_rate(plan, n_steps, total_steps, started):
     return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-def descend(trainer, loss):
-    """Take one step of a trainer down a loss, at the rate of the moment."""
-    rate = learning_rate(
+def current_rate(trainer):
+    """Learning rate of a trainer's next step."""
+    return learning_rate(
         trainer.plan, trainer.n_steps, trainer.total_steps, trainer.started
     )
+
+
+def move(trainer, loss, rate):
+    """Move the parameters down a loss; ``rate`` may be a tensor, () on its device."""
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trainer.parameters, MAX_GRADIENT)
     trainer.optimizer.step(rate)
+    return loss.detach()
+
+
+def count_step(trainer):
+    """Let the average follow a step that was taken."""
     trainer.average.update()
     trainer.n_steps += 1
-    return loss.detach()
+
+
+def descend(trainer, loss):
+    """Take one step of a trainer down a loss, at the rate of the moment."""
+    loss = move(trainer, loss, current_rate(trainer))
+    count_step(trainer)
+    return loss
 
 
 def is_level(curve, steps_per_epoch, tol):

@@ -188,10 +188,9 @@ class CompletionNetwork(nn.Module):
         for k, tilt in enumerate(tilts):
             self.register_buffer(f"tilt_{k}", tilt.float().to(self.device))
 
-    def forward(self, values, observed, targets, anchored=None, prior=None):
+    def forward(self, *rows, **options):
         """Posteriors of the target cells; see `plain_posteriors`."""
-        posteriors = self.plain_posteriors(values, observed, targets, anchored, prior)
-        return self.tilted(posteriors)
+        return self.tilted(self.plain_posteriors(*rows, **options))
 
     def tilted(self, posteriors):
         """Tilt posteriors, in place, where cells are missing for what they are."""
@@ -201,7 +200,9 @@ class CompletionNetwork(nn.Module):
                 posterior.logits = posterior.logits + tilt
         return posteriors
 
-    def plain_posteriors(self, values, observed, targets, anchored=None, prior=None):
+    def plain_posteriors(
+        self, values, observed, targets, anchored=None, prior=None, n_cells=None
+    ):
         """Posteriors of the target cells, one for every head that has any.
 
         Parameters
@@ -213,6 +214,9 @@ class CompletionNetwork(nn.Module):
             What `anchored` returned for these rows, where it is known already.
         prior : Prior, optional
             Instead of the network's own.
+        n_cells : int, optional
+            At least as many as there are targets in any column. Shapes then depend on
+            it alone, and nothing waits for a GPU.
 
         Returns
         -------
@@ -229,8 +233,8 @@ class CompletionNetwork(nn.Module):
         row = self.denoiser(features, extra)  # (B, hidden)
         posteriors = []
         for k, head in enumerate(self.heads):
-            cells = PackedCells.from_mask(targets, head.columns)
-            if len(self.heads) > 1 and not bool(cells.filled.any()):
+            cells = PackedCells.from_mask(targets, head.columns, n_cells)
+            if n_cells is None and len(self.heads) > 1 and not cells.filled.any():
                 continue
             # index_select: its gradient is far cheaper than that of row[cells.rows].
             known = row.index_select(0, cells.rows.flatten())

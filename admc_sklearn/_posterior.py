@@ -28,20 +28,21 @@ class PackedCells:
     columns: torch.Tensor
 
     @classmethod
-    def from_mask(cls, targets, columns):
-        """Pack the True cells of the given columns of a mask of shape (B, d)."""
-        targets = targets[:, columns]
-        g = targets.shape[1]
-        slot, row = targets.T.nonzero(as_tuple=True)
-        counts = targets.sum(0)
-        start = torch.cumsum(counts, 0) - counts
-        place = torch.arange(len(slot), device=slot.device) - start[slot]
-        size = (g, max(1, int(counts.max())))
-        rows = torch.zeros(size, dtype=torch.long, device=slot.device)
-        filled = torch.zeros(size, dtype=torch.bool, device=slot.device)
-        rows[slot, place] = row
-        filled[slot, place] = True
-        return cls(rows, filled, columns[:, None])
+    def from_mask(cls, targets, columns, size=None):
+        """Pack the True cells of the given columns of a mask of shape (B, d).
+
+        ``size`` is T, at least as many as any column has; without it they are counted,
+        and a GPU is waited for.
+        """
+        targets = targets[:, columns].T.contiguous()
+        counts = targets.sum(1, keepdim=True)
+        size = max(1, int(counts.max())) if size is None else size
+        # Other cells all go to one place more, which is then left out.
+        place = torch.where(targets, targets.cumsum(1) - 1, size)
+        row = torch.arange(targets.shape[1], device=targets.device).expand_as(place)
+        rows = row.new_zeros(len(targets), size + 1).scatter_(1, place, row)
+        filled = torch.arange(size, device=targets.device) < counts
+        return cls(rows[:, :size], filled, columns[:, None])
 
     def gather(self, table):
         """Cells' entries of a (B, d) table: (g, T)."""

@@ -13,9 +13,18 @@ from torch import nn
 
 from ._anchor import Anchored, fit_anchor
 from ._bootstrap import bootstrap_prior
+from ._capture import Replayed
 from ._coordinates import MAX_FOLDED, MAX_FOLDED_AT_RANDOM, choose_coordinates
 from ._diffusion import absorb, absorb_like
-from ._epochs import AdamW, WeightAverage, descend, run_epochs
+from ._epochs import (
+    AdamW,
+    WeightAverage,
+    count_step,
+    current_rate,
+    descend,
+    move,
+    run_epochs,
+)
 from ._linkage import fit_retrieval
 from ._memory import fit_memory
 from ._network import NetworkSize, Prior, build_network
@@ -36,6 +45,9 @@ START_SHARE, TRAINING_SHARE = 0.5, 0.85
 # Rows are absorbed in blocks of so many bytes: with many rows at once, those that
 # miss like numbers of cells share a factorisation's cost.
 BLOCK_BYTES = 32_000_000
+# Devices where a step is replayed instead of run, and how many more cells of a column
+# it has room for than any batch of the first block has.
+REPLAYING, ROOM = ("cuda",), 1.25
 # Share of a row's observed cells that a step hides.
 HIDE_RATES = (0.1, 0.4)
 # What the place within an atom counts beside the atom.
@@ -51,13 +63,31 @@ MIN_VALIDATION_CELLS = 20
 class Absorbed:
     """Rows with cells hidden, and what the anchor says of them.
 
-    Shape of ``rows``: (B,), of ``kept`` and ``targets``: (B, d).
+    Shape of ``values``, their ``outcome``, ``kept`` and ``targets``: (B, d).
     """
 
-    rows: torch.Tensor
+    values: torch.Tensor
+    outcome: torch.Tensor
     kept: torch.Tensor
     targets: torch.Tensor
     anchored: Anchored
+
+    def __getitem__(self, rows):
+        """Take a slice of the rows."""
+        parts = (self.values, self.outcome, self.kept, self.targets, self.anchored)
+        return Absorbed(*(part[rows] for part in parts))
+
+    def tensors(self):
+        """All tensors that there are, in a fixed order."""
+        anchored = vars(self.anchored).values()
+        cells = self.values, self.outcome, self.kept, self.targets
+        return [*cells, *(part for part in anchored if part is not None)]
+
+    @classmethod
+    def of(cls, values, outcome, kept, targets, *anchored):
+        """Put together what `tensors` took apart."""
+        missing = (None,) * (4 - len(anchored))
+        return cls(values, outcome, kept, targets, Anchored(*anchored, *missing))
 
 
 class Trainer:
@@ -91,6 +121,10 @@ class Trainer:
         self.average = WeightAverage(self.parameters, EMA_DECAY)
         n_batches = BLOCK_BYTES // _row_bytes(network) // plan.batch_size
         self.block = plan.batch_size * max(1, n_batches)
+        self.replayed, self.n_cells = None, None
+        if values.device.type in REPLAYING:
+            self.replayed = Replayed(self._fixed_step, values.device)
+            self.rate = torch.zeros((), device=values.device)
         self.n_steps = 0
         self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)
         self.started = time.monotonic()
@@ -126,23 +160,51 @@ class Trainer:
     def absorb(self, rows):
         """Hide cells of rows, and ask the anchor about them."""
         kept, targets = self.hide(self.observed[rows])
-        anchored = self.network.anchored(self.values[rows], kept)
-        return Absorbed(rows, kept, targets, anchored)
-
-    def step(self, absorbed, part):
-        """One training step on a slice of absorbed rows; the mean loss over targets."""
-        rows, targets = absorbed.rows[part], absorbed.targets[part]
-        kept, anchored = absorbed.kept[part], absorbed.anchored[part]
-        outcome = self.outcome[rows]
         values = self.values[rows]
+        anchored = self.network.anchored(values, kept)
+        return Absorbed(values, self.outcome[rows], kept, targets, anchored)
+
+    def loss(self, batch, n_cells=None):
+        """Mean loss over the targets of absorbed rows, in nats."""
         losses = []
-        for posterior in self.network(values, kept, targets, anchored):
+        rows = batch.values, batch.kept, batch.targets, batch.anchored
+        for posterior in self.network(*rows, n_cells=n_cells):
             cells = posterior.cells
-            atom, value = cells.gather(outcome), cells.gather(values)
+            atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
             nll = posterior.nll(atom) + INNER_WEIGHT * posterior.inner_nll(atom, value)
             losses.append(cells.total(nll))
-        loss = sum(losses) / targets.sum().clamp_min(1)
-        return descend(self, loss)
+        return sum(losses) / batch.targets.sum().clamp_min(1)
+
+    def step(self, batch, n_cells):
+        """One training step on absorbed rows; their loss.
+
+        ``n_cells`` is the largest number of targets of a column, or None.
+        """
+        is_whole = len(batch.values) == self.plan.batch_size
+        if self.replayed is None or not is_whole or n_cells > self.n_cells:
+            return descend(self, self.loss(batch))
+        self.rate.fill_(current_rate(self))
+        loss = self.replayed(self.rate, *batch.tensors())
+        count_step(self)
+        return loss
+
+    def _fixed_step(self, rate, *tensors):
+        """One training step, the shapes of which are always the same."""
+        for p in self.parameters:
+            p.grad = None  # what an attempt left that failed
+        loss = self.loss(Absorbed.of(*tensors), self.n_cells)
+        return move(self, loss, rate)
+
+    def _most_cells(self, absorbed):
+        """Largest number of targets of a column, of every batch: one wait a block."""
+        parts = absorbed.targets.split(self.plan.batch_size)
+        if self.replayed is None:
+            return [None] * len(parts)
+        most = torch.stack([part.sum(0).max() for part in parts]).tolist()
+        if self.n_cells is None:
+            room = math.ceil(ROOM * max(most))
+            self.n_cells = min(self.plan.batch_size, room)
+        return most
 
     def epoch(self):
         """Every row once, or as many as the deadline allows; the mean loss in nats."""
@@ -154,8 +216,9 @@ class Trainer:
         for block in order.split(self.block):
             absorbed = self.absorb(block)
             size = self.plan.batch_size
-            for lo in range(0, len(block), size):
-                losses.append(self.step(absorbed, slice(lo, lo + size)))
+            for k, n_cells in enumerate(self._most_cells(absorbed)):
+                batch = absorbed[k * size : (k + 1) * size]
+                losses.append(self.step(batch, n_cells))
                 if time.monotonic() > self.plan.deadline:
                     return float(torch.stack(losses).mean())
         return float(torch.stack(losses).mean())
@@ -281,6 +344,7 @@ def fit_network(
             plan = replace(plan, deadline=end)
             trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
             history = run_epochs(trainer, validation)
+            trainer.replayed = None  # a graph holds memory
             if plan.max_epochs:  # else the anchor alone
                 warped = network.warp(x[kept])
                 told = warped, o[kept], validation, generator

@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -375,23 +376,83 @@ def test_unusable_devices_are_named(device):
         resolve_device(device)
 
 
+def mixed_rings(n, seed):
+    """Rings with a category of which side a point lies on, 20 % hidden."""
+    X = rings(n, seed)
+    frame = pd.DataFrame(X).add_prefix("x")
+    frame["side"] = pd.Categorical(np.where(X[:, 0] > 0, "right", "left"))
+    return frame.mask(np.random.default_rng(seed).random(frame.shape) < 0.2)
+
+
+@pytest.mark.parametrize("room", [3.0, 0.9])  # with 0.9 some batches do not fit
+@pytest.mark.parametrize("table", [lambda: hide(rings(700, 0), 0.2, 0), None])
+def test_steps_of_fixed_shapes_are_the_same_steps(monkeypatch, table, room):
+    """On a GPU they are recorded once; here the same function is called instead."""
+    X = mixed_rings(700, 0) if table is None else table()
+    step, fixed, whole = _training.Trainer.step, [], []
+
+    def spy(self, batch, n_cells):
+        calls = self.replayed.n_calls
+        loss = step(self, batch, n_cells)
+        fixed.append(self.replayed.n_calls > calls)
+        whole.append(len(batch.values) == 64)
+        return loss
+
+    plain = quick(max_epochs=4, batch_size=64).fit(X)
+    monkeypatch.setattr(_training, "REPLAYING", ("cpu",))
+    monkeypatch.setattr(_training, "ROOM", room)
+    monkeypatch.setattr(_training.Trainer, "step", spy)
+    replayed = quick(max_epochs=4, batch_size=64).fit(X)
+    assert not all(whole)  # the last batch of an epoch is smaller
+    assert (fixed == whole) == (room > 1)
+    assert 0 < sum(fixed) <= sum(whole)
+    pairs = zip(plain.model_.parameters(), replayed.model_.parameters(), strict=True)
+    for expected, got in pairs:
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_shapes_of_fixed_steps_do_not_depend_on_the_targets():
+    X = hide(rings(200, 0), 0.2, 0)
+    network = quick(max_epochs=1).fit(X).model_
+    x, o = torch.tensor(X, dtype=torch.float32).nan_to_num(), torch.tensor(~np.isnan(X))
+    for share in (0.0, 0.3):
+        targets = o & (torch.rand(o.shape, generator=torch.Generator()) < share)
+        posteriors = network(x, o & ~targets, targets, n_cells=120)
+        assert len(posteriors) == len(network.heads)
+        for posterior in posteriors:
+            cells = posterior.cells
+            assert cells.rows.shape == (len(cells.columns), 120)
+            assert cells.filled.sum() == targets[:, cells.columns[:, 0]].sum()
+            told = torch.zeros_like(targets)
+            cells.scatter_into(told, torch.ones_like(cells.filled))
+            columns = cells.columns[:, 0]
+            assert torch.equal(told[:, columns], targets[:, columns])
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_training_data_and_network_stay_on_the_gpu(monkeypatch):
-    seen = []
-    step = _training.Trainer.step
+@pytest.mark.parametrize("table", [lambda: hide(rings(2000, 0), 0.2, 0), None])
+def test_training_stays_on_the_gpu_and_is_recorded(monkeypatch, table):
+    X = mixed_rings(2000, 0) if table is None else table()
+    step, seen, graphs = _training.Trainer.step, set(), []
 
-    def spy(self, rows):
-        seen.append((self.values.device.type, rows.device.type))
-        return step(self, rows)
+    def spy(self, batch, n_cells):
+        loss = step(self, batch, n_cells)
+        seen.add((self.values.device.type, batch.targets.device.type, loss.device.type))
+        graphs.append(self.replayed.graph)
+        return loss
 
     monkeypatch.setattr(_training.Trainer, "step", spy)
-    X = hide(rings(2000, 0), 0.2, 0)
     imputer = ADMCImputer(max_epochs=30, device="cuda", random_state=0).fit(X)
-    assert set(seen) == {("cuda", "cuda")}
+    assert seen == {("cuda", "cuda", "cuda")}
+    assert graphs[-1] is not None
+    monkeypatch.setattr(_training, "REPLAYING", ())
+    monkeypatch.setattr(_training.Trainer, "step", step)
+    plain = ADMCImputer(max_epochs=30, device="cuda", random_state=0).fit(X)
     cpu = ADMCImputer(max_epochs=30, device="cpu", random_state=0).fit(X)
-    got, expected = (i.history_["valid_rmse"].min() for i in (imputer, cpu))
-    assert got == pytest.approx(expected, rel=0.1)
+    got, *expected = (i.history_["valid_rmse"].min() for i in (imputer, plain, cpu))
+    assert got == pytest.approx(expected[0], rel=0.05)
+    assert got == pytest.approx(expected[1], rel=0.1)
 
 
 def test_warm_start_goes_on_where_a_cold_one_begins_anew():
