@@ -39,7 +39,7 @@ class Anchored:
 
     Shape of ``mean`` and ``sd``, of numeric cells, 0 elsewhere: (B, d); of
     ``score_mean``: (B, C, r), ``score_precision``: (B, C, r, r), of the C categorical
-    columns, both float64, the identity where a level is observed.
+    columns, both float64, of no meaning where a level is observed.
     """
 
     mean: torch.Tensor

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ._gaussian import _BATCH_ELEMENTS, MIN_SD
+from ._runtime import slices
 
 MAX_FACTORS = 32
 FACTOR_RIDGES = (1.0, 10.0, 100.0)
@@ -55,11 +56,10 @@ class FactorAnchor(nn.Module):
         """
         mean, sd = torch.empty_like(values), torch.empty_like(values)
         k = self.loadings.shape[1]
-        step = max(1, _BATCH_ELEMENTS // max(k * k, values.shape[1]))
         square = (self.loadings[:, :, None] * self.loadings[:, None, :]).flatten(1)
         joint = []
-        for lo in range(0, values.shape[0], step):
-            part = slice(lo, lo + step)
+        cost = max(k * k, values.shape[1])
+        for part in slices(len(values), cost, _BATCH_ELEMENTS, values.device):
             z, cov = self.posterior(values[part].to(self.mean.dtype), observed[part])
             mean[part] = (self.mean + z @ self.loadings.T).to(values.dtype)
             variance = self.noise + cov.flatten(1) @ square.T
@@ -103,13 +103,12 @@ def fit_factors(
     eye = ridge * torch.eye(n_factors + 1, dtype=x.dtype, device=x.device)
     eye[-1, -1] = 0.01
     k1 = n_factors + 1
-    step = max(1, _BATCH_ELEMENTS // max(k1 * k1, d))
+    parts = slices(n, max(k1 * k1, d), _BATCH_ELEMENTS, x.device)
     counts = m.sum(0)
     for _ in range(max_iter):
         gram = x.new_zeros(d, k1 * k1)
         cross = x.new_zeros(d, k1)
-        for lo in range(0, n, step):
-            part = slice(lo, lo + step)
+        for part in parts:
             z, cov = anchor.posterior(x[part], observed[part])
             z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)  # the mean is a loading of 1
             moment = z1[:, :, None] * z1[:, None, :]

@@ -12,6 +12,8 @@ import time
 import torch
 from torch import nn
 
+from ._runtime import slices
+
 MIN_SD = 1e-4
 # The prior is worth so many rows.
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -86,11 +88,13 @@ class GaussianAnchor(nn.Module):
 
         Patterns with like numbers of missing cells share a batch: little is padded.
         """
-        d = observed.shape[1]
-        step = max(1, min(_BATCH_PATTERNS, _BATCH_ELEMENTS // d**2))
+        device, cost = observed.device, observed.shape[1] ** 2
+        sizes = cost, _BATCH_ELEMENTS, device, _BATCH_PATTERNS
         if not shared:
-            for rows in _by_size(observed).split(step):
-                yield observed[rows], rows, torch.arange(len(rows), device=rows.device)
+            order = _by_size(observed)
+            for part in slices(len(observed), *sizes):
+                rows = order[part]
+                yield observed[rows], rows, torch.arange(len(rows), device=device)
             return
         patterns, inverse = unique_patterns(observed)
         place = _by_size(patterns)
@@ -98,10 +102,10 @@ class GaussianAnchor(nn.Module):
         order = torch.argsort(inverse)
         ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
         begin = 0
-        for lo in range(0, len(patterns), step):
-            end = int(ends[min(lo + step, len(ends)) - 1])
+        for part in slices(len(patterns), *sizes):
+            end = int(ends[part.stop - 1])
             rows = order[begin:end]
-            yield patterns[lo : lo + step], rows, inverse[rows] - lo
+            yield patterns[part], rows, inverse[rows] - part.start
             begin = end
 
     def _factors(self, patterns, n_asked):
@@ -132,10 +136,10 @@ class GaussianAnchor(nn.Module):
         """
         columns, filled, chol, inverse = factors
         pull = self._pull(x, pattern, columns, filled)
-        step = max(1, _BATCH_ELEMENTS // chol[0].numel())
         parts = []
-        for p, r in zip(pattern.split(step), pull.split(step), strict=True):
-            z = torch.linalg.solve_triangular(chol[p], r[:, :, None], upper=False)
+        for part in slices(len(x), chol[0].numel(), _BATCH_ELEMENTS, x.device):
+            p, r = pattern[part], pull[part, :, None]
+            z = torch.linalg.solve_triangular(chol[p], r, upper=False)
             z = z[:, -inverse.shape[1] :]
             parts.append((inverse[p] * z).sum(1))
         return -torch.cat(parts)
@@ -208,10 +212,10 @@ class GaussianAnchor(nn.Module):
             columns, filled, cov = self._missing_blocks(patterns)
             known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
             pull = self._pull(known, pattern, columns, filled)
-            step = max(1, _BATCH_ELEMENTS // cov[0].numel())
+            parts = slices(len(rows), cov[0].numel(), _BATCH_ELEMENTS, x.device)
             deviation = [
-                -torch.bmm(cov[p], r[:, :, None]).squeeze(2)
-                for p, r in zip(pattern.split(step), pull.split(step), strict=True)
+                -torch.bmm(cov[pattern[part]], pull[part, :, None]).squeeze(2)
+                for part in parts
             ]
             deviation = torch.cat(deviation) * filled[pattern]
             complete = known.scatter_add(1, columns[pattern], deviation)

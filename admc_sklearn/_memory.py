@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from ._posterior import NumericPosterior
+from ._runtime import slices
 from ._validation import is_gain
 
 N_LANDMARKS = 800
@@ -113,11 +114,9 @@ class Memory(nn.Module):
     def predict(self, rows, missing):
         """Tell missing cells, (B, d), in own units; 0 elsewhere."""
         found = torch.zeros(missing.shape, device=rows.device)
-        n_cells = max(1, CACHED_ELEMENTS // self.landmarks.shape[1])
         per_row = max(1, int(missing.sum()) // max(1, len(rows)))
-        step = max(1, n_cells // per_row)
-        for lo in range(0, len(rows), step):
-            part = slice(lo, lo + step)
+        cost = per_row * self.landmarks.shape[1]
+        for part in slices(len(rows), cost, CACHED_ELEMENTS, rows.device):
             row, column = missing[part].nonzero(as_tuple=True)
             here = rows[part]
             weights = self.attend(here[row], self.distances(here)[row], column)
@@ -146,12 +145,11 @@ class Regression:
 
     def features(self, rows, distances):
         """Weights of cells less the typical ones, (N, M)."""
-        step = max(1, CACHED_ELEMENTS // len(self.gram))
-        parts = [
-            self.memory.attend(r, w, self.column).sub_(self.typical)
-            for r, w in zip(rows.split(step), distances.split(step), strict=True)
-        ]
-        return torch.cat(parts)
+        found = torch.empty_like(distances)
+        for part in slices(len(rows), len(self.gram), CACHED_ELEMENTS, rows.device):
+            weights = self.memory.attend(rows[part], distances[part], self.column)
+            torch.sub(weights, self.typical, out=found[part])
+        return found
 
     def feed(self, features, truth):
         """Add cells and their values, (N, M) and (N,)."""

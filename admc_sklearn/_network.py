@@ -16,11 +16,12 @@ from ._atoms import Atoms, column_atoms
 from ._denoiser import Denoiser
 from ._encoders import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from ._posterior import LevelHead, NumericHead, PackedCells
+from ._runtime import slices
 
 MAX_TOKENS = 64
 N_KNOTS = 17
 # Elements of one (cells, outcomes) array; several of them are alive at once.
-BATCH_ELEMENTS = 4_000_000
+BATCH_ELEMENTS, MAX_BATCH_ROWS = 4_000_000, 8192
 # Heads of columns with like numbers of outcomes are computed together.
 HEAD_SIZES = (8, 64, 512)
 # Scores of rare levels are large; as features they need not be.
@@ -137,8 +138,7 @@ class CompletionNetwork(nn.Module):
     def row_batches(self, n_rows):
         """Slices of rows whose posteriors fit the working set."""
         per_row = max(self.n_outcomes, self.n_columns * self.denoiser.hidden // 4)
-        step = max(1, min(8192, BATCH_ELEMENTS // per_row))
-        return [slice(lo, lo + step) for lo in range(0, n_rows, step)]
+        return slices(n_rows, per_row, BATCH_ELEMENTS, self.device, MAX_BATCH_ROWS)
 
     def index(self, values):
         """Outcome of every cell, (n, d) -> int64 (n, d); values are warped."""

@@ -23,6 +23,8 @@ import math
 import torch
 from torch import nn
 
+from ._runtime import slices
+
 # Candidates by distance; only they are weighed.
 N_CANDIDATES = 32
 # Of the kernels, in standard deviations of the warped column; the search's is the last.
@@ -159,9 +161,7 @@ class Retrieval(nn.Module):
         x = torch.where(o, x, far)
         n_found = min(N_CANDIDATES, len(self.rows))
         found = []
-        for part in torch.arange(len(x), device=x.device).split(
-            max(1, SEARCH_ELEMENTS // len(self.rows))
-        ):
+        for part in slices(len(x), len(self.rows), SEARCH_ELEMENTS, x.device):
             score = left[part] @ self.search_flags
             if x.shape[1]:
                 score -= torch.cdist(x[part], self.search_rows, p=1.0)
@@ -199,8 +199,9 @@ class Retrieval(nn.Module):
     def relatives(self, values, observed):
         """Candidates, (B, K), and their log-weights for both kinds, (2, B, K)."""
         found, z = [], []
-        step = max(1, SEARCH_ELEMENTS // (N_CANDIDATES * values.shape[1]))
-        for x, o in zip(values.split(step), observed.split(step), strict=True):
+        cost = N_CANDIDATES * values.shape[1]
+        for part in slices(len(values), cost, SEARCH_ELEMENTS, values.device):
+            x, o = values[part], observed[part]
             found.append(self.search(x, o))
             told = self.evidence(x, o, found[-1])
             z.append(truncated(torch.einsum("bkdw,tdw->tbk", told, self.weight)))

@@ -14,6 +14,8 @@ import torch
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SEEDING = threading.Lock()
+# How many times as much a GPU computes at once as one core, whose caches are small.
+GPU_SHARE = 16
 
 
 def resolve_device(device):
@@ -51,6 +53,28 @@ def resolve_device(device):
             "device='auto' takes the best that is."
         )
     return resolved
+
+
+def slices(n, cost, elements, device, limit=None):
+    """Slices of n items whose arrays have about so many elements on the CPU.
+
+    Parameters
+    ----------
+    n : int
+    cost : int
+        Elements of one item.
+    elements : int
+        Of an array that suits a core; on a GPU, where launching costs more than
+        memory, arrays are `GPU_SHARE` times as large.
+    device : torch.device
+    limit : int, optional
+        Most items of a slice, on a GPU as many times more.
+    """
+    share = 1 if device.type == "cpu" else GPU_SHARE
+    step = max(1, share * elements // max(1, cost))
+    if limit is not None:
+        step = min(step, share * limit)
+    return [slice(lo, min(lo + step, n)) for lo in range(0, n, step)]
 
 
 @contextmanager

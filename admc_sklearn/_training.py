@@ -1,36 +1,26 @@
-"""The training loop: absorb cells, predict them, keep what held-out rows approve of."""
+"""Fit of a network to a table: anchor, training, memory, retrieval, self-masking."""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from ._anchor import Anchored, fit_anchor
+from ._anchor import fit_anchor
 from ._bootstrap import bootstrap_prior
-from ._capture import Replayed
 from ._coordinates import MAX_FOLDED, MAX_FOLDED_AT_RANDOM, choose_coordinates
-from ._diffusion import absorb, absorb_like
-from ._epochs import (
-    AdamW,
-    WeightAverage,
-    count_step,
-    current_rate,
-    descend,
-    move,
-    run_epochs,
-)
+from ._epochs import run_epochs
 from ._linkage import fit_retrieval
 from ._memory import fit_memory
 from ._network import NetworkSize, Prior, build_network
 from ._runtime import seeded
 from ._scores import score_levels
 from ._selection import find_selection, is_suspected
+from ._trainer import Trainer
 from ._validation import Validation, hold_out
 
 SIZES = {
@@ -38,215 +28,9 @@ SIZES = {
     "medium": NetworkSize(width=16, hidden=256, n_attention=1, n_layers=2, dropout=0.0),
     "large": NetworkSize(width=16, hidden=512, n_attention=1, n_layers=3, dropout=0.0),
 }
-WEIGHT_DECAY = 0.01
-EMA_DECAY = 0.99
 # Of the time there is, for coordinates and anchor; of what is left then, for training.
 START_SHARE, TRAINING_SHARE = 0.5, 0.85
-# Rows are absorbed in blocks of so many bytes: with many rows at once, those that
-# miss like numbers of cells share a factorisation's cost.
-BLOCK_BYTES = 32_000_000
-# Devices where a step is replayed instead of run, and how many more cells of a column
-# it has room for than any batch of the first block has.
-REPLAYING, ROOM = ("cuda",), 1.25
-# Share of a row's observed cells that a step hides.
-HIDE_RATES = (0.1, 0.4)
-# What the place within an atom counts beside the atom.
-INNER_WEIGHT = 1.0
-# Share of the rows whose hidden cells follow another row's missing pattern instead.
-BORROWED_SHARE = 0.25
-# Share of the rows that lose one modality as a whole, where modalities are given.
-UNIT_SHARE = 0.25
 MIN_VALIDATION_CELLS = 20
-
-
-@dataclass(frozen=True)
-class Absorbed:
-    """Rows with cells hidden, and what the anchor says of them.
-
-    Shape of ``values``, their ``outcome``, ``kept`` and ``targets``: (B, d).
-    """
-
-    values: torch.Tensor
-    outcome: torch.Tensor
-    kept: torch.Tensor
-    targets: torch.Tensor
-    anchored: Anchored
-
-    def __getitem__(self, rows):
-        """Take a slice of the rows."""
-        parts = (self.values, self.outcome, self.kept, self.targets, self.anchored)
-        return Absorbed(*(part[rows] for part in parts))
-
-    def tensors(self):
-        """All tensors that there are, in a fixed order."""
-        anchored = vars(self.anchored).values()
-        cells = self.values, self.outcome, self.kept, self.targets
-        return [*cells, *(part for part in anchored if part is not None)]
-
-    @classmethod
-    def of(cls, values, outcome, kept, targets, *anchored):
-        """Put together what `tensors` took apart."""
-        missing = (None,) * (4 - len(anchored))
-        return cls(values, outcome, kept, targets, Anchored(*anchored, *missing))
-
-
-class Trainer:
-    """Trains a network on rows; the state of one training run.
-
-    Parameters
-    ----------
-    network : CompletionNetwork
-    values : float32 tensor of shape (n, d), standardised, on the network's device
-    observed : bool tensor of shape (n, d)
-    plan : TrainingPlan
-    seed : int
-    units : sequence of int array
-        Columns that are often missing together.
-    """
-
-    def __init__(self, network, values, observed, plan, seed, units=()):
-        self.network, self.observed = network, observed
-        self.values = network.warp(values)
-        self.outcome = network.index(self.values)
-        self.borrows = has_structured_patterns(observed)
-        self.units = torch.zeros(
-            len(units), values.shape[1], dtype=torch.bool, device=values.device
-        )
-        for unit, columns in zip(self.units, units, strict=True):
-            unit[columns] = True
-        self.plan = plan
-        self.generator = torch.Generator(values.device).manual_seed(seed)
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
-        self.average = WeightAverage(self.parameters, EMA_DECAY)
-        n_batches = BLOCK_BYTES // _row_bytes(network) // plan.batch_size
-        self.block = plan.batch_size * max(1, n_batches)
-        self.replayed, self.n_cells = None, None
-        if values.device.type in REPLAYING:
-            self.replayed = Replayed(self._fixed_step, values.device)
-            self.rate = torch.zeros((), device=values.device)
-        self.n_steps = 0
-        self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)
-        self.started = time.monotonic()
-
-    def hide(self, observed):
-        """Absorb cells at random rates, or by the missing pattern of another row.
-
-        The patterns that a table has are those that it will have to complete.
-        """
-        n, d = observed.shape
-        options = {"generator": self.generator, "device": observed.device}
-        uniform = torch.rand(n, d + 1, **options)
-        low, high = HIDE_RATES
-        rates = low + (high - low) * uniform[:, :1]
-        kept, absorbed = absorb(observed, rates, uniform[:, 1:])
-        if len(self.units):
-            unit = torch.randint(len(self.units), (n,), **options)
-            lost = self.units[unit] & (torch.rand(n, 1, **options) < UNIT_SHARE)
-            absorbed = absorbed | (lost & observed)
-            kept = kept & ~lost
-        if not self.borrows:
-            return kept, absorbed
-        other = torch.randint(len(self.observed), (n,), **options)
-        like_kept, like_absorbed = absorb_like(observed, self.observed[other])
-        borrow = torch.rand(n, 1, **options) < BORROWED_SHARE
-        borrow = borrow & like_absorbed.any(1, keepdim=True)
-        return (
-            torch.where(borrow, like_kept, kept),
-            torch.where(borrow, like_absorbed, absorbed),
-        )
-
-    @torch.no_grad()
-    def absorb(self, rows):
-        """Hide cells of rows, and ask the anchor about them."""
-        kept, targets = self.hide(self.observed[rows])
-        values = self.values[rows]
-        anchored = self.network.anchored(values, kept)
-        return Absorbed(values, self.outcome[rows], kept, targets, anchored)
-
-    def loss(self, batch, n_cells=None):
-        """Mean loss over the targets of absorbed rows, in nats."""
-        losses = []
-        rows = batch.values, batch.kept, batch.targets, batch.anchored
-        for posterior in self.network(*rows, n_cells=n_cells):
-            cells = posterior.cells
-            atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
-            nll = posterior.nll(atom) + INNER_WEIGHT * posterior.inner_nll(atom, value)
-            losses.append(cells.total(nll))
-        return sum(losses) / batch.targets.sum().clamp_min(1)
-
-    def step(self, batch, n_cells):
-        """One training step on absorbed rows; their loss.
-
-        ``n_cells`` is the largest number of targets of a column, or None.
-        """
-        is_whole = len(batch.values) == self.plan.batch_size
-        if self.replayed is None or not is_whole or n_cells > self.n_cells:
-            return descend(self, self.loss(batch))
-        self.rate.fill_(current_rate(self))
-        loss = self.replayed(self.rate, *batch.tensors())
-        count_step(self)
-        return loss
-
-    def _fixed_step(self, rate, *tensors):
-        """One training step, the shapes of which are always the same."""
-        for p in self.parameters:
-            p.grad = None  # what an attempt left that failed
-        loss = self.loss(Absorbed.of(*tensors), self.n_cells)
-        return move(self, loss, rate)
-
-    def _most_cells(self, absorbed):
-        """Largest number of targets of a column, of every batch: one wait a block."""
-        parts = absorbed.targets.split(self.plan.batch_size)
-        if self.replayed is None:
-            return [None] * len(parts)
-        most = torch.stack([part.sum(0).max() for part in parts]).tolist()
-        if self.n_cells is None:
-            room = math.ceil(ROOM * max(most))
-            self.n_cells = min(self.plan.batch_size, room)
-        return most
-
-    def epoch(self):
-        """Every row once, or as many as the deadline allows; the mean loss in nats."""
-        self.network.train()
-        losses = []
-        order = torch.randperm(
-            len(self.values), generator=self.generator, device=self.values.device
-        )
-        for block in order.split(self.block):
-            absorbed = self.absorb(block)
-            size = self.plan.batch_size
-            for k, n_cells in enumerate(self._most_cells(absorbed)):
-                batch = absorbed[k * size : (k + 1) * size]
-                losses.append(self.step(batch, n_cells))
-                if time.monotonic() > self.plan.deadline:
-                    return float(torch.stack(losses).mean())
-        return float(torch.stack(losses).mean())
-
-
-def has_structured_patterns(observed):
-    """Whether a table's cells go missing together, or instead of each other.
-
-    Where they go missing independently, another row's pattern is but another random
-    mask. Then the number of missing cells in a row has the variance of a sum of
-    independent indicators.
-
-    Shape: (n, d), bool tensor.
-    """
-    rate = 1.0 - observed.float().mean(0)
-    independent = float((rate * (1.0 - rate)).sum())
-    if independent == 0 or len(observed) < 2:
-        return False
-    ratio = float((~observed).sum(1).float().var()) / independent
-    noise = 4 * math.sqrt(2 / len(observed))
-    return abs(math.log(max(ratio, 1e-6))) > max(0.2, noise)
-
-
-def _row_bytes(network):
-    """Bytes that a row takes once it is absorbed."""
-    c = network.anchor.coordinates
-    scores = 0 if c.is_plain else c.used.numel() * (c.used.shape[1] + 1)
-    return 10 * network.n_columns + 8 * scores
 
 
 def place(network, device):

@@ -1,9 +1,10 @@
 """Noise that belongs to a row."""
 
 import numpy as np
+import torch
 from scipy import stats
 
-from admc_sklearn._runtime import row_keys, row_uniforms
+from admc_sklearn._runtime import row_keys, row_uniforms, slices
 
 
 def test_uniforms_are_uniform_and_independent():
@@ -33,3 +34,16 @@ def test_keys_follow_the_row_not_its_place():
 
 def test_equal_rows_have_keys_of_their_own():
     assert len(set(row_keys(np.ones((100, 2)), np.ones((100, 2), bool), 0))) == 100
+
+
+def test_batches_cover_all_items_and_are_larger_on_a_gpu():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for n, cost, limit in [(0, 3, None), (10, 3, None), (10, 1000, None), (90, 1, 7)]:
+        for device in (cpu, gpu):
+            parts = slices(n, cost, 12, device, limit)
+            items = [i for part in parts for i in range(n)[part]]
+            assert items == list(range(n))
+            assert [part.stop for part in parts[:-1]] == [p.start for p in parts[1:]]
+    sizes = {d: slices(10**6, 10, 1000, d)[0].stop for d in (cpu, gpu)}
+    assert sizes == {cpu: 100, gpu: 1600}
+    assert slices(10**6, 10, 1000, gpu, limit=5)[0].stop == 80

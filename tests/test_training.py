@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _epochs, _training
+from admc_sklearn import ADMCImputer, _epochs, _trainer, _training
 from admc_sklearn._anchor import fit_anchor
 from admc_sklearn._epochs import TrainingPlan
 from admc_sklearn._network import build_network
@@ -122,7 +122,7 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     network, _ = anchor_alone(
         *standardised(np.random.default_rng(0).normal(size=(60, 6)))
     )
-    trainer = _training.Trainer(network, values, observed, plan(), 0)
+    trainer = _trainer.Trainer(network, values, observed, plan(), 0)
     kept, hidden = trainer.hide(observed[2000:])
     assert torch.equal(kept | hidden, observed[2000:])
     assert not (kept & hidden).any()
@@ -130,9 +130,9 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     # By rates alone it would be 1 row in 50, by half of a quarter of patterns 1 in 8.
     assert trainer.borrows
     assert 0.1 < pair_alone.float().mean() < 0.2
-    complete = _training.Trainer(network, values, observed | True, plan(), 0)
+    complete = _trainer.Trainer(network, values, observed | True, plan(), 0)
     assert not complete.borrows
-    low, high = _training.HIDE_RATES
+    low, high = _trainer.HIDE_RATES
     share = complete.hide(observed[2000:])[1].float().mean()
     assert share.item() == pytest.approx((low + high) / 2, abs=0.02)
 
@@ -141,21 +141,26 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     X = np.random.default_rng(0).normal(size=(150, 6))
     values, observed = standardised(np.where(X > 1.5, np.nan, X))
     network, _ = anchor_alone(values, observed)
-    monkeypatch.setattr(_training, "BLOCK_BYTES", 40 * 10 * 6)
+    monkeypatch.setattr(_trainer, "BLOCK_BYTES", 40 * 10 * 6)
     x, o = torch.tensor(values), torch.tensor(observed)
-    trainer = _training.Trainer(network, x, o, plan(batch_size=16), 0)
+    trainer = _trainer.Trainer(network, x, o, plan(batch_size=16), 0)
     assert trainer.block == 32
     blocks, steps = [], []
     absorb, step = trainer.absorb, trainer.step
-    trainer.absorb = lambda rows: blocks.append(absorb(rows)) or blocks[-1]
-    trainer.step = lambda *batch: steps.append(batch) or step(*batch)
+    trainer.absorb = lambda rows: blocks.append((rows, absorb(rows))) or blocks[-1][1]
+    trainer.step = lambda *batch: steps.append(batch[0]) or step(*batch)
     trainer.epoch()
-    assert [len(block.rows) for block in blocks] == [32, 32, 32, 32, 22]
-    rows = torch.cat([absorbed.rows[part] for absorbed, part in steps])
-    assert sorted(rows.tolist()) == list(range(150))
-    block = blocks[1]
-    assert torch.equal(block.kept | block.targets, o[block.rows])
-    told = network.anchor.condition(trainer.values[block.rows], block.kept)
+    assert [len(rows) for rows, _ in blocks] == [32, 32, 32, 32, 22]
+    order = torch.cat([rows for rows, _ in blocks])
+    assert sorted(order.tolist()) == list(range(150))
+    assert max(len(batch.values) for batch in steps) == 16
+    stepped = torch.cat([batch.values for batch in steps])
+    assert torch.equal(stepped, trainer.values[order])
+    outcome = torch.cat([batch.outcome for batch in steps])
+    assert torch.equal(outcome, trainer.outcome[order])
+    rows, block = blocks[1]
+    assert torch.equal(block.kept | block.targets, o[rows])
+    told = network.anchor.condition(trainer.values[rows], block.kept)
     torch.testing.assert_close(block.anchored.mean, told.mean)
     torch.testing.assert_close(block.anchored[2:5].sd, told.sd[2:5])
 
@@ -191,9 +196,9 @@ def test_independent_missing_cells_are_no_structure():
     rates = torch.tensor([0.05, 0.3, 0.6, 0.0, 0.3, 0.2])
     for n in (50, 500, 5000):
         observed = torch.rand(n, 6, generator=generator) > rates
-        assert not _training.has_structured_patterns(observed)
+        assert not _trainer.has_structured_patterns(observed)
     blocks = torch.rand(500, 2, generator=generator).repeat_interleave(3, 1) > 0.3
-    assert _training.has_structured_patterns(blocks)
+    assert _trainer.has_structured_patterns(blocks)
 
 
 def test_max_time_stops_and_brings_the_learning_rate_down(monkeypatch):
@@ -319,7 +324,7 @@ def test_n_iter_no_change_stops():
 
 
 def test_ctrl_c_keeps_the_best_weights_and_warns(monkeypatch):
-    epoch = _training.Trainer.epoch
+    epoch = _trainer.Trainer.epoch
     done = []
 
     def interrupted(self):
@@ -328,7 +333,7 @@ def test_ctrl_c_keeps_the_best_weights_and_warns(monkeypatch):
         done.append(epoch(self))
         return done[-1]
 
-    monkeypatch.setattr(_training.Trainer, "epoch", interrupted)
+    monkeypatch.setattr(_trainer.Trainer, "epoch", interrupted)
     X = hide(rings(500, 0), 0.2, 0)
     with pytest.warns(UserWarning, match="interrupted"):
         imputer = ADMCImputer(max_epochs=50, random_state=0).fit(X)
@@ -389,7 +394,7 @@ def mixed_rings(n, seed):
 def test_steps_of_fixed_shapes_are_the_same_steps(monkeypatch, table, room):
     """On a GPU they are recorded once; here the same function is called instead."""
     X = mixed_rings(700, 0) if table is None else table()
-    step, fixed, whole = _training.Trainer.step, [], []
+    step, fixed, whole = _trainer.Trainer.step, [], []
 
     def spy(self, batch, n_cells):
         calls = self.replayed.n_calls
@@ -399,9 +404,9 @@ def test_steps_of_fixed_shapes_are_the_same_steps(monkeypatch, table, room):
         return loss
 
     plain = quick(max_epochs=4, batch_size=64).fit(X)
-    monkeypatch.setattr(_training, "REPLAYING", ("cpu",))
-    monkeypatch.setattr(_training, "ROOM", room)
-    monkeypatch.setattr(_training.Trainer, "step", spy)
+    monkeypatch.setattr(_trainer, "REPLAYING", ("cpu",))
+    monkeypatch.setattr(_trainer, "ROOM", room)
+    monkeypatch.setattr(_trainer.Trainer, "step", spy)
     replayed = quick(max_epochs=4, batch_size=64).fit(X)
     assert not all(whole)  # the last batch of an epoch is smaller
     assert (fixed == whole) == (room > 1)
@@ -434,7 +439,7 @@ def test_shapes_of_fixed_steps_do_not_depend_on_the_targets():
 @pytest.mark.parametrize("table", [lambda: hide(rings(2000, 0), 0.2, 0), None])
 def test_training_stays_on_the_gpu_and_is_recorded(monkeypatch, table):
     X = mixed_rings(2000, 0) if table is None else table()
-    step, seen, graphs = _training.Trainer.step, set(), []
+    step, seen, graphs = _trainer.Trainer.step, set(), []
 
     def spy(self, batch, n_cells):
         loss = step(self, batch, n_cells)
@@ -442,12 +447,12 @@ def test_training_stays_on_the_gpu_and_is_recorded(monkeypatch, table):
         graphs.append(self.replayed.graph)
         return loss
 
-    monkeypatch.setattr(_training.Trainer, "step", spy)
+    monkeypatch.setattr(_trainer.Trainer, "step", spy)
     imputer = ADMCImputer(max_epochs=30, device="cuda", random_state=0).fit(X)
     assert seen == {("cuda", "cuda", "cuda")}
     assert graphs[-1] is not None
-    monkeypatch.setattr(_training, "REPLAYING", ())
-    monkeypatch.setattr(_training.Trainer, "step", step)
+    monkeypatch.setattr(_trainer, "REPLAYING", ())
+    monkeypatch.setattr(_trainer.Trainer, "step", step)
     plain = ADMCImputer(max_epochs=30, device="cuda", random_state=0).fit(X)
     cpu = ADMCImputer(max_epochs=30, device="cpu", random_state=0).fit(X)
     got, *expected = (i.history_["valid_rmse"].min() for i in (imputer, plain, cpu))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from .._runtime import row_uniforms
+from .._runtime import row_uniforms, slices
 from ._diffusion import reverse
 
 BATCH_ELEMENTS = 2_000_000
@@ -51,8 +51,9 @@ def _batches(model, observed):
     """Rows that lack anything, in parts of bounded size."""
     own = np.concatenate(model.columns)
     rows = np.flatnonzero(~observed[:, own].all(axis=1))
-    step = max(1, BATCH_ELEMENTS // max(len(own), model.n_outputs, model.n_landmarks))
-    return [rows[lo : lo + step] for lo in range(0, len(rows), step)]
+    cost = max(len(own), model.n_outputs, model.n_landmarks)
+    parts = slices(len(rows), cost, BATCH_ELEMENTS, model.device)
+    return [rows[part] for part in parts]
 
 
 def _posteriors(model, values, observed, wants_spread):
