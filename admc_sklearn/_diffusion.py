@@ -17,7 +17,7 @@ def absorb(observed, rates, noise):
     Parameters
     ----------
     observed : bool tensor of shape (B, d)
-    rates : float tensor of shape (B, 1)
+    rates : float or tensor of shape (B, 1) or (d,)
         Share of the observed cells to absorb.
     noise : float tensor of shape (B, d), uniform on (0, 1)
 

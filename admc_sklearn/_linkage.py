@@ -21,6 +21,9 @@ MAX_COLUMNS = 256
 # Hidden cells that decide, the share of a row's that is hidden, and how often rows may
 # take turns.
 N_CELLS, HIDE_RATE, MAX_REPEATS = 5000, 0.15, 6
+# Of the numbers and of the levels at least so many, for up to this share of them: of a
+# few hundred cells the weights are noise, and so is what they gain.
+N_KIND_CELLS, MAX_HIDE_RATE = 4000, 0.5
 N_STEPS = 40
 RATE, BETAS = 0.05, (0.9, 0.999)
 # How much faster than weights priors are learnt.
@@ -120,7 +123,7 @@ def ask(network, retrieval, validation, generator):
     values, known, row = values[order], known[order], row[order]
     n_first = int((row % 2 == 0).sum())
     noise = torch.rand(known.shape, generator=generator).to(known.device)
-    kept, hidden = absorb(known, HIDE_RATE, noise)
+    kept, hidden = absorb(known, _hide_rates(network, known), noise)
     asked = {}
     ends = 0, n_first, len(known)
     parts = [
@@ -148,6 +151,15 @@ def ask(network, retrieval, validation, generator):
                 )
             )
     return asked
+
+
+def _hide_rates(network, known):
+    """Share of the cells to hide, by column, (d,)."""
+    rates = torch.full(known.shape[1:], HIDE_RATE, device=known.device)
+    for columns in (network.numeric, network.categorical):
+        n_cells = max(1, int(known[:, columns].sum()))
+        rates[columns] = min(MAX_HIDE_RATE, max(HIDE_RATE, N_KIND_CELLS / n_cells))
+    return rates
 
 
 class Trial:

@@ -15,8 +15,8 @@ from ._bootstrap import bootstrap_prior
 from ._coordinates import MAX_FOLDED, MAX_FOLDED_AT_RANDOM, choose_coordinates
 from ._epochs import run_epochs
 from ._linkage import fit_retrieval
-from ._memory import fit_memory
 from ._network import NetworkSize, Prior, build_network
+from ._recall import fit_memory
 from ._runtime import seeded
 from ._scores import score_levels
 from ._selection import find_selection, is_suspected

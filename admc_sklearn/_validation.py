@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,19 @@ VALIDATION_CELLS = 4000
 MIN_STANDARD_ERRORS = 1.5
 # More would cost time and tell nothing.
 MAX_HELD_ROWS = 10_000
+
+
+class Measured(NamedTuple):
+    """What hidden cells say of a network.
+
+    Root mean squared error, nats per cell, and the errors that training goes on for as
+    long as one of them falls: the root mean squared error of numbers, and the Brier
+    score of levels, 0 where there are none.
+    """
+
+    rmse: float
+    nats: float
+    parts: tuple
 
 
 class Validation:
@@ -48,27 +62,30 @@ class Validation:
 
     @torch.no_grad()
     def measure(self):
-        """Root mean squared error of the cells, and nats per cell.
+        """Measure the network as it is: `Measured`.
 
         Numbers are told by their posterior mean in standardised units, levels by the
         Brier score in units of that of their frequencies.
         """
         self.network.eval()
-        squared, nats = 0.0, 0.0
+        squared, counts, nats = [0.0, 0.0], [0, 0], 0.0
         for part, anchored in zip(self.parts, self.anchored, strict=True):
             values, hidden = self.values[part], self.hidden[part]
             for posterior in self.network(values, self.kept[part], hidden, anchored):
                 cells = posterior.cells
                 error = posterior.error(cells.gather(self.truth[part]))
                 nll = posterior.nll(cells.gather(self.outcome[part]))
-                squared += float(cells.total(error))
+                squared[posterior.kind] += float(cells.total(error))
+                counts[posterior.kind] += int(cells.filled.sum())
                 nats += float(cells.total(nll))
-        count = max(1, int(self.hidden.sum()))
-        return math.sqrt(squared / count), nats / count
+        count = max(1, sum(counts))
+        rmse = math.sqrt(sum(squared) / count)
+        numbers, levels = (s / max(1, n) for s, n in zip(squared, counts, strict=True))
+        return Measured(rmse, nats / count, (math.sqrt(numbers), levels))
 
 
-def is_gain(gains):
-    """Whether gains, (..., n), one a row, are more than their noise, (...).
+def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):
+    """Whether gains, (..., n), one a row, are so many standard errors or more, (...).
 
     Cells of one row go wrong together, the more so where it takes turns with several
     masks: rows are the units, not cells.
@@ -77,7 +94,7 @@ def is_gain(gains):
     if n < 2:
         return torch.zeros(gains.shape[:-1], dtype=torch.bool)
     noise = gains.std(-1) * math.sqrt(n)
-    return gains.sum(-1) > MIN_STANDARD_ERRORS * noise
+    return gains.sum(-1) > n_errors * noise
 
 
 def hold_out(n, fraction, groups, generator):

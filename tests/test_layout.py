@@ -45,6 +45,7 @@ ORDER = [
     "_bootstrap",
     "_selection",
     "_memory",
+    "_recall",
     "_retrieval",
     "_epochs",
     "_linkage",

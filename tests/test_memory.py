@@ -9,8 +9,16 @@ import torch
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._completion import complete
-from admc_sklearn._memory import JITTER, RIDGES, Beliefs, Memory, Regression, _move_mean
+from admc_sklearn._memory import Beliefs, Memory, _move_mean
 from admc_sklearn._posterior import NumericPosterior, PackedCells
+from admc_sklearn._recall import (
+    JITTER,
+    RIDGES,
+    TRAINED_SHARE,
+    Asked,
+    Regression,
+    _weights,
+)
 
 from .conftest import gaussian_table, hide, quick
 
@@ -131,7 +139,7 @@ def test_a_cell_is_not_told_by_itself(small):
     for part in (slice(200), slice(200, None)):
         distances = memory.distances(rows[part])
         regression.feed(regression.features(rows[part], distances), truth[part])
-    memory.solution[2] = regression.solve(0.1)
+    memory.solution[2] = regression.solve([0.1])[:, 0]
     other = rows.clone()
     other[:, 2] += 3.0
     missing = torch.zeros(rows.shape, dtype=torch.bool)
@@ -145,7 +153,7 @@ def test_a_cell_is_not_told_by_itself(small):
     weights, truth = weights.double(), truth.double()
     kernel = weights + JITTER * torch.eye(len(rows), dtype=torch.float64)
     solution = torch.linalg.solve(weights.T @ weights + 0.1 * kernel, weights.T @ truth)
-    found = weights @ regression.solve(0.1).double()
+    found = weights @ regression.solve([0.1])[:, 0].double()
     torch.testing.assert_close(found, weights @ solution, atol=1e-3, rtol=1e-3)
 
 
@@ -162,8 +170,8 @@ def test_rows_that_nearly_repeat_each_other_are_no_trouble(small):
         features = regression.features(rows[part], memory.distances(rows[part]))
         regression.feed(features, truth[part])
     weights = memory.attend(rows, memory.distances(rows), 2)
-    for ridge in RIDGES:
-        error = weights @ regression.solve(ridge) - truth
+    for solution in regression.solve(RIDGES).T:
+        error = weights @ solution - truth
         assert error.square().mean() < 0.01 * truth.var()
 
 
@@ -179,14 +187,60 @@ def test_the_best_ridge_is_that_of_cells_which_are_not_known(small):
         features = regression.features(rows, memory.distances(rows))
         regression.feed(features[:200], truth[:200])
         weights = features[200:] + regression.typical
-        errors = [
-            (weights @ regression.solve(ridge) - truth[200:]).square().mean()
-            for ridge in RIDGES
-        ]
-        best = regression.best_ridge(features[200:], truth[200:])
+        solutions = [regression.solve([ridge])[:, 0] for ridge in RIDGES]
+        errors = [(weights @ s - truth[200:]).square().mean() for s in solutions]
+        best, told = regression.best_ridge(features[200:], truth[200:])
         assert best == RIDGES[int(np.argmin(errors))]
+        expected = weights @ solutions[int(np.argmin(errors))]
+        torch.testing.assert_close(told, expected, atol=1e-3, rtol=1e-3)
         found.append(best)
     assert found[0] < found[1]
+
+
+def asked(small, told, truth, columns=range(4)):
+    """Half of the cells of some columns, the network believing in 0."""
+    network, _, rows = small
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.rand(rows.shape, generator=generator) < 0.5
+    for j in {*range(4)} - {*columns}:
+        hidden[:, j] = False
+    beliefs = Beliefs(network, rows, ~hidden, [])
+    beliefs.limit += 0.5
+    return Asked(beliefs, told, truth, hidden)
+
+
+def test_a_memory_is_followed_as_far_as_it_saves_squared_error(small):
+    rows = small[2]
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(rows.shape, generator=generator)
+    # What is told is worth all, a half, nothing; the last column is not regressed.
+    told = torch.stack([rows[:, 0], (rows + noise)[:, 1], *noise.T[2:]], 1)
+    alone = []
+    for j, worth in enumerate((1.0, 0.5, 0.0)):
+        cells = asked(small, told, rows, [j])
+        weight = _weights(cells, cells, [j])
+        assert weight[j] == pytest.approx(worth, abs=0.15)
+        assert weight.sum() == weight[j]
+        alone.append(float(weight[j]))
+    # Together columns are drawn to what is good for the table.
+    cells = asked(small, told, rows, [0, 1, 2])
+    weight = _weights(cells, cells, [0, 1, 2])
+    assert alone[0] - 0.1 > weight[0] > weight[1] > weight[2] > alone[2] + 0.1
+    assert weight[3] == 0
+    # Cells that the network knows count for less.
+    cells, useless = (asked(small, t, rows, [0]) for t in (told, noise))
+    step = cells.moments()[1, 0], TRAINED_SHARE * useless.moments()[1, 0]
+    expected = step[0] / sum(step)
+    assert _weights(cells, useless, [0])[0] == pytest.approx(float(expected), abs=0.1)
+
+
+def test_the_gain_is_the_squared_error_that_is_saved(small):
+    rows = small[2]
+    cells = asked(small, rows, rows)
+    moved = rows.clamp(-0.5, 0.5)  # no further than the beliefs allow
+    saved = (rows.square() - (rows - moved).square()) * cells.hidden
+    torch.testing.assert_close(cells.gain(torch.ones(4)), saved.sum(1))
+    assert (cells.gain(torch.zeros(4)) == 0).all()
 
 
 def test_weights_are_those_of_the_kernel(small):
