@@ -174,27 +174,23 @@ def descend(trainer, loss):
     return loss
 
 
-def is_level(curves, steps_per_epoch, tol):
-    """Whether validation errors have all stopped falling at a pace.
+def is_level(curve, steps_per_epoch, tol):
+    """Whether validation errors, one an epoch, have stopped falling at a pace.
 
-    The minimum of each over the last window has to be below that of all epochs before
-    it by a share of ``tol``. ``curves`` holds some errors, one tuple an epoch.
+    Their minimum over the last window has to be below that of all epochs before it by
+    a share of ``tol``.
     """
     window = max(WINDOW_EPOCHS, math.ceil(WINDOW_STEPS / steps_per_epoch))
-    if len(curves) <= 2 * window:
+    if len(curve) <= 2 * window:
         return False
-    return not any(
-        min(curve[-window:]) < (1 - tol) * min(curve[:-window])
-        for curve in zip(*curves, strict=True)
-    )
+    return min(curve[-window:]) > (1 - tol) * min(curve[:-window])
 
 
 def run_epochs(trainer, validation):
     """Epochs until the budget ends or held-out cells stop improving; the history."""
     plan, average = trainer.plan, trainer.average
-    rmse, nats, errors = validation.measure()
+    rmse, nats = validation.measure()
     history = [_record(0, math.nan, rmse, nats, 0.0)]
-    curves = [errors]
     best, best_epoch = rmse, 0
     best_weights = [p.detach().clone() for p in trainer.parameters]
     bar = tqdm(
@@ -209,8 +205,7 @@ def run_epochs(trainer, validation):
                 break
             loss = trainer.epoch()
             average.exchange()
-            rmse, nats, errors = validation.measure()
-            curves.append(errors)
+            rmse, nats = validation.measure()
             if rmse < best:
                 best, best_epoch = rmse, epoch
                 best_weights = [p.detach().clone() for p in trainer.parameters]
@@ -218,7 +213,8 @@ def run_epochs(trainer, validation):
             seconds = time.monotonic() - trainer.started
             history.append(_record(epoch, loss, rmse, nats, seconds))
             steps_per_epoch = trainer.n_steps / epoch
-            if plan.tol and is_level(curves, steps_per_epoch, plan.tol):
+            curve = [record["valid_rmse"] for record in history]
+            if plan.tol and is_level(curve, steps_per_epoch, plan.tol):
                 end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
                 trainer.total_steps = min(trainer.total_steps, end)
             bar.set_postfix_str(

@@ -33,6 +33,8 @@ WEIGHT_PENALTY, PRIOR_PENALTY = 2e-3, 2e-4
 FREEDOMS = (1.0, 0.03)
 # Of the score and of the point's error together: less is not worth the search.
 MIN_GAIN = 5e-3
+# Of the point's error alone, in standard errors.
+MIN_POINT_ERRORS = 0.5
 
 
 def fit_retrieval(network, values, observed, validation, generator, deadline=math.inf):
@@ -213,8 +215,8 @@ class Trial:
     def best_freedom(self):
         """How freely columns may differ, None where a retrieval does not help.
 
-        It has to lower both the score and the point's error by more than their noise,
-        learnt on one half of the rows and judged by the other.
+        It has to lower the score by more than its noise, and the point's error too,
+        which is noisier; learnt on one half of the rows and judged by the other.
         """
         best, found = MIN_GAIN, None
         with torch.no_grad():
@@ -232,7 +234,8 @@ class Trial:
             gain = before - torch.cat(after, 1)
             share = float((gain.mean(1) / before.mean(1).clamp_min(1e-12)).sum())
             by_row = gain.new_zeros(2, len(names)).index_add_(1, row, gain)
-            if bool(is_gain(by_row).all()) and share > best:
+            helps = is_gain(by_row[0]) and is_gain(by_row[1], MIN_POINT_ERRORS)
+            if helps and share > best:
                 best, found = share, freedom
         return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,19 +17,6 @@ VALIDATION_CELLS = 4000
 MIN_STANDARD_ERRORS = 1.5
 # More would cost time and tell nothing.
 MAX_HELD_ROWS = 10_000
-
-
-class Measured(NamedTuple):
-    """What hidden cells say of a network.
-
-    Root mean squared error, nats per cell, and the errors that training goes on for as
-    long as one of them falls: the root mean squared error of numbers, and the Brier
-    score of levels, 0 where there are none.
-    """
-
-    rmse: float
-    nats: float
-    parts: tuple
 
 
 class Validation:
@@ -62,26 +48,23 @@ class Validation:
 
     @torch.no_grad()
     def measure(self):
-        """Measure the network as it is: `Measured`.
+        """Root mean squared error of the cells, and nats per cell.
 
         Numbers are told by their posterior mean in standardised units, levels by the
         Brier score in units of that of their frequencies.
         """
         self.network.eval()
-        squared, counts, nats = [0.0, 0.0], [0, 0], 0.0
+        squared, nats = 0.0, 0.0
         for part, anchored in zip(self.parts, self.anchored, strict=True):
             values, hidden = self.values[part], self.hidden[part]
             for posterior in self.network(values, self.kept[part], hidden, anchored):
                 cells = posterior.cells
                 error = posterior.error(cells.gather(self.truth[part]))
                 nll = posterior.nll(cells.gather(self.outcome[part]))
-                squared[posterior.kind] += float(cells.total(error))
-                counts[posterior.kind] += int(cells.filled.sum())
+                squared += float(cells.total(error))
                 nats += float(cells.total(nll))
-        count = max(1, sum(counts))
-        rmse = math.sqrt(sum(squared) / count)
-        numbers, levels = (s / max(1, n) for s, n in zip(squared, counts, strict=True))
-        return Measured(rmse, nats / count, (math.sqrt(numbers), levels))
+        count = max(1, int(self.hidden.sum()))
+        return math.sqrt(squared / count), nats / count
 
 
 def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):

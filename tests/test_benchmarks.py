@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from admc_sklearn import ADMCImputer
-from benchmarks import draws, mcar, mixed, speed
+from admc_sklearn import ADMCImputer, _trainer
+from benchmarks import draws, gpu, mcar, mixed, speed
 from benchmarks._protocol import errors, load_numeric, split_mcar
 
 from .conftest import ROOT
@@ -125,3 +126,29 @@ def test_the_speed_page_is_made_from_its_records(tmp_path, monkeypatch):
     assert "| letter (7 + 3) | 0.5000 / 0.3000 | 1.5 s, 0.50 s |" in page
     assert "Failed: 80 x 0" in page
     assert (tmp_path / "scale.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(
+                    not torch.cuda.is_available(), reason="needs a CUDA device"
+                ),
+            ],
+        ),
+    ],
+)
+def test_the_page_of_a_gpu_can_be_measured(device):
+    device = torch.device(device)
+    reached = gpu.peak(device, size=64)
+    record = gpu.measure("small", 600, 4, True, device, reached, n_new=50)
+    assert record["replayed"] == (device.type == "cuda")
+    assert 0 < record["step_ms"] < 1e4
+    assert 0 < record["share"] < 2
+    assert 0 < record["rmse"] < 1.2
+    assert _trainer.REPLAYING == ("cuda",)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from admc_sklearn import ADMCImputer, _epochs, _trainer, _training
 from admc_sklearn._anchor import fit_anchor
@@ -251,24 +252,16 @@ def test_large_batches_take_larger_steps(batch_size, shape, rows, rate):
 
 
 def test_an_error_is_level_when_a_window_gains_little():
-    def is_level(*curves):
-        *curves, steps_per_epoch, tol = curves
-        return _epochs.is_level(list(zip(*curves, strict=True)), steps_per_epoch, tol)
-
     falling = list(0.99 ** np.arange(20))
-    assert not is_level(falling, 50, 0.01)
-    assert is_level(falling, 50, 0.05)
-    assert is_level([*falling, *[falling[-1]] * 5], 50, 0.01)
-    # Numbers and levels, either of which may have more to learn; or there are none.
-    assert not is_level(falling, [1.0] * 20, 50, 0.01)
-    assert not is_level([1.0] * 20, falling, 50, 0.01)
-    assert is_level([1.0] * 20, [0.0] * 20, 50, 0.01)
+    assert not _epochs.is_level(falling, 50, 0.01)
+    assert _epochs.is_level(falling, 50, 0.05)
+    assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50, 0.01)
     # So many steps, however many epochs: not before two windows have passed.
-    assert not is_level([1.0] * 12, 20, 0.01)
-    assert is_level([1.0] * 15, 20, 0.01)
-    assert not is_level([1.0] * 15, 10, 0.01)
-    assert not is_level([1.0] * 10, 5000, 0.01)
-    assert is_level([1.0] * 11, 5000, 0.01)
+    assert not _epochs.is_level([1.0] * 12, 20, 0.01)
+    assert _epochs.is_level([1.0] * 15, 20, 0.01)
+    assert not _epochs.is_level([1.0] * 15, 10, 0.01)
+    assert not _epochs.is_level([1.0] * 10, 5000, 0.01)
+    assert _epochs.is_level([1.0] * 11, 5000, 0.01)
 
 
 def test_a_level_error_ends_training_after_the_fall(monkeypatch):
@@ -422,6 +415,52 @@ def test_steps_of_fixed_shapes_are_the_same_steps(monkeypatch, table, room):
     pairs = zip(plain.model_.parameters(), replayed.model_.parameters(), strict=True)
     for expected, got in pairs:
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-3)
+
+
+class Watch(TorchDispatchMode):
+    """Notes operations that would make the host wait for a GPU, or need it."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "cholesky", "solve")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        indices = args[1] if "index" in name and len(args) > 1 else ()
+        by_mask = isinstance(indices, list) and any(
+            i is not None and i.dtype == torch.bool for i in indices
+        )
+        if by_mask or any(part in name for part in self.WAITING):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("table", [lambda: hide(rings(300, 0), 0.2, 0), None])
+def test_a_fixed_step_waits_for_nothing(monkeypatch, table):
+    """Or it could not be recorded. The update is torch's own, for CUDA graphs too."""
+    X = mixed_rings(300, 0) if table is None else table()
+    fixed, watches = _trainer.Trainer._fixed_step, []
+
+    def watched(self, *tensors):
+        update = self.optimizer.step
+        self.optimizer.step = lambda rate: None
+        with Watch() as watch:
+            fixed(self, *tensors)
+        watches.append(watch)
+        self.optimizer.step = update
+        update(0.0)
+        return torch.zeros(())
+
+    monkeypatch.setattr(_trainer, "REPLAYING", ("cpu",))
+    monkeypatch.setattr(_trainer.Trainer, "_fixed_step", watched)
+    quick(max_epochs=1, batch_size=64).fit(X)
+    assert watches
+    assert not [name for watch in watches for name in watch.seen]
+    with Watch() as watch:  # it does note what waits
+        float(torch.ones(3)[torch.ones(3) > 0].sum())
+    assert len(watch.seen) >= 2
 
 
 def test_shapes_of_fixed_steps_do_not_depend_on_the_targets():

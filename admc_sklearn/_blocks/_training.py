@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from .._epochs import AdamW, WeightAverage, descend, run_epochs
-from .._validation import Measured
 from ._anchor import patterns_of
 from ._cross_fit import CrossFit, choose_patterns, deal_folds
 from ._denoiser import ModalityDenoiser
@@ -205,7 +204,7 @@ class BlockValidation:
 
     @torch.no_grad()
     def measure(self):
-        """Measure the model as it is: `Measured`, nats being those a latent.
+        """Root mean squared error in standardised units, and nats a latent.
 
         Sets the model's gate to where the error is least.
         """
@@ -225,7 +224,7 @@ class BlockValidation:
         error = residual - model.gate * shift
         nats = 0.5 * (error / sd).square() + sd.log() + 0.5 * math.log(2 * math.pi)
         rmse = math.sqrt(float(error.square().sum()) / max(1.0, self.n_cells))
-        return Measured(rmse, float(nats.mean()), (rmse,))
+        return rmse, float(nats.mean())
 
 
 def fit_blocks(
