@@ -222,27 +222,24 @@ class Atoms(nn.Module):
         usable = (high > low) & (gap < -1e-5)
         return torch.where(usable, nll.clamp(-10.0, 10.0), 0.0)
 
-    def mean_within(self, mean, sd, column):
-        """Means of every atom, under the anchor cut to it, in own units.
+    def mean_within(self, mean, sd, column, atom):
+        """Means of given atoms, under the anchor cut to them, all broadcast.
 
-        Shape in: (...,) three times, broadcast; out: what broadcasts to (..., K).
+        In own units.
         """
-        center = self.center[column]
+        center = self.center[column, atom]
         if not self.has_bins:
             return center
-        low, high = self.low[column], self.high[column]
-        mean, sd = mean[..., None], sd[..., None]
+        low, high = self.low[column, atom], self.high[column, atom]
         a, b, gap, sharp = _cut(low, high, mean, sd)
         density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
         shift = density / (_SQRT_2PI * gap.clamp_min(1e-6))
         # The anchor's mean over the bin where it varies, the values' own where it is
         # flat across the bin; 3.46 is the width of a unit-variance uniform.
         flat = 1.0 / (1.0 + ((b - a) / 3.46).square().square())
-        cut = self.warp.inverse(
-            torch.clamp(mean + sd * shift, low, high), column[..., None]
-        )
-        cut = cut + flat * self.offset[column]
-        low, high = self.own_low[column], self.own_high[column]
+        cut = self.warp.inverse(torch.clamp(mean + sd * shift, low, high), column)
+        cut = cut + flat * self.offset[column, atom]
+        low, high = self.own_low[column, atom], self.own_high[column, atom]
         rough = torch.where(b - a > MIN_WIDTH, torch.where(a > 0, low, high), center)
         return torch.clamp(torch.where(sharp, cut, rough), low, high)
 

@@ -33,6 +33,8 @@ MIN_SPREAD = 1e-3
 MIN_SLOPE = 0.05
 # Elements of a matrix of weights that stays in a core's cache.
 CACHED_ELEMENTS = 250_000
+# And of the distances of the rows that are completed at once.
+KEPT_ELEMENTS = 4_000_000
 
 
 class Memory(nn.Module):
@@ -94,14 +96,16 @@ class Memory(nn.Module):
     def predict(self, rows, missing):
         """Tell missing cells, (B, d), in own units; 0 elsewhere."""
         found = torch.zeros(missing.shape, device=rows.device)
-        per_row = max(1, int(missing.sum()) // max(1, len(rows)))
-        cost = per_row * self.landmarks.shape[1]
-        for part in slices(len(rows), cost, CACHED_ELEMENTS, rows.device):
-            row, column = missing[part].nonzero(as_tuple=True)
-            here = rows[part]
-            weights = self.attend(here[row], self.distances(here)[row], column)
-            told = (weights * self.solution[column]).sum(1) + self.center[column]
-            found[part][row, column] = told
+        cost = self.landmarks.shape[1]
+        for part in slices(len(rows), cost, KEPT_ELEMENTS, rows.device):
+            distances = self.distances(rows[part])
+            for column in missing[part].any(0).nonzero()[:, 0].tolist():
+                cells = part.start + missing[part, column].nonzero()[:, 0]
+                for some in slices(len(cells), cost, CACHED_ELEMENTS, rows.device):
+                    at = cells[some]
+                    weights = self.attend(rows[at], distances[at - part.start], column)
+                    told = weights @ self.solution[column]
+                    found[at, column] = told + self.center[column]
         return found
 
 

@@ -11,6 +11,9 @@ from ._gaussian import MIN_SD
 
 # Logarithms of how much narrower and wider than the anchor a cell may be in an atom.
 LOG_SCALE = (-5.0, 1.0)
+# In standard deviations of a column: an atom that moves the mean by less, wherever in
+# it a value lies, is as good as a point.
+NEGLIGIBLE = 3e-5
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,24 @@ class NumericPosterior(CellPosterior):
         self.slots = torch.arange(len(logits), device=logits.device)[:, None]
 
     def mean(self):
-        """Posterior mean in the columns' own standardised units, (g, T)."""
-        values = self.atoms.mean_within(self.inner_mean, self.inner_sd, self.slots)
-        return (torch.softmax(self.logits, -1) * values).sum(-1)
+        """Posterior mean in the columns' own standardised units, (g, T).
+
+        Atoms whose inside hardly moves it count as their centers.
+        """
+        share = torch.softmax(self.logits, -1)
+        mean = (share * self.atoms.center[:, None]).sum(-1)
+        if self.atoms.has_bins:
+            slot, cell, atom = self._unsure(share)
+            moments = self.inner_mean[slot, cell], self.inner_sd[slot, cell]
+            inside = self.atoms.mean_within(*moments, slot, atom)
+            shift = share[slot, cell, atom] * (inside - self.atoms.center[slot, atom])
+            mean.view(-1).index_add_(0, slot * mean.shape[1] + cell, shift)
+        return mean
+
+    def _unsure(self, share):
+        """Places of atoms whose shares times their widths are not negligible."""
+        least = NEGLIGIBLE / (self.atoms.own_high - self.atoms.own_low)
+        return (share > least[:, None]).nonzero(as_tuple=True)
 
     def quantile(self, level):
         """Posterior quantile, (g, T); ``level`` is a number or of shape (g, T).

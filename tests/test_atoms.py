@@ -20,7 +20,8 @@ def summaries(values, mean, sd):
     mean, sd = torch.tensor([mean]).float(), torch.tensor([sd]).float()
     column = torch.zeros(1, dtype=torch.long)
     share = torch.softmax(atoms.log_mass(mean, sd, column), -1)
-    inside = atoms.mean_within(mean, sd, column)
+    every = torch.arange(atoms.n_atoms)
+    inside = atoms.mean_within(mean, sd, column, every)
     return float((share * inside).sum()), atoms, share[0]
 
 
@@ -98,7 +99,7 @@ def test_within_a_bin_the_anchor_is_cut_to_it():
         cut = stats.truncnorm((low - mean) / sd, (high - mean) / sd, mean, sd)
         near = (np.abs((low + high) / 2 - mean) < 3 * sd) & (high - low > 0.3 * sd)
         assert near.sum() >= 2
-        got = atoms.mean_within(*args, zero[0]).numpy()
+        got = atoms.mean_within(*args, zero, every).numpy()
         np.testing.assert_allclose(got[near], cut.mean()[near], atol=0.02 * sd)
         for u in (0.1, 0.5, 0.9):
             got = atoms.quantile_within(*args, zero, every, torch.tensor(u)).numpy()
