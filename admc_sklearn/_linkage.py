@@ -31,8 +31,9 @@ BASE_UNIT, LIFT_UNIT = 8.0, 3.0
 # Of columns' weights and priors that differ from those of the table: tried in turn.
 WEIGHT_PENALTY, PRIOR_PENALTY = 2e-3, 2e-4
 FREEDOMS = (1.0, 0.03)
-# Of the score and of the point's error together: less is not worth the search.
-MIN_GAIN = 5e-3
+# Of the score and of the point's error together: less is not worth the search, which
+# takes the longer the more rows are searched.
+MIN_GAIN, MIN_ROW_GAIN = 5e-3, 4e-2 / MAX_ROWS
 # Of the point's error alone, in standard errors.
 MIN_POINT_ERRORS = 0.5
 
@@ -178,6 +179,7 @@ class Trial:
     def __init__(self, asked, retrieval):
         self.asked = asked
         self.start, self.n_columns = retrieval.prior.mean(), len(retrieval.prior)
+        self.n_rows = len(retrieval.rows)
 
     def errors(self, half, weight=None, prior=None):
         """Score and point's error of every cell, (2, n), in a half of the rows."""
@@ -218,7 +220,7 @@ class Trial:
         It has to lower the score by more than its noise, and the point's error too,
         which is noisier; learnt on one half of the rows and judged by the other.
         """
-        best, found = MIN_GAIN, None
+        best, found = max(MIN_GAIN, MIN_ROW_GAIN * self.n_rows), None
         with torch.no_grad():
             before = torch.cat([self.errors(half) for half in (1, 0)], 1)
         if before.shape[1] < 2:

@@ -162,9 +162,11 @@ class Retrieval(nn.Module):
         n_found = min(N_CANDIDATES, len(self.rows))
         found = []
         for part in slices(len(x), len(self.rows), SEARCH_ELEMENTS, x.device):
-            score = left[part] @ self.search_flags
             if x.shape[1]:
-                score -= torch.cdist(x[part], self.search_rows, p=1.0)
+                score = torch.cdist(x[part], self.search_rows, p=1.0)
+                score = score.addmm_(left[part], self.search_flags, beta=-1.0)
+            else:
+                score = left[part] @ self.search_flags
             found.append(_largest(score, n_found))
         return torch.cat(found)
 

@@ -7,7 +7,7 @@ import torch
 from admc_sklearn import _gaussian
 from admc_sklearn._anchor import fit_anchor
 from admc_sklearn._factors import FactorAnchor, fit_factors
-from admc_sklearn._gaussian import GaussianAnchor, fit_gaussian
+from admc_sklearn._gaussian import GaussianAnchor, fit_gaussian, unique_patterns
 from admc_sklearn._scores import Coordinates
 
 from .conftest import gaussian_table
@@ -166,3 +166,15 @@ def test_more_columns_than_rows(d):
     assert torch.isfinite(sd).all()
     error = (mean - x)[~observed].square().mean()
     assert error < x[~observed].square().mean()
+
+
+@pytest.mark.parametrize("n_columns", [0, 1, 7, 52, 53])
+def test_patterns_are_told_apart_by_a_number(n_columns):
+    generator = torch.Generator().manual_seed(0)
+    observed = torch.rand(300, n_columns, generator=generator) < 0.7
+    observed = torch.cat([observed, observed[:50]])
+    patterns, inverse = unique_patterns(observed)
+    assert torch.equal(patterns[inverse], observed)
+    expected = {tuple(row) for row in observed.tolist()}
+    assert len(patterns) == len(expected)
+    assert {tuple(row) for row in patterns.tolist()} == expected
