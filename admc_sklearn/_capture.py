@@ -70,10 +70,14 @@ class Replayed:
         self.is_recordable = False
         graph = torch.cuda.CUDAGraph()
         options = {"stream": self.stream, "capture_error_mode": "thread_local"}
+        current = torch.cuda.current_stream(self.device)
         try:
-            with torch.cuda.device(self.device), torch.cuda.graph(graph, **options):
-                self.result = self.function(*self.inputs)
+            # A recording that fails at its end leaves its stream the current one.
+            with torch.cuda.device(self.device), torch.cuda.stream(current):
+                with torch.cuda.graph(graph, **options):
+                    self.result = self.function(*self.inputs)
         except RuntimeError as error:
+            _leave_recording(self.device)
             warnings.warn(
                 f"A training step could not be recorded as a CUDA graph ({error}); "
                 "training goes on without, more slowly.",
@@ -82,3 +86,13 @@ class Replayed:
             )
         else:
             self.graph = graph
+
+
+def _leave_recording(device):
+    """Give a device's random numbers a state of their own after a failed recording.
+
+    In some releases of torch they stay those of the graph, and dropout then fails.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())

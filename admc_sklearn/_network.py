@@ -16,12 +16,14 @@ from ._atoms import Atoms, column_atoms
 from ._denoiser import Denoiser
 from ._encoders import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from ._posterior import LevelHead, NumericHead, PackedCells
-from ._runtime import slices
+from ._runtime import GPU_SHARE, slices
 
 MAX_TOKENS = 64
 N_KNOTS = 17
 # Elements of one (cells, outcomes) array; several of them are alive at once.
-BATCH_ELEMENTS, MAX_BATCH_ROWS = 4_000_000, 8192
+BATCH_ELEMENTS = 4_000_000
+# On a GPU 16 times as many, and no more than attention's kernels take.
+MAX_BATCH_ROWS = 65_535 // GPU_SHARE
 # Heads of columns with like numbers of outcomes are computed together.
 HEAD_SIZES = (8, 64, 512)
 # Scores of rare levels are large; as features they need not be.

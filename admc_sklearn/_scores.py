@@ -90,7 +90,8 @@ class Coordinates(nn.Module):
     def scores(self, values):
         """Scores of categorical cells by their codes: (B, d) -> (B, C, r)."""
         codes = values[:, self.codes_of].long()  # (B, C)
-        return self.table[torch.arange(len(self.categorical)), codes]
+        columns = torch.arange(len(self.categorical), device=codes.device)
+        return self.table[columns, codes]
 
     def expand(self, values, observed):
         """Cells of columns to cells of all coordinates, folds included."""
@@ -133,7 +134,7 @@ def score_levels(values, observed, n_levels, rows):
     d = values.shape[1]
     categorical = np.flatnonzero(n_levels)
     if not len(categorical):
-        return Coordinates(d, {})
+        return Coordinates(d, {}).to(values.device)
     directions, frequency = {}, {}
     for j in categorical:
         counts = torch.bincount(
@@ -155,7 +156,7 @@ def score_levels(values, observed, n_levels, rows):
             (directions[j][0][:, :size] / unit[:, None]).cpu().numpy(),
             share.cpu().numpy(),
         )
-    return Coordinates(d, scores)
+    return Coordinates(d, scores).to(values.device)
 
 
 def _partners(values, observed, n_levels, frequency):

@@ -175,7 +175,7 @@ class Trainer:
         most = torch.stack([part.sum(0).max() for part in parts]).tolist()
         if self.n_cells is None:
             room = math.ceil(ROOM * max(most))
-            self.n_cells = min(self.plan.batch_size, room)
+            self.n_cells = max(1, min(self.plan.batch_size, room))
         return most
 
     def epoch(self):

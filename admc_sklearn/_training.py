@@ -175,7 +175,7 @@ def _untrained(table, x, o, size, kept, generator, n_folded, deadline):
     )
     network = build_network(values, observed, warp, anchor, size)
     network.ridges = ridge, weakest
-    return network
+    return place(network, x.device)
 
 
 def _go_on(start, x, o, kept, generator, deadline):
