@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
@@ -48,3 +49,11 @@ def ring_rows():
 def ring_imputer(ring_rows):
     """An imputer trained in earnest; tests leave it as it is."""
     return ADMCImputer(max_epochs=60, random_state=0).fit(ring_rows[0])
+
+
+def mixed_rings(n, seed):
+    """Rings with a category of which side a point lies on, 20 % hidden."""
+    X = rings(n, seed)
+    frame = pd.DataFrame(X).add_prefix("x")
+    frame["side"] = pd.Categorical(np.where(X[:, 0] > 0, "right", "left"))
+    return frame.mask(np.random.default_rng(seed).random(frame.shape) < 0.2)

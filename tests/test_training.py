@@ -6,7 +6,6 @@ import sys
 import time
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,7 +20,7 @@ from admc_sklearn._training import SIZES, fit_network
 from admc_sklearn._validation import hold_out
 from admc_sklearn._warp import Warp
 
-from .conftest import gaussian_table, hide, quick, rings
+from .conftest import gaussian_table, hide, mixed_rings, quick, rings
 
 
 def plan(**changes):
@@ -380,14 +379,6 @@ def test_unusable_devices_are_named(device):
         pytest.skip("this machine has CUDA")
     with pytest.raises(ValueError, match=device):
         resolve_device(device)
-
-
-def mixed_rings(n, seed):
-    """Rings with a category of which side a point lies on, 20 % hidden."""
-    X = rings(n, seed)
-    frame = pd.DataFrame(X).add_prefix("x")
-    frame["side"] = pd.Categorical(np.where(X[:, 0] > 0, "right", "left"))
-    return frame.mask(np.random.default_rng(seed).random(frame.shape) < 0.2)
 
 
 @pytest.mark.parametrize("room", [3.0, 0.9])  # with 0.9 some batches do not fit
