@@ -78,18 +78,14 @@ class Memory(nn.Module):
         """Sum of absolute differences to every landmark, (B, D) -> (B, M)."""
         return torch.cdist(rows, self.landmarks.T, p=1.0)
 
-    def attend(self, rows, distances, columns):
-        """Weights of the landmarks for cells of given columns, (N, M).
+    def attend(self, rows, distances, column):
+        """Weights of the landmarks for cells of a column, (N, M).
 
-        ``rows`` (N, D) and ``distances`` (N, M) are those of the cells' rows; a cell's
-        own column is taken off. ``columns`` is an int, or of shape (N,).
+        ``rows`` (N, D) and ``distances`` (N, M) are those of the cells' rows; the
+        column itself is taken off.
         """
-        place = self.place[columns]
-        if place.dim():
-            own = rows.gather(1, place[:, None])
-        else:
-            own = rows[:, place, None]
-        weights = own - self.landmarks[place]
+        place = self.place[column]
+        weights = rows[:, place, None] - self.landmarks[place]
         weights = weights.abs_().sub_(distances).clamp_max_(0.0)
         return weights.div_(self.width).exp_()
 
