@@ -224,17 +224,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
-    parser.add_argument("--parts", nargs="*", default=["scale", "peers"])
+    parser.add_argument(
+        "--parts", nargs="*", default=["scale", "peers"], choices=["scale", "peers"]
+    )
     parser.add_argument("--limit", type=float, default=120.0, help="max_time of a fit")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    # In this order: a process inherits the peak of the one that starts it.
     sources = {
-        "peers": lambda: measure_peers(options.data),
         "scale": lambda: measure_scale(options.limit),
+        "peers": lambda: measure_peers(options.data),
     }
-    for part in options.parts:
+    for part, source in sources.items():
+        if part not in options.parts:
+            continue
         records = []
-        for record in sources[part]():
+        for record in source():
             records.append(record)
             print(record, flush=True)
             pd.DataFrame(records).to_csv(options.out / f"{part}.csv", index=False)
