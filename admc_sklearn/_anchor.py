@@ -23,6 +23,7 @@ from torch import nn
 
 from ._factors import FACTOR_RIDGES, MAX_FACTORS, fit_factors
 from ._gaussian import RIDGES, fit_gaussian
+from ._runtime import some_rows
 from ._scores import MAX_COORDINATES
 
 MAX_FIT_ROWS = 20_000
@@ -123,11 +124,11 @@ class ColumnAnchor(nn.Module):
             return Anchored(*(c.to_columns(part) for part in moments), None, None)
         mean, sd, cov = self.gaussian.condition(x, o, blocks=c.place, **options)
         scores = mean[:, c.place].double()
-        scores, precision = self._unused(scores, cov)
+        scores, cov = self._unused(scores, cov)
         asked = ~observed[:, c.codes_of]
-        root = torch.linalg.cholesky(precision[asked])
-        precision[asked] = torch.cholesky_inverse(root)
-        return Anchored(c.to_columns(mean), c.to_columns(sd), scores, precision)
+        # In place: what stands at observed levels is not used.
+        cov[asked] = torch.cholesky_inverse(torch.linalg.cholesky(cov[asked]))
+        return Anchored(c.to_columns(mean), c.to_columns(sd), scores, cov)
 
     def log_mass(self, anchored, rows, slots, n_levels):
         """Log-probability of the levels of chosen cells.
@@ -203,8 +204,7 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options
         work = MAX_FOLD_WORK // coordinates.n_all**3
         limit = min(limit, max(MIN_FOLD_ROWS, work))
     if x.shape[0] > limit:
-        rows = torch.randperm(x.shape[0], generator=generator)[:limit]
-        x, observed = x[rows.to(x.device)], observed[rows.to(x.device)]
+        x, observed = some_rows(limit, generator, x, observed)
     x, observed = coordinates.expand(x, observed)
     fit, _ = fitter(*x.shape)
     gaussian = fit(x, observed, ridge, start and start.gaussian, **options)

@@ -228,8 +228,6 @@ class Atoms(nn.Module):
         In own units.
         """
         center = self.center[column, atom]
-        if not self.has_bins:
-            return center
         low, high = self.low[column, atom], self.high[column, atom]
         a, b, gap, sharp = _cut(low, high, mean, sd)
         density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)

@@ -116,7 +116,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     max_epochs : int, default=60
         Passes over the training rows at most; 0 leaves the Gaussian alone. Fewer are
-        made where the error of held-out cells falls by less than 1 % in 250 steps:
+        made where the error of held-out cells falls by less than `tol`, see there:
         then the learning rate falls to zero in a fourth of the epochs made so far.
 
     max_time : float, default=None

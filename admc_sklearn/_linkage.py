@@ -13,6 +13,7 @@ from ._epochs import AdamW
 from ._memory import recalled_posteriors
 from ._posterior import PackedCells
 from ._retrieval import Retrieval, mixed, truncated
+from ._runtime import some_rows
 from ._validation import is_gain
 
 # Rows to search: so many cells, within these numbers of rows.
@@ -57,8 +58,7 @@ def fit_retrieval(network, values, observed, validation, generator, deadline=mat
         return
     network.eval()
     limit = min(MAX_ROWS, max(MIN_ROWS, MAX_CELLS // network.n_columns))
-    rows = torch.randperm(len(values), generator=generator)[:limit].to(values.device)
-    values, observed = values[rows], observed[rows]
+    values, observed = some_rows(limit, generator, values, observed)
     retrieval = Retrieval(network, values, observed)
     asked = ask(network, retrieval, validation, generator)
     # Numbers and levels by themselves: one may be told where the other is not.

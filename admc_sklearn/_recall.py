@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 
 from ._memory import CACHED_ELEMENTS, Beliefs, Memory
-from ._runtime import slices
+from ._runtime import slices, some_rows
 from ._validation import is_gain
 
 N_LANDMARKS = 800
 # Rows to regress: so many cells, and at least so many rows.
 MAX_CELLS, MIN_ROWS = 100_000, 4000
 # Observed cells are hidden in so many turns, each to be told by the others. The last
-# one decides on the ridges.
+# one decides on the ridges and, beside held-out cells, on the weights.
 N_TURNS = 6
 # Beyond, distances say little and products cost much.
 MAX_COORDINATES = 64
@@ -98,7 +98,7 @@ class Regression:
 
 @torch.no_grad()
 def fit_memory(network, values, observed, validation, generator, deadline=math.inf):
-    """Give a network a memory of training rows, weighed by validation cells.
+    """Give a network a memory of training rows, as far as hidden cells approve.
 
     Parameters
     ----------
@@ -117,9 +117,7 @@ def fit_memory(network, values, observed, validation, generator, deadline=math.i
         return
     network.eval()
     n_rows = max(MIN_ROWS, MAX_CELLS // network.n_columns)
-    rows = torch.randperm(len(values), generator=generator)[:n_rows]
-    rows = rows.to(values.device)
-    values, observed = values[rows], observed[rows]
+    values, observed = some_rows(n_rows, generator, values, observed)
     known = Beliefs.of(network, values[:N_LANDMARKS], observed[:N_LANDMARKS])
     memory = Memory(network, known.coordinates(), len(values))
     fitted = _regress(memory, network, values, observed, generator, deadline)
@@ -130,17 +128,17 @@ def fit_memory(network, values, observed, validation, generator, deadline=math.i
     hidden = validation.hidden & held.observed.any(1, keepdim=True)
     hidden[:, ~_is_among(columns, hidden)] = False
     told = memory.predict(held.coordinates(), hidden)
-    asked = Asked(held, told, validation.truth, hidden)
-    memory.weight = _weights(asked, last, columns)
-    gain = asked.gain(memory.weight).view(-1, len(validation.rows)).sum(0)
-    # Weights fit the rows that judge them, the better the more of them there are.
+    answers = Answers(held, told, validation.truth, hidden)
+    memory.weight = _weights(answers, last, columns)
+    gain = answers.gain(memory.weight).view(-1, len(validation.rows)).sum(0)
+    # Weights fit the rows that judge them, the better the more weights there are.
     least = 1 + len(columns) / (2 * len(gain))
     if is_gain(torch.cat([gain, TRAINED_SHARE * last.gain(memory.weight)]), least):
         network.memory = memory
 
 
 @dataclass
-class Asked:
+class Answers:
     """Hidden cells, what is believed of them, what a memory told and the truth.
 
     Shape of ``told``, ``truth`` and ``hidden``: (B, d).
@@ -206,7 +204,7 @@ def _regress(memory, network, values, observed, generator, deadline):
     for j, regression in regressions.items():
         memory.solution[j] = regression.solve([ridges[j]])[:, 0]
     asked[:, ~_is_among(columns, asked)] = False
-    return (columns, Asked(beliefs, told, truth, asked)) if columns else None
+    return (columns, Answers(beliefs, told, truth, asked)) if columns else None
 
 
 def _weights(held, trained, columns):

@@ -113,6 +113,13 @@ def _seeded(seed, device):
             other.set_rng_state(kept_other, *place)
 
 
+def some_rows(limit, generator, *tables):
+    """At most so many rows of tables, the same of each, drawn by a CPU generator."""
+    rows = torch.randperm(len(tables[0]), generator=generator)[:limit]
+    rows = rows.to(tables[0].device)
+    return tuple(table[rows] for table in tables)
+
+
 def draw_seeds(random_state, n_seeds):
     """Python integers below 2**31 from a `numpy.random.RandomState`."""
     return [int(s) for s in random_state.randint(2**31 - 1, size=n_seeds)]

@@ -68,7 +68,7 @@ class Validation:
 
 
 def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):
-    """Whether gains, (..., n), one a row, are so many standard errors or more, (...).
+    """Whether gains, (..., n), one a row, are more than so many standard errors, (...).
 
     Cells of one row go wrong together, the more so where it takes turns with several
     masks: rows are the units, not cells.

@@ -76,8 +76,11 @@ def step_work(imputer, X):
     targets = observed & (torch.rand(size, d, generator=generator) < RATE)
     observed, targets = (t.to(network.device) for t in (observed, targets))
     values = torch.zeros(size, d, device=network.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(values, observed & ~targets, targets)
+    kept = observed & ~targets
+    with torch.no_grad():
+        anchored = network.anchored(values, kept)
+        with FlopCounterMode(display=False) as counter:
+            network(values, kept, targets, anchored)
     held = min(n // 2, math.ceil(imputer.validation_fraction * n), MAX_HELD_ROWS)
     return BACKWARD * counter.get_total_flops(), math.ceil((n - held) / size)
 

@@ -221,25 +221,25 @@ def write_page(out):
 
 def main():
     """Measure, writing each record as soon as it is there, and make the page."""
+    # In this order: a process inherits the peak of the one that starts it.
+    sources = {
+        "scale": lambda options: measure_scale(options.limit),
+        "peers": lambda options: measure_peers(options.data),
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
     parser.add_argument(
-        "--parts", nargs="*", default=["scale", "peers"], choices=["scale", "peers"]
+        "--parts", nargs="*", default=list(sources), choices=list(sources)
     )
     parser.add_argument("--limit", type=float, default=120.0, help="max_time of a fit")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    # In this order: a process inherits the peak of the one that starts it.
-    sources = {
-        "scale": lambda: measure_scale(options.limit),
-        "peers": lambda: measure_peers(options.data),
-    }
     for part, source in sources.items():
         if part not in options.parts:
             continue
         records = []
-        for record in source():
+        for record in source(options):
             records.append(record)
             print(record, flush=True)
             pd.DataFrame(records).to_csv(options.out / f"{part}.csv", index=False)

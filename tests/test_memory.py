@@ -15,7 +15,7 @@ from admc_sklearn._recall import (
     JITTER,
     RIDGES,
     TRAINED_SHARE,
-    Asked,
+    Answers,
     Regression,
     _weights,
 )
@@ -206,7 +206,7 @@ def asked(small, told, truth, columns=range(4)):
         hidden[:, j] = False
     beliefs = Beliefs(network, rows, ~hidden, [])
     beliefs.limit += 0.5
-    return Asked(beliefs, told, truth, hidden)
+    return Answers(beliefs, told, truth, hidden)
 
 
 def test_a_memory_is_followed_as_far_as_it_saves_squared_error(small):
