@@ -15,7 +15,7 @@ demo: $(INSTALLED)  ## Complete real tables and missing modalities, compare, dra
 test: $(INSTALLED)  ## Lint and run the whole suite
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 docs: $(DOCS_INSTALLED)  ## Build the documentation in docs/_build/html
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -118,6 +118,20 @@ def splits(options, load, split):
             yield table, seed, split(X, seed)
 
 
+def compare(options, load, split, measure, line):
+    """Measure every imputer on every split, print and write the figures and means.
+
+    ``measure(name, split, seed)`` is a dict of figures, ``line`` their format.
+    """
+    records = []
+    for table, seed, part in splits(options, load, split):
+        for name in options.imputers:
+            record = {"table": table, "seed": seed, **measure(name, part, seed)}
+            records.append(record)
+            print(line.format(**record), flush=True)
+    report(records, options, ["table", "imputer"])
+
+
 def report(records, options, by):
     """Write the records where asked, and print their means."""
     if not records:

@@ -18,11 +18,10 @@ from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from admc_sklearn import ADMCImputer
 from benchmarks._protocol import (
     arguments,
+    compare,
     errors,
     load_numeric,
-    report,
     split_mcar,
-    splits,
     timed,
 )
 
@@ -64,14 +63,7 @@ def main():
     """Measure, print as it goes, and print the table of means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser, TABLES, ["admc", "anchor"])
-    options = parser.parse_args()
-    records = []
-    for table, seed, split in splits(options, load_numeric, split_mcar):
-        for name in options.imputers:
-            record = {"table": table, "seed": seed, **measure(name, split, seed)}
-            records.append(record)
-            print(LINE.format(**record), flush=True)
-    report(records, options, ["table", "imputer"])
+    compare(parser.parse_args(), load_numeric, split_mcar, measure, LINE)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,10 @@ from admc_sklearn import ADMCImputer
 from benchmarks import mcar
 from benchmarks._protocol import (
     arguments,
+    compare,
     load_frame,
     mixed_errors,
-    report,
     split_frame,
-    splits,
     timed,
 )
 
@@ -135,14 +134,7 @@ def main():
     """Measure, print as it goes, and print the table of means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser, TABLES, ["admc", "anchor", "simple"])
-    options = parser.parse_args()
-    records = []
-    for table, seed, split in splits(options, load_frame, split_frame):
-        for name in options.imputers:
-            record = {"table": table, "seed": seed, **measure(name, split, seed)}
-            records.append(record)
-            print(LINE.format(**record), flush=True)
-    report(records, options, ["table", "imputer"])
+    compare(parser.parse_args(), load_frame, split_frame, measure, LINE)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
 """Shared tables. Everything is made here or bundled with scikit-learn."""
 
+import os
 from pathlib import Path
+
+# Before torch and BLAS are imported: workers that run side by side share the cores.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 import numpy as np
 import pandas as pd
