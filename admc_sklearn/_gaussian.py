@@ -39,7 +39,8 @@ def unique_patterns(observed):
     if observed.shape[1] > MAX_KEY_BITS:
         return torch.unique(observed, dim=0, return_inverse=True)
     # A number for every pattern: sorting rows takes ten times as long.
-    bits = 2.0 ** torch.arange(observed.shape[1], device=observed.device).double()
+    places = torch.arange(observed.shape[1], device=observed.device)
+    bits = torch.ones_like(places).bitwise_left_shift(places).double()
     keys, inverse = torch.unique(observed.double() @ bits, return_inverse=True)
     return (keys[:, None] / bits).floor() % 2 == 1, inverse
 

@@ -20,7 +20,7 @@ from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
 from ._layout import lay_out
-from ._runtime import row_keys, seeded
+from ._runtime import exact_device, row_keys, seeded
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
@@ -160,8 +160,7 @@ def fit_model(
 def _fit_joint(
     layout, values, observed, n_levels, size, plan, device, seed, given, start, options
 ):
-    # The kernels of blocks are in float64, which MPS has not.
-    home = torch.device("cpu") if device.type == "mps" else device
+    home = exact_device(device)  # the kernels of blocks are in float64
     rng = np.random.default_rng(seed)
     if start is not None:
         encoders, options["start"] = start.encoders, start.network
@@ -233,7 +232,7 @@ def place(model, device):
         return place_network(model, device)
     if model.network is not None:
         place_network(model.network, device)
-    model.blocks.to("cpu" if torch.device(device).type == "mps" else device)
+    model.blocks.to(exact_device(device))
     return model
 
 

@@ -146,6 +146,10 @@ class Beliefs:
             whole.limit = torch.cat([part.limit for part in parts])
         return whole
 
+    def tells(self):
+        """Whether anything is known of a row, (B, 1): else nothing is remembered."""
+        return self.observed.any(1, keepdim=True)
+
     def coordinates(self):
         """Coordinates of the completed rows, (B, D)."""
         network, home = self.network, self.network.anchor.home
@@ -158,8 +162,7 @@ class Beliefs:
     def shift(self, memory):
         """How far a memory moves the means, (B, d)."""
         missing = ~self.observed & (memory.weight > 0)
-        # Of a row of which nothing is known, nothing is to be remembered.
-        missing &= self.observed.any(1, keepdim=True)
+        missing &= self.tells()
         told = memory.predict(self.coordinates(), missing)
         return torch.where(missing, self.followed(told, memory.weight), 0.0)
 

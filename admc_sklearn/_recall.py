@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ._memory import CACHED_ELEMENTS, Beliefs, Memory
-from ._runtime import slices, some_rows
+from ._runtime import exact_device, slices, some_rows
 from ._validation import is_gain
 
 N_LANDMARKS = 800
@@ -75,15 +75,16 @@ class Regression:
 
     def solve(self, ridges):
         """Coefficients of the weights for every ridge, (M, n_ridges)."""
-        typical, total = self.typical.double(), self.total.double()
+        here, home = self.pull.device, exact_device(self.pull.device)
+        typical, total = self.typical.to(home).double(), self.total.to(home).double()
         cross = torch.outer(total + self.n_cells * typical, typical)
-        gram = self.gram + cross + torch.outer(typical, total)
-        pull = (self.pull + self.sum * typical)[:, None]
-        found = []
+        gram = self.gram.to(home) + cross + torch.outer(typical, total)
+        pull = (self.pull.to(home) + self.sum * typical)[:, None]
+        kernel, found = self.kernel.to(home), []
         for ridge in ridges:
-            root, _ = torch.linalg.cholesky_ex(gram.add(self.kernel, alpha=ridge))
+            root, _ = torch.linalg.cholesky_ex(gram.add(kernel, alpha=ridge))
             found.append(torch.cholesky_solve(pull, root))
-        return torch.cat(found, 1).to(self.pull.dtype)
+        return torch.cat(found, 1).to(here, self.pull.dtype)
 
     def best_ridge(self, features, truth):
         """Ridge with the lowest squared error on cells that it was not fed with.
@@ -125,7 +126,7 @@ def fit_memory(network, values, observed, validation, generator, deadline=math.i
         return
     columns, last = fitted
     held = Beliefs.of(network, validation.values, validation.kept)
-    hidden = validation.hidden & held.observed.any(1, keepdim=True)
+    hidden = validation.hidden & held.tells()
     hidden[:, ~_is_among(columns, hidden)] = False
     told = memory.predict(held.coordinates(), hidden)
     answers = Answers(held, told, validation.truth, hidden)
@@ -189,6 +190,7 @@ def _regress(memory, network, values, observed, generator, deadline):
     for t in range(N_TURNS):
         asked = observed & (turn == t)
         beliefs = Beliefs.of(network, values, observed & ~asked)
+        asked &= beliefs.tells()
         rows, told = beliefs.coordinates(), torch.zeros_like(values)
         distances = memory.distances(rows)
         for j, regression in regressions.items():

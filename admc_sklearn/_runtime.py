@@ -55,6 +55,12 @@ def resolve_device(device):
     return resolved
 
 
+def exact_device(device):
+    """Device for what needs float64, which MPS has not: the CPU instead."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def slices(n, cost, elements, device, limit=None):
     """Slices of n items whose arrays have about so many elements on the CPU.
 

@@ -17,7 +17,7 @@ WEIGHT_DECAY = 0.01
 EMA_DECAY = 0.99
 # Rows are absorbed in blocks of so many bytes: with many rows at once, those that
 # miss like numbers of cells share a factorisation's cost.
-BLOCK_BYTES = 32_000_000
+BLOCK_BYTES = 70_400_000
 # Devices where a step is replayed instead of run, and how many more cells of a column
 # it has room for than any batch of the first block has.
 REPLAYING, ROOM = ("cuda",), 1.25
@@ -215,7 +215,9 @@ def has_structured_patterns(observed):
 
 
 def _row_bytes(network):
-    """Bytes that a row takes once it is absorbed."""
+    """Bytes that a row takes once it is absorbed; see `Absorbed`."""
     c = network.anchor.coordinates
     scores = 0 if c.is_plain else c.used.numel() * (c.used.shape[1] + 1)
-    return 10 * network.n_columns + 8 * scores
+    # Value, outcome, two flags and two moments.
+    cell = 4 + 8 + 2 + 8
+    return cell * network.n_columns + 8 * scores

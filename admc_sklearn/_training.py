@@ -17,7 +17,7 @@ from ._epochs import run_epochs
 from ._linkage import fit_retrieval
 from ._network import NetworkSize, Prior, build_network
 from ._recall import fit_memory
-from ._runtime import seeded
+from ._runtime import exact_device, seeded
 from ._scores import score_levels
 from ._selection import find_selection, is_suspected
 from ._trainer import Trainer
@@ -96,7 +96,7 @@ def fit_network(
     with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(seed)
         held, kept = hold_out(len(values), plan.validation_fraction, groups, generator)
-        home = torch.device("cpu") if device.type == "mps" else device
+        home = exact_device(device)
         deadline, now = plan.deadline, time.monotonic()
         start_deadline = now + START_SHARE * (deadline - now)
         x, o = (torch.tensor(array, device=device) for array in (values, observed))

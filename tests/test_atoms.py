@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from admc_sklearn._atoms import Atoms, _log_ndtr, column_atoms
+from admc_sklearn._posterior import NumericPosterior, PackedCells
 from admc_sklearn._warp import Warp
 
 
@@ -113,6 +114,24 @@ def test_an_anchor_far_outside_stays_finite_and_inside(mean):
     assert np.isfinite(got)
     assert values.min() - 1e-5 <= got <= values.max() + 1e-5
     assert float(share.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_mean_is_that_of_all_atoms():
+    """Of those with an inside too, whose shares are all but negligible."""
+    rng = np.random.default_rng(0)
+    tail = np.exp(rng.normal(size=3000))
+    atoms = atoms_of(tail, np.repeat(np.arange(5.0), 600), rng.normal(size=3000))
+    cells = PackedCells.from_mask(torch.ones(40, 3, dtype=torch.bool), torch.arange(3))
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, 40, atoms.n_atoms, generator=generator)
+    logits = torch.where(atoms.valid[:, None], logits, -torch.inf)
+    logits[:, 20:] *= 10.0  # nearly all in one atom
+    mean, sd = torch.randn(3, 40, generator=generator), torch.full((3, 40), 0.5)
+    posterior = NumericPosterior(cells, logits, atoms, mean, sd)
+    column, every = torch.arange(3)[:, None, None], torch.arange(atoms.n_atoms)
+    inside = atoms.mean_within(mean[..., None], sd[..., None], column, every)
+    expected = (torch.softmax(logits, -1) * inside).sum(-1)
+    torch.testing.assert_close(posterior.mean(), expected, atol=2e-4, rtol=0.0)
 
 
 @pytest.mark.parametrize("values", [[], [2.0], [2.0, 2.0, 2.0], [1.0, 2.0]])

@@ -143,7 +143,7 @@ def test_the_speed_page_is_made_from_its_records(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_the_page_of_a_gpu_can_be_measured(device):
+def test_a_fit_on_a_device_can_be_measured(device):
     device = torch.device(device)
     reached = gpu.peak(device, size=64)
     record = gpu.measure("small", 600, 4, True, device, reached, n_new=50)

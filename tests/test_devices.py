@@ -1,10 +1,17 @@
 """Everything is where the table is: on a GPU that only pretends to be one."""
 
+import contextlib
+import warnings
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._capture import N_WARM_UPS, Replayed
+from admc_sklearn._factors import FactorAnchor
+from admc_sklearn._joint import JointModel
 
 from .conftest import gaussian_table, hide, mixed_rings, rings
 from .pretend import pretended_gpu
@@ -32,19 +39,38 @@ def with_blocks():
     return hide(X, 0.0, 0)
 
 
+def parts(model):
+    """Names of what a fitted model has besides its network and the anchor."""
+    if isinstance(model, JointModel):
+        return {"blocks"}
+    names = {
+        "memory": model.memory is not None,
+        "retrieval": model.retrieval is not None,
+        "folds": model.anchor.coordinates.folds is not None,
+        "tilt": model.is_tilted,
+        "replicas": len(model.replicas) > 0,
+        "factors": isinstance(model.anchor.gaussian, FactorAnchor),
+    }
+    return {name for name, is_there in names.items() if is_there}
+
+
 @pytest.mark.parametrize(
-    ("table", "options"),
+    ("table", "options", "expected"),
     [
-        (lambda: hide(rings(250, 0), 0.2, 0), {"self_masking": True}),
-        (lambda: mixed_rings(250, 0), {"n_bootstraps": 1}),
-        (folded, {}),
-        (repeated, {}),
-        (lambda: hide(gaussian_table(120, 80, 0)[0], 0.1, 0), {}),
-        (with_blocks, {"modalities": {"views": list(range(25))}}),
+        (
+            lambda: hide(rings(250, 0), 0.2, 0),
+            {"self_masking": True},
+            {"memory", "tilt"},
+        ),
+        (lambda: mixed_rings(250, 0), {"n_bootstraps": 1}, {"memory", "replicas"}),
+        (folded, {}, {"folds"}),
+        (repeated, {}, {"retrieval"}),
+        (lambda: hide(gaussian_table(120, 80, 0)[0], 0.1, 0), {}, {"factors"}),
+        (with_blocks, {"modalities": {"views": list(range(25))}}, {"blocks"}),
     ],
     ids=["numbers", "mixed", "folds", "retrieval", "wide", "blocks"],
 )
-def test_nothing_is_mixed_with_what_is_elsewhere(table, options):
+def test_nothing_is_mixed_with_what_is_elsewhere(table, options, expected):
     X = table()
     imputer = ADMCImputer(
         max_epochs=1, batch_size=64, device="cuda", random_state=0, **options
@@ -55,6 +81,7 @@ def test_nothing_is_mixed_with_what_is_elsewhere(table, options):
         imputer.transform(X[:30])
         imputer.set_params(strategy="sample", n_steps=2).transform(X[:10])
     assert gpu.faults == []
+    assert parts(imputer.model_) >= expected
 
 
 def test_the_pretence_notes_what_a_gpu_refuses():
@@ -73,3 +100,36 @@ def test_the_pretence_notes_what_a_gpu_refuses():
     assert len(names) == 4
     assert "__getitem__" in names
     assert "numpy" in names
+
+
+def test_a_step_that_cannot_be_recorded_is_run_instead(monkeypatch):
+    """What a driver refuses costs time, not the fit: one warning, the same results."""
+
+    def refuse(graph, **options):
+        raise RuntimeError("out of graphs")
+
+    here = contextlib.nullcontext()
+    generator = mock.MagicMock()
+    for name, patch in {
+        "CUDAGraph": mock.MagicMock,
+        "Stream": lambda device: mock.MagicMock(),
+        "current_device": lambda: 0,
+        "current_stream": lambda device: mock.MagicMock(),
+        "default_generators": [generator],
+        "device": lambda device: here,
+        "graph": refuse,
+        "stream": lambda stream: here,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, patch)
+    # Tensors here are on the CPU, which knows no streams.
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *args: None)
+    replayed = Replayed(lambda x: 2 * x, torch.device("cuda"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = [float(replayed(torch.tensor(float(k)))) for k in range(8)]
+    assert results == [2.0 * k for k in range(8)]
+    assert replayed.n_calls == 8 > N_WARM_UPS
+    assert [w.category for w in caught] == [RuntimeWarning]
+    assert "out of graphs" in str(caught[0].message)
+    # Noise is drawn by generators that no recording holds any more.
+    generator.graphsafe_set_state.assert_called_once()

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer
-from admc_sklearn._linkage import ask
+from admc_sklearn import ADMCImputer, _linkage
+from admc_sklearn._linkage import HIDE_RATE, MAX_HIDE_RATE, MAX_ROWS, Trial, ask
 from admc_sklearn._posterior import LevelPosterior, NumericPosterior, PackedCells
 from admc_sklearn._retrieval import (
     DIFFERING,
@@ -375,3 +375,62 @@ def test_a_gain_exceeds_the_noise_of_its_rows():
     # The same rows once more are no more evidence: they are summed first.
     assert not is_gain((2 * (noise / noise.std() + 0.05))[None]).any()
     assert not is_gain(torch.ones(1))  # of a single row the noise is not known
+
+
+def test_the_fewer_cells_there_are_the_more_are_hidden(twins):
+    """Of every kind so many that they can decide, but at most half."""
+    network = twins[0].model_
+    rates = [
+        float(_linkage._hide_rates(network, torch.ones(n, 6, dtype=torch.bool))[0])
+        for n in (10, 2000, 10_000)
+    ]
+    few, some, many = rates
+    assert few == MAX_HIDE_RATE
+    assert some == pytest.approx(_linkage.N_KIND_CELLS / 12_000)
+    assert many == pytest.approx(HIDE_RATE)
+
+
+class Offered(Trial):
+    """A trial of which it is known what weights gain, in the score and the point."""
+
+    def __init__(self, n_rows, score, point):
+        row = torch.arange(1000)
+        self.asked = [Cells(half, row[row % 2 == half]) for half in (0, 1)]
+        self.n_rows, self.gains = n_rows, (score, point)
+
+    def learn(self, freedom, half=None):
+        return self.gains, None
+
+    def errors(self, half, weight=None, prior=None):
+        if weight is None:
+            return torch.ones(2, 500)
+        # Rows gain unequally, but what they gain is beyond doubt.
+        noise = torch.randn(2, 500, generator=torch.Generator().manual_seed(half))
+        return 1 - torch.tensor(weight)[:, None] * (1 + noise)
+
+
+class Cells:
+    """Rows of the cells of one half."""
+
+    def __init__(self, half, rows):
+        self.half, self._rows = half, rows
+
+    def rows(self):
+        return self._rows
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "score", "point", "helps"),
+    [
+        (1000, 0.01, 0.01, True),
+        (1000, 0.002, 0.002, False),  # not worth a search
+        (MAX_ROWS, 0.01, 0.01, False),  # of so many rows
+        (MAX_ROWS, 0.03, 0.03, True),
+        (1000, 0.02, -0.001, False),  # the point gets worse
+        (1000, -0.001, 0.02, False),
+    ],
+)
+def test_the_more_rows_are_searched_the_more_has_to_be_gained(
+    n_rows, score, point, helps
+):
+    assert (Offered(n_rows, score, point).best_freedom() is not None) == helps
