@@ -25,7 +25,7 @@ from benchmarks._summary import PUBLISHED
 from benchmarks.mcar import LINE, measure
 
 COMPLETE_SHARE, RATE, TRAINING_SHARE = 0.3, 0.3, 0.7
-# Of the published code: seed, numbers of rates and of masks, and the place of this rate.
+# Of the published code: its seed, numbers of rates and masks, and this rate among them.
 SEED, N_RATES, N_MASKS, RATE_PLACE = 1234, 8, 10, 2
 # Between these, rates of 0 and 1 lie.
 MAX_INTERCEPT = 500.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer, _trainer
-from benchmarks import draws, gpu, mcar, mixed, speed
+from benchmarks import draws, gpu, mcar, mixed, published, speed
 from benchmarks._protocol import errors, load_numeric, split_mcar
 
 from .conftest import ROOT
@@ -47,6 +47,37 @@ def test_the_command_prints_a_table_and_writes_its_records(
     records = pd.read_csv(csv).set_index(["imputer", "seed"])
     assert len(records) == 4
     assert (records.loc["anchor", "rmse"] < records.loc["mean", "rmse"]).all()
+
+
+def test_published_masks_depend_on_the_columns_that_stay_complete():
+    rng = np.random.default_rng(0)
+    # In units of their own: the third column, the target, outweighs all others.
+    numbers, codes = rng.normal(size=(3000, 9)), 1e3 * rng.normal(size=(3000, 1))
+    # The code that was published draws these for a table of this shape.
+    complete = published.complete_columns(3000, 10, 4)
+    state = np.random.RandomState(1234)
+    order = np.arange(3000)
+    state.shuffle(order)
+    for _ in range(80):
+        state.rand(2100, 10)
+        state.rand(900, 10)
+    chosen = [state.choice(10, 3, replace=False) for _ in range(2 * 24 + 1)]
+    np.testing.assert_array_equal(complete, chosen[-1])
+
+    mask = published.missing_at_random(np.hstack([numbers, codes]), [0, 1, 9], rng)
+    assert not mask[:, [0, 1, 9]].any()
+    np.testing.assert_allclose(mask[:, 2:9].mean(0), 3 / 7, atol=0.04)
+    for column in mask[:, 2:9].T:
+        with_target = np.corrcoef(column, codes[:, 0])[0, 1]
+        assert abs(with_target) > 0.3
+        assert abs(np.corrcoef(column, numbers[:, 0])[0, 1]) < 0.1
+
+    split = published.split_training((numbers, codes), 4)
+    assert split.train.shape == (2100, 9)
+    lost = np.isnan(split.train_incomplete)
+    assert not lost[:, [j for j in complete if j < 9]].any()
+    np.testing.assert_allclose(split.train.std(0), 1)
+    np.testing.assert_array_equal(split.train_incomplete[~lost], split.train[~lost])
 
 
 @pytest.fixture
