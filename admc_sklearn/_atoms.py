@@ -179,15 +179,13 @@ class Atoms(nn.Module):
 
         Shape in: (...,) three times, broadcast; out: (..., K).
         """
-        z = (self.edges[column] - mean[..., None]) / sd[..., None]  # (..., K + 1)
-        # Differences are taken in the tail that is small: no cancellation on the right.
-        a, b = z[..., :-1], z[..., 1:]
-        flip = a + b > 0
-        upper = torch.where(flip, -a, b)
-        lower = torch.where(flip, -b, a)
-        mass = 0.5 * (torch.erfc(-upper * _SQRT1_2) - torch.erfc(-lower * _SQRT1_2))
-        mixed = (1 - MARGINAL_SHARE) * mass + MARGINAL_SHARE * self.share[column]
-        return torch.where(self.valid[column], mixed.log(), -torch.inf)
+        scale = (_SQRT1_2 / sd)[..., None]
+        # (..., K + 1)
+        below = torch.erf((self.edges[column] - mean[..., None]) * scale)
+        # Far out on either side float32 has no digits left, but the columns' own
+        # frequencies outweigh what they would say. Beyond a column's last atom: -inf.
+        mass = torch.diff(below).clamp_min_(0.0).mul_((1 - MARGINAL_SHARE) / 2)
+        return mass.add_(MARGINAL_SHARE * self.share[column]).log_()
 
     def log_margin(self, mean, sd, share=None):
         """Log of each atom's frequency over the anchor's marginal mass on it, (d, K).
