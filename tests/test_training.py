@@ -141,7 +141,7 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     X = np.random.default_rng(0).normal(size=(150, 6))
     values, observed = standardised(np.where(X > 1.5, np.nan, X))
     network, _ = anchor_alone(values, observed)
-    monkeypatch.setattr(_trainer, "BLOCK_BYTES", 40 * 10 * 6)
+    monkeypatch.setattr(_trainer, "BLOCK_BYTES", 40 * _trainer._row_bytes(network))
     x, o = torch.tensor(values), torch.tensor(observed)
     trainer = _trainer.Trainer(network, x, o, plan(batch_size=16), 0)
     assert trainer.block == 32
@@ -163,6 +163,24 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     told = network.anchor.condition(trainer.values[rows], block.kept)
     torch.testing.assert_close(block.anchored.mean, told.mean)
     torch.testing.assert_close(block.anchored[2:5].sd, told.sd[2:5])
+
+
+@pytest.mark.parametrize("table", [lambda: hide(rings(200, 0), 0.2, 0), None])
+def test_blocks_of_rows_take_the_bytes_that_they_may(monkeypatch, table):
+    """Of numbers and of levels, whose scores have a covariance."""
+    sizes, absorb = [], _trainer.Trainer.absorb
+
+    def spy(self, rows):
+        absorbed = absorb(self, rows)
+        n_bytes = sum(tensor.nbytes for tensor in absorbed.tensors())
+        sizes.append((n_bytes, len(rows) * _trainer._row_bytes(self.network)))
+        return absorbed
+
+    monkeypatch.setattr(_trainer.Trainer, "absorb", spy)
+    quick(max_epochs=1).fit(mixed_rings(200, 0) if table is None else table())
+    assert sizes
+    for n_bytes, expected in sizes:
+        assert n_bytes == expected
 
 
 @pytest.mark.parametrize("n_columns", [6, 300])
