@@ -110,6 +110,19 @@ def test_another_cap_does_not_mix_with_what_is_there(folder, tmp_path):
         command(folder, tmp_path, *arguments, "--rows", "100")
 
 
+def test_a_time_limit_is_that_of_our_own_imputer(folder, tmp_path):
+    """Peers have none: their results stand beside those of any."""
+    arguments = ["--tables", "numbers", "--mechanisms", "mcar", "--imputers"]
+    command(folder, tmp_path, *arguments, "simple")
+    command(folder, tmp_path, *arguments, "admc", "--max-time", "5")
+    rows = run.read_results(tmp_path / "results.csv").groupby("imputer")["max_time"]
+    assert rows.unique().map(list).to_dict() == {"admc": ["5.0"], "simple": ["none"]}
+    page = report.write_report(tmp_path).read_text()
+    assert "`max_time=5.0` seconds for admc's fit" in page
+    with pytest.raises(ValueError, match="max_time"):
+        command(folder, tmp_path, *arguments, "admc")
+
+
 def test_failures_are_recorded_and_tried_again(folder, tmp_path, monkeypatch):
     arguments = ["--tables", "numbers", "absent", "--mechanisms", "mcar"]
     arguments += ["--imputers", "knn", "simple"]
