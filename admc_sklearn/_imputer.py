@@ -141,8 +141,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     tol : float, default=0.01
         The learning rate begins to fall, and training to end, once 125 steps (at least
         five epochs) lower the validation error by less than this share. 0 trains for
-        all of ``max_epochs``: a large table then gains a few per cent of accuracy, in
-        up to four times as long.
+        all of ``max_epochs``: errors of a large table then fall by up to 4 %, in up to
+        three times as long.
 
     model_size : {"auto", "small", "medium", "large"}, default="auto"
         Size of the network; ``"auto"`` chooses by the number of observed cells.
