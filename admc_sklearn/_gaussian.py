@@ -40,7 +40,7 @@ def unique_patterns(observed):
         return torch.unique(observed, dim=0, return_inverse=True)
     # A number for every pattern: sorting rows takes ten times as long.
     places = torch.arange(observed.shape[1], device=observed.device)
-    bits = torch.ones_like(places).bitwise_left_shift(places).double()
+    bits = (1 << places).double()
     keys, inverse = torch.unique(observed.double() @ bits, return_inverse=True)
     return (keys[:, None] / bits).floor() % 2 == 1, inverse
 

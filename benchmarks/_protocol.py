@@ -19,6 +19,12 @@ BUNDLED = {
 }
 
 
+def read_table(name, data):
+    """Read a stored table, its target included; None where it is absent."""
+    path = Path(data or ".") / "tabular" / f"{name}.parquet"
+    return pd.read_parquet(path) if path.exists() else None
+
+
 def load_frame(name, data):
     """All columns of a table but its target, as a data frame.
 
@@ -34,10 +40,8 @@ def load_frame(name, data):
     """
     if name in BUNDLED:
         return BUNDLED[name](as_frame=True).data
-    path = Path(data or ".") / "tabular" / f"{name}.parquet"
-    if not path.exists():
-        return None
-    return pd.read_parquet(path).drop(columns="target")
+    frame = read_table(name, data)
+    return None if frame is None else frame.drop(columns="target")
 
 
 def load_numeric(name, data):

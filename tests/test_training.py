@@ -141,7 +141,7 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     X = np.random.default_rng(0).normal(size=(150, 6))
     values, observed = standardised(np.where(X > 1.5, np.nan, X))
     network, _ = anchor_alone(values, observed)
-    monkeypatch.setattr(_trainer, "BLOCK_BYTES", 40 * _trainer._row_bytes(network))
+    monkeypatch.setattr(_trainer, "BLOCK_BYTES", 40 * 22 * 6)
     x, o = torch.tensor(values), torch.tensor(observed)
     trainer = _trainer.Trainer(network, x, o, plan(batch_size=16), 0)
     assert trainer.block == 32
