@@ -1,4 +1,4 @@
-"""Cells that are missing because of their own values, told from who is missing.
+"""Cells that are missing because of their own values, recognised by who is missing.
 
 If the log-odds of a cell's being missing are a + t(x) theta, with x its value, Bayes'
 rule gives two things at once. The distribution of a missing cell, given the rest z of
@@ -8,16 +8,30 @@ its row, is that of an observed one, tilted:
 
 and whether it is missing follows from the rest of the row as
 
-    log-odds(missing | z)  =  a + log E[exp(t(x) theta) | z, observed]
+    log-odds(missing | z)  =  a + L(z),   L(z) = log E[exp(t(x) theta) | z, observed]
 
 so that theta can be estimated from the pattern of missing cells, by the network's own
 distribution of observed ones (exponential tilting: Kim and Yu, 2011, JASA 106). t is
 the value of a numeric cell, in standard deviations, and the level of a categorical one.
 
+Columns are often lost together, and then the rest of a row in which a cell is missing
+is another than that of a row in which it is observed: fewer columns are left, L(z) is
+larger for that reason alone, and any slope explains the pattern. So rows are compared
+in pairs. Both rows of a pair lose what either of them lacks; of every column that one
+of them has and the other one lacks,
+
+    P(the first one lacks it | one of them does)  =  sigmoid(L(z_1) - L(z_2))
+
+with the same cells left in z_1 and z_2 (matched cases and controls: Breslow et al.,
+1978, Am. J. Epidemiology 108). Where whole patterns fall on rows by chance the rows of
+a pair can be exchanged, and no slope explains anything, however patterns look.
+
 Nothing in a table proves such a mechanism, but it competes: with one in which nothing
 decides (then theta is 0), and with one in which the observed cells of the row do, by a
-logistic model. Only where it tells best who is missing, or nearly so and something that
-the observed cells do not, are the posteriors tilted.
+logistic model. Each is fitted to the pairs of some of the rows and judged on those of
+the others. Only where tilts say best who is missing, or nearly so and something
+that the observed cells do not, are the posteriors tilted. Columns that are lost
+together are one event of a row: rows are the units of what is significant, not cells.
 """
 
 from __future__ import annotations
@@ -27,26 +41,33 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.special import expit, log_expit, logit, logsumexp
+from scipy.special import expit, log_expit
 
 from ._posterior import NumericHead
+from ._validation import is_gain
 
 MAX_ROWS = 2000
 MAX_CELLS = 400_000
-# Observed cells are hidden in so many turns, to stand beside those that are missing.
-N_TURNS = 8
+# Every row is paired with so many others, of its own part of the rows.
+N_TURNS, N_PARTS = 8, 4
+# Pairs that share rows repeat each other: with all of them a column's cells count twice
+# as much as in a single turn.
+PAIR_WEIGHT = 2 / N_TURNS
+# A step whose score statistic is smaller ends a fit. Where that of the first one is no
+# more than chance makes it, one a parameter, nothing can be gained on held-out rows.
+MIN_STATISTIC, CHANCE_STATISTIC = 0.02, 1.0
 # Fewer cells of either kind say nothing.
 MIN_CELLS = 20
 MAX_LEVELS = 50
-# Columns that may decide who is missing, in the rival model.
-MAX_REASONS = 30
 # Columns that the mechanisms compete for; more would cost much and tell the same.
 MAX_COMPETING = 64
-# Of normal priors: on theta, and on the rival's weights.
-PRECISION = 1.0
+# Of normal priors: on theta, and on the rival's weights, the best of which counts.
+PRECISION, RIVAL_PRECISIONS = 1.0, (1.0, 10.0, 100.0)
 # Beyond so many standard deviations a tilt grows no more.
 MAX_VALUE = 6.0
-# Share of the rival's gain that a tilt must reach: the rival sees an eighth more cells.
+# Of the growth of an outcome's odds, so that sums of probabilities stay finite.
+MAX_EXPONENT = 500.0
+# Share of the rival's gain that a tilt must reach.
 # Chosen on Gaussian tables of three columns, where the two are hardest to tell apart.
 AS_GOOD = 0.9
 # Less is enough where it adds so many nats to the rival's gain, and that share of it.
@@ -54,8 +75,10 @@ NEARLY_AS_GOOD, MIN_ADDED, ADDED = 0.8, 10.0, 0.04
 # Share that makes an untrained network's tilts suspicious: 0.1 where observed cells
 # decide (gesture, the table with the most columns), 0.65 and more where their own do.
 SUSPICIOUS = 0.4
-# Nats by which tilting must be better than nothing, its parameters paid for.
+# Nats by which tilting must be better than nothing on held-out rows.
 MIN_EVIDENCE = 3.0
+# And standard errors of that gain, rows being the units.
+MIN_STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,41 @@ class Selection:
     slopes: np.ndarray
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What mechanisms gain on held-out rows, in nats.
+
+    Attributes
+    ----------
+    gain, rival_gain : float
+        Of the tilts and of the rival, over nothing.
+    added : float
+        Of the tilts beside the rival, over the rival.
+    is_certain : bool
+        Whether the gain of the tilts is more than chance.
+    """
+
+    gain: float
+    rival_gain: float
+    added: float
+    is_certain: bool
+
+    @property
+    def is_better(self):
+        """Whether tilts say who is missing better than the rival does."""
+        share = AS_GOOD
+        if self.added >= max(MIN_ADDED, ADDED * self.rival_gain):
+            share = NEARLY_AS_GOOD
+        least = max(MIN_EVIDENCE, share * self.rival_gain)
+        return self.is_certain and self.gain >= least
+
+    @property
+    def is_suspicious(self):
+        """Whether a better network might find that tilts are better."""
+        least = max(MIN_ADDED, SUSPICIOUS * self.rival_gain)
+        return self.is_certain and self.gain >= least
+
+
 def find_selection(network, values, observed, generator, *, decide=True):
     """Estimate the tilts of a network's posteriors from who is missing.
 
@@ -90,297 +148,321 @@ def find_selection(network, values, observed, generator, *, decide=True):
     Returns
     -------
     Selection or None
-        None where another mechanism tells as well who is missing.
+        None where another mechanism says as well who is missing.
     """
-    found, gain, rival_gain, added = _compete(
-        network, values, observed, generator, decide
-    )
+    found, evidence = _compete(network, values, observed, generator, decide)
     if not found.slopes.any():
         return None
-    return found if not decide or _is_better(gain, rival_gain, added) else None
+    return found if not decide or evidence.is_better else None
 
 
 def is_suspected(network, values, observed, generator):
     """Whether cells may well be missing because of their own values.
 
-    Asked before the network is trained, when evidence is weaker. Parameters are those
+    For a network that is not trained yet, when evidence is weaker. Parameters are those
     of `find_selection`.
     """
-    _, gain, rival_gain, _ = _compete(network, values, observed, generator, True)
-    return gain >= max(MIN_ADDED, SUSPICIOUS * rival_gain)
+    _, evidence = _compete(network, values, observed, generator, True)
+    return evidence.is_suspicious
 
 
 def _compete(network, values, observed, generator, decide):
-    """Estimate the tilts, and the evidence in nats of a competition.
-
-    Returns
-    -------
-    found : Selection
-    gain, rival_gain : float
-        Of the tilts and of the rival, on nothing.
-    added : float
-        Of the tilts beside the rival, on the rival.
-    """
-    values, observed, kept, asked = _deal(values, observed, generator)
-    # It sees the hidden cells too: in doubt, what is missing is missing at random.
-    rival = _ObservedReasons(network, values, observed)
+    """Estimate the tilts, and the `Evidence` of a competition if they compete."""
+    pairs = Pairs.deal(values, observed, generator)
+    d = observed.shape[1]
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
-    slopes = np.zeros(observed.shape[1])
-    gain, rival_gain, added = 0.0, 0.0, 0.0
-    competing = np.ones(len(slopes), dtype=bool)
-    if decide and len(slopes) > MAX_COMPETING:
-        competing[:] = False
-        order = torch.randperm(len(slopes), generator=generator).numpy()
-        competing[order[:MAX_COMPETING]] = True
-    for cells in _cells(network, values, observed, kept, asked):
-        scores, n_free = _outcome_scores(cells.head, cells.slot)
-        if scores is None or cells.n_rarer < MIN_CELLS:
+    slopes = np.zeros(d)
+    own, rival, both = np.zeros((3, pairs.n))
+    competing = torch.randperm(d, generator=generator)[:MAX_COMPETING].tolist()
+    reasons = _observed_reasons(network, pairs)
+    for cells in _cells(network, pairs):
+        scores = _outcome_scores(cells.head, cells.slot)
+        if scores is None:
             continue
-        log_share = cells.log_share[:, : len(scores)]
-        theta, nats = fit_tilt(log_share, cells.missing, scores)
+        least = CHANCE_STATISTIC * scores.shape[1] if decide else 0.0
+        theta = fit_tilt(cells.case, cells.control, scores, least)
+        if decide and cells.column in competing:
+            gain, rival_gain, both_gain = cells.held_out_gains(scores, reasons, theta)
+            own[cells.pair] += gain
+            rival[cells.pair] += rival_gain
+            both[cells.pair] += both_gain
+            if gain.sum() <= 0:
+                continue
         tilt = scores @ theta
         tilts[cells.k][cells.slot, 0, : len(tilt)] = torch.as_tensor(tilt)
         slopes[cells.column] = theta[0] if theta.shape == (1,) else tilt.std()
-        if not competing[cells.column]:
-            continue
-        gain += max(0.0, nats - n_free * cells.price)
-        if decide:
-            told, reasons = rival.evidence(cells)
-            _, nats = fit_tilt(log_share, cells.missing, scores, reasons)
-            n_free += reasons.shape[1]
-            added += max(0.0, nats - n_free * cells.price - told)
-            rival_gain += told
-    return Selection(tilts, slopes), gain, rival_gain, added
+    evidence = Evidence(
+        own.sum(),
+        max(0.0, rival.sum()),
+        both.sum() - max(0.0, rival.sum()),
+        bool(is_gain(torch.as_tensor(pairs.by_row(own)), MIN_STANDARD_ERRORS)),
+    )
+    return Selection(tilts, slopes), evidence
 
 
-def _is_better(gain, rival_gain, added):
-    """Whether tilts tell who is missing better than the rival, by evidence in nats.
+@dataclass(frozen=True)
+class Pairs:
+    """Rows in pairs, P of them, each row in several; both lose what either lacks.
 
-    ``added`` is what they tell beside it.
+    The first rows of all pairs stand before the second ones. Shape of ``rows``, places
+    in the table: (2 P,); of ``values``, ``observed``, the cells ``kept`` in both rows
+    and those ``compared``, observed in one row alone: (2 P, d); of ``fold``, the part
+    of the rows that a pair is from: (P,).
     """
-    share = AS_GOOD
-    if added >= max(MIN_ADDED, ADDED * rival_gain):
-        share = NEARLY_AS_GOOD
-    return gain >= max(MIN_EVIDENCE, share * rival_gain)
+
+    rows: torch.Tensor
+    values: torch.Tensor
+    observed: torch.Tensor
+    kept: torch.Tensor
+    compared: torch.Tensor
+    fold: np.ndarray
+
+    @property
+    def n(self):
+        """Number of pairs."""
+        return len(self.fold)
+
+    @classmethod
+    def deal(cls, values, observed, generator):
+        """Pair rows at random, several times, within every part of them."""
+        n, d = observed.shape
+        half = min(n, MAX_ROWS, max(2 * MIN_CELLS, MAX_CELLS // d)) // (2 * N_PARTS)
+        rows = torch.randperm(n, generator=generator)[: 2 * N_PARTS * half]
+        rows, turns = rows.view(N_PARTS, -1), []
+        for _ in range(N_TURNS):
+            order = torch.rand(rows.shape, generator=generator).argsort(1)
+            turns.append(rows.gather(1, order).view(N_PARTS, 2, half))
+        rows = torch.stack(turns).permute(2, 0, 1, 3)  # (2, turns, parts, half)
+        fold = np.tile(np.repeat(np.arange(N_PARTS), half), N_TURNS)
+        rows = rows.flatten().to(observed.device)
+        seen = observed[rows]
+        one, other = seen.view(2, -1, d)
+        kept = (one & other).repeat(2, 1)
+        return cls(rows, values[rows], seen, kept, (one ^ other).repeat(2, 1), fold)
+
+    def by_row(self, gains):
+        """Gains of pairs, (P,), shared out to the rows in them."""
+        _, place = np.unique(self.rows.cpu().numpy(), return_inverse=True)
+        return np.bincount(place, np.tile(gains / 2, 2))
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """Cells of one column, missing ones and hidden ones.
+    """Pairs of cells of one column, a missing one (case) and an observed one (control).
 
-    Shape of ``rows`` and ``missing``: (n,); of ``log_share``, the log-probability of
-    every outcome given the rest of the row: (n, K).
+    Shape of ``pair``, which pair they are from, and of ``fold``: (N,); of ``case`` and
+    ``control``, probabilities of every outcome given what both rows kept: (N, K).
     """
 
     k: int  # of the head
     head: torch.nn.Module
     slot: int
-    rows: np.ndarray
-    missing: np.ndarray
-    log_share: np.ndarray
+    pair: np.ndarray
+    fold: np.ndarray
+    case: np.ndarray
+    control: np.ndarray
+    sign: np.ndarray  # 1 where the first row of the pair is the case, else -1
 
     @property
     def column(self):
         return int(self.head.columns[self.slot])
 
-    @property
-    def price(self):
-        """Nats that a parameter must gain (Schwarz, 1978)."""
-        return np.log(len(self.missing)) / 2
+    def held_out_gains(self, scores, reasons, theta):
+        """Nats that tilts, rival and both gain in every pair, (N,) three times.
 
-    @property
-    def n_rarer(self):
-        """Number of the missing cells, or of the others where those are fewer."""
-        n_missing = int(self.missing.sum())
-        return min(n_missing, len(self.missing) - n_missing)
+        Every part of the rows by what the others teach. ``theta`` (p,) is where tilts
+        are looked for.
+        """
+        difference = self.sign[:, None] * reasons[self.pair]
+        difference = difference[:, difference.any(0)]
+        trials = [
+            (self._held_out(scores[:, :0], difference, precision), precision)
+            for precision in RIVAL_PRECISIONS
+        ]
+        rival, precision = max(trials, key=lambda trial: trial[0].sum())
+        if rival.sum() <= 0:
+            rival, difference = np.zeros_like(rival), difference[:, :0]
+        if not theta.any():
+            return np.zeros_like(rival), rival, rival
+        own = self._held_out(scores, difference[:, :0], PRECISION, theta)
+        if not difference.shape[1]:
+            return own, rival, own
+        return own, rival, self._held_out(scores, difference, precision, theta)
+
+    def _held_out(self, scores, difference, precision, theta=()):
+        size = difference.shape[1]
+        precision = np.repeat([PRECISION, precision], [scores.shape[1], size])
+        start = np.concatenate([theta, np.zeros(size)])
+        gains = np.zeros(len(self.pair))
+        for fold in range(N_PARTS):
+            taught, held = (
+                (self.case[rows], self.control[rows], scores, difference[rows])
+                for rows in (self.fold != fold, self.fold == fold)
+            )
+            found = _fisher_scoring(partial(_log_odds, *taught), precision, start)
+            log_odds, _ = _log_odds(*held, found)
+            gains[self.fold == fold] = PAIR_WEIGHT * (log_expit(log_odds) + np.log(2))
+        return gains
 
 
-def _deal(values, observed, generator):
-    """Take some rows several times, asking for other cells of theirs each time.
+def _log_odds(case, control, scores, difference, parameters):
+    """Log-odds that the case is the missing one, (N,), and their gradient, (N, p).
 
-    Every cell is asked for once: a missing one, and an observed one, which is hidden
-    then. Returns values, observed, kept and asked cells, (N_TURNS * n, d).
+    ``parameters`` are theta and the weights of the ``difference`` in reasons, (N, m).
     """
-    n, d = observed.shape
-    limit = min(n, MAX_ROWS, max(MIN_CELLS, MAX_CELLS // d))
-    rows = torch.randperm(n, generator=generator)[:limit]
-    turn = torch.randint(N_TURNS, (1, limit, d), generator=generator)
-    asked = turn == torch.arange(N_TURNS)[:, None, None]
-    asked = asked.flatten(0, 1).to(observed.device)
-    rows = rows.repeat(N_TURNS).to(observed.device)
-    values, observed = values[rows], observed[rows]
-    return values, observed, observed & ~asked, asked
+    n_scores = scores.shape[1]
+    theta, weights = parameters[:n_scores], parameters[n_scores:]
+    log_odds, gradient = difference @ weights, difference
+    if n_scores:
+        growth = np.exp(np.minimum(scores @ theta, MAX_EXPONENT))  # (K,)
+        moments = growth[:, None] * np.column_stack([np.ones(len(growth)), scores])
+        (case, case_slope), (control, control_slope) = (
+            np.split(share @ moments, [1], axis=1) for share in (case, control)
+        )
+        log_odds = log_odds + np.log(case / control)[:, 0]
+        slope = case_slope / case - control_slope / control
+        gradient = np.concatenate([slope, difference], 1)
+    return log_odds, gradient
+
+
+def fit_tilt(case, control, scores, least=0.0):
+    """Log-odds of being missing, by the posterior mode under a normal prior.
+
+    Parameters
+    ----------
+    case, control : float arrays of shape (N, K)
+        Probabilities of the outcomes of a missing cell and of an observed one, given
+        the same cells of their rows.
+    scores : float array of shape (K, p)
+        Statistic t of every outcome.
+    least : float
+        Score statistic, of a chi-squared distribution with p degrees of freedom by
+        chance, below which theta is 0.
+
+    Returns
+    -------
+    float64 array of shape (p,)
+    """
+    evaluate = partial(_log_odds, case, control, scores, np.empty((len(case), 0)))
+    start = np.zeros(scores.shape[1])
+    return _fisher_scoring(evaluate, np.full(len(start), PRECISION), start, least)
 
 
 @torch.no_grad()
-def _cells(network, values, observed, kept, asked):
-    """Yield `_Cells` of every column: the cells that `_deal` asks for."""
+def _cells(network, pairs):
+    """Yield `_Cells` of every column that has enough of them."""
     network.eval()
     found = {}
-    for part in network.row_batches(len(values)):
-        for posterior in network(values[part], kept[part], asked[part]):
-            for column, piece in _pieces(posterior, observed[part], part.start):
+    for part in network.row_batches(len(pairs.rows)):
+        rows = pairs.values[part], pairs.kept[part], pairs.compared[part]
+        for posterior in network(*rows):
+            for column, piece in _pieces(posterior, pairs.observed[part], part.start):
                 found.setdefault(column, []).append(piece)
     for k, head in enumerate(network.heads):
         for slot, column in enumerate(head.columns.tolist()):
-            if column in found:
-                pieces = zip(*found.pop(column), strict=True)
-                yield _Cells(k, head, slot, *map(np.concatenate, pieces))
+            if column not in found:
+                continue
+            rows, seen, share = map(
+                np.concatenate, zip(*found.pop(column), strict=True)
+            )
+            _, place = np.unique(pairs.rows[rows].cpu().numpy(), return_index=True)
+            n_seen = int(seen[place].sum())
+            if min(n_seen, len(place) - n_seen) < MIN_CELLS:
+                continue
+            # Rows are in order: the first ones of the pairs, then the second ones.
+            n = len(rows) // 2
+            pair, first_lacks = rows[:n], ~seen[:n, None]
+            one, other = share[:n].astype(np.float64), share[n:].astype(np.float64)
+            yield _Cells(
+                k,
+                head,
+                slot,
+                pair,
+                pairs.fold[pair],
+                np.where(first_lacks, one, other),
+                np.where(first_lacks, other, one),
+                np.where(first_lacks[:, 0], 1.0, -1.0),
+            )
 
 
 def _pieces(posterior, observed, first_row):
-    """Yield each column of a posterior with its cells: see the arrays of `_Cells`."""
+    """Yield each column of a posterior with its cells.
+
+    Their rows and whether they are observed, (n,) twice, and the probabilities of their
+    outcomes, (n, K).
+    """
     cells = posterior.cells
-    log_share = torch.log_softmax(posterior.logits, -1).cpu().numpy()
-    missing = (~cells.gather(observed)).cpu().numpy()
+    share = torch.softmax(posterior.logits, -1).cpu().numpy()
+    seen = cells.gather(observed).cpu().numpy()
     rows = cells.rows.cpu().numpy() + first_row
     filled = cells.filled.cpu().numpy()
     for slot, column in enumerate(cells.columns[:, 0].tolist()):
         own = filled[slot]
-        yield column, (rows[slot, own], missing[slot, own], log_share[slot, own])
+        yield column, (rows[slot, own], seen[slot, own], share[slot, own])
 
 
 def _outcome_scores(head, slot):
     """Statistic of every outcome that its log-odds are linear in, (K, p).
 
-    And how many of the p parameters are free: log-odds of levels are told apart only
-    from each other. None where there is nothing to estimate.
+    None where there is nothing to estimate.
     """
     if isinstance(head, NumericHead):
-        center = head.atoms.center[slot][head.atoms.valid[slot]].cpu().double().numpy()
-        return center[:, None].clip(-MAX_VALUE, MAX_VALUE), 1
+        center = head.atoms.center[slot].cpu().double().numpy()
+        return center[:, None].clip(-MAX_VALUE, MAX_VALUE)
     n_levels = int((head.share[slot] > 0).sum())
     if not 2 <= n_levels <= MAX_LEVELS:
-        return None, 0
-    return np.eye(n_levels), n_levels - 1
+        return None
+    return np.eye(head.n_outcomes, n_levels)
 
 
-def fit_tilt(log_share, missing, scores, reasons=None):
-    """Log-odds of being missing, by the posterior mode under a normal prior.
+def _fisher_scoring(evaluate, precision, start, least=0.0, n_iter=25):
+    """Parameters of a conditional logistic regression, (p,).
 
-    Parameters
-    ----------
-    log_share : float array of shape (n, K)
-        Log-probabilities of a cell's outcomes.
-    missing : bool array of shape (n,)
-    scores : float array of shape (K, p)
-        Statistic t of every outcome.
-    reasons : float array of shape (n, m), optional
-        What else the log-odds of being missing are linear in.
-
-    Returns
-    -------
-    theta : float64 array of shape (p,)
-    gain : float
-        Log-likelihood over that without theta and reasons, in nats.
+    ``evaluate`` returns the log-odds (N,) of what came true and their gradient (N, p);
+    ``precision`` (p,) is that of the parameters' normal prior. A first step whose score
+    statistic is below ``least`` is not taken.
     """
-    log_share, y = log_share.astype(np.float64), missing.astype(np.float64)
-    if reasons is None:
-        reasons = np.empty((len(y), 0))
-    tilting = slice(1, 1 + scores.shape[1])
-
-    def evaluate(parameters):
-        tilted = log_share + scores @ parameters[tilting]
-        log_mean = logsumexp(tilted, axis=1)
-        share = np.exp(tilted - log_mean[:, None])
-        log_odds = parameters[0] + log_mean + reasons @ parameters[tilting.stop :]
-        return log_odds, np.column_stack([np.ones(len(y)), share @ scores, reasons])
-
-    start = np.zeros(tilting.stop + reasons.shape[1])
-    start[0] = logit(y.mean())
-    parameters, gain = _fisher_scoring(evaluate, y, start)
-    return parameters[tilting], gain
-
-
-def _fisher_scoring(evaluate, y, parameters, n_iter=25):
-    """Parameters of a binary regression, and its gain over the first ones in nats.
-
-    ``evaluate`` returns the log-odds (n,) and their gradient (n, 1 + p); all but the
-    intercept have a normal prior.
-    """
-    precision = np.full(len(parameters), PRECISION)
-    precision[0] = 1e-6
 
     def penalised(log_odds, parameters):
-        nats = log_expit(np.where(y > 0, log_odds, -log_odds)).sum()
-        return nats, nats - 0.5 * precision @ parameters**2
+        fit = PAIR_WEIGHT * log_expit(log_odds).sum()
+        return fit - 0.5 * precision @ parameters**2
 
+    parameters = start
     log_odds, gradient = evaluate(parameters)
-    first, best = penalised(log_odds, parameters)
-    nats = first
-    for _ in range(n_iter):
+    best = penalised(log_odds, parameters)
+    for iteration in range(n_iter):
         chance = expit(log_odds)
-        slope = gradient.T @ (y - chance) - precision * parameters
-        weighted = gradient * (chance * (1 - chance))[:, None]
+        slope = PAIR_WEIGHT * (gradient.T @ (1 - chance)) - precision * parameters
+        weighted = PAIR_WEIGHT * gradient * (chance * (1 - chance))[:, None]
+        # The prior's precision keeps the system from being singular.
         step = np.linalg.solve(weighted.T @ gradient + np.diag(precision), slope)
+        if slope @ step < (MIN_STATISTIC if iteration else least):
+            break
         # Half the step until it helps: the problem need not be concave.
         for _ in range(8):
             trial = parameters + step
             found = evaluate(trial)
             value = penalised(found[0], trial)
-            if value[1] >= best:
+            if value >= best:
                 break
             step = step / 2
         else:
             break
-        progress = value[1] - best
-        parameters, (log_odds, gradient), (nats, best) = trial, found, value
-        if progress < 1e-4:
-            break
-    return parameters, nats - first
+        parameters, (log_odds, gradient), best = trial, found, value
+    return parameters
 
 
-class _ObservedReasons:
-    """The rival mechanism: observed cells decide, by a logistic model."""
+def _observed_reasons(network, pairs):
+    """Tell by what observed cells could decide: differences in a pair's rows, (P, D).
 
-    def __init__(self, network, values, observed):
-        coordinates = network.anchor.coordinates
-        self.column = coordinates.column.cpu().numpy()
-        home = network.anchor.home
-        x, seen = coordinates.base(values.to(home), observed.to(home))
-        table = torch.where(seen, x, 0.0).double().cpu().numpy()
-        spread = table.std(axis=0)
-        self.table = (table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        self.usable = spread > 0
-
-    def evidence(self, cells):
-        """Nats by which it is better than nothing, less the price of its parameters.
-
-        And the reasons, (n, m), which are added one by one, that with the steepest
-        likelihood first, as long as they are worth their price.
-        """
-        table = self.table[cells.rows][:, self.usable & (self.column != cells.column)]
-        y = cells.missing.astype(np.float64)
-        chosen = np.ones((len(y), 1))
-        log_odds, best, reasons = np.full(len(y), logit(y.mean())), 0.0, chosen[:, 1:]
-        for _ in range(min(MAX_REASONS, table.shape[1])):
-            promise, reason = _most_promising(table, chosen, log_odds, y)
-            if promise <= cells.price:
-                break
-            chosen = np.column_stack([chosen, table[:, reason]])
-            table = np.delete(table, reason, axis=1)
-            start = np.append(logit(y.mean()), np.zeros(chosen.shape[1] - 1))
-            regression = partial(_linear, chosen)
-            weights, nats = _fisher_scoring(regression, y, start)
-            log_odds = chosen @ weights
-            nats -= (len(weights) - 1) * cells.price
-            if nats > best:
-                best, reasons = nats, chosen[:, 1:]
-        return best, reasons
-
-
-def _linear(table, weights):
-    return table @ weights, table
-
-
-def _most_promising(table, chosen, log_odds, y):
-    """Column to add to a logistic regression, and the nats that its score promises."""
-    chance = expit(log_odds)
-    weighted = chosen * (chance * (1 - chance))[:, None]
-    overlap = weighted.T @ table
-    known = np.einsum(
-        "kj,kj->j", overlap, np.linalg.solve(weighted.T @ chosen, overlap)
+    They are those of the standardised coordinates of the cells that both rows kept.
+    """
+    home = network.anchor.home
+    coordinates = network.anchor.coordinates
+    x, seen = coordinates.base(pairs.values.to(home), pairs.kept.to(home))
+    one, other = (
+        torch.where(seen, x, 0.0).double().cpu().numpy().reshape(2, pairs.n, -1)
     )
-    spread = (chance * (1 - chance)) @ table**2 - known
-    promise = ((y - chance) @ table) ** 2 / (2 * spread + PRECISION)
-    return promise.max(), promise.argmax()
+    difference = one - other
+    spread = difference.std(axis=0)
+    return difference / np.where(spread > 0, spread, 1.0)
