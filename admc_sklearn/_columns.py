@@ -20,6 +20,7 @@ NUMBERS = {"floating", "integer", "mixed-integer-float", "decimal", "empty"}
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "category"}
 _KINDS |= {"m": "time", "M": "time"}
 _TIMES = {"datetime64", "datetime", "date", "timedelta64", "timedelta", "period"}
+_MIXED = {"mixed", "mixed-integer"}  # Decimals beside floats, or words beside numbers
 _NESTED = (nw.List, nw.Struct, nw.Array)
 _LONG = (nw.Int128, nw.UInt128)
 # Tables of other libraries have one of these, and one of the ways to convert them.
@@ -145,7 +146,7 @@ def kind_of(values, null, dtype, name):
         return _KINDS[values.dtype.kind]
     values = values[~null]
     found = pd.api.types.infer_dtype(values, skipna=True)
-    if found == "mixed" and all(_is_number(value) for value in values):
+    if found in _MIXED and all(_is_number(value) for value in values):
         return "number"
     if found in NUMBERS:
         return "integer" if found == "integer" else "number"

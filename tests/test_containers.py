@@ -121,7 +121,7 @@ def test_a_column_comes_back_in_its_dtype_and_with_its_cells(name):
         assert {type(value) for value in new} <= {type(value) for value in observed}
         if name != "intervals":  # those have no order
             assert all(min(observed) <= value <= max(observed) for value in new)
-    array = imputer().fit_transform(frame)
+    array = fitted.set_output(transform="default").transform(frame)
     kept = [value for value, gap in zip(array[:, 1], gaps, strict=True) if not gap]
     assert kept == [v.to_numpy() if hasattr(v, "to_numpy") else v for v in observed]
 
