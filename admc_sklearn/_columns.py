@@ -351,7 +351,8 @@ class ColumnCodec:
         """
         series = series_of(X)
         columns = self._columns_for(series)
-        dtype = _array_dtype(X, series, [columns[j] for j in keep], numbers[:, keep])
+        pairs = [(columns[j], series[j]) for j in keep]
+        dtype = _array_dtype(X, pairs, numbers[:, keep])
         out = np.empty((len(numbers), len(keep)), dtype=dtype)
         for k, j in enumerate(keep):
             rows = missing[:, j]
@@ -365,17 +366,28 @@ class ColumnCodec:
         return out
 
 
-def _array_dtype(X, series, columns, numbers):
-    """Find the dtype of an array of completed columns, see `write_array`."""
+def _array_dtype(X, pairs, numbers):
+    """Find the dtype of an array of completed columns, see `write_array`.
+
+    ``pairs`` are the columns as `fit` learnt them, each with its series in X.
+    """
     if not is_frame(X) and X.dtype != object:
-        if all(column.fits(X.dtype) for column in columns):
+        if all(column.fits(X.dtype) for column, _ in pairs):
             return X.dtype
-    whole = [column.whole for column in columns]
+    whole = [column.whole for column, _ in pairs]
     exact = not (np.abs(numbers[:, whole]) >= EXACT).any()
-    if not exact or not all(column.is_number for column in columns):
+    if not exact or not all(_is_float(column, series) for column, series in pairs):
         return np.dtype(object)
-    narrow = is_frame(X) and all(isinstance(s.dtype, nw.Float32) for s in series)
+    narrow = is_frame(X) and all(isinstance(s.dtype, nw.Float32) for _, s in pairs)
     return np.dtype(np.float32 if narrow else np.float64)
+
+
+def _is_float(column, series):
+    """Whether floats hold a column: truth values may be text in a later table."""
+    if not column.is_number or isinstance(column, NumberColumn):
+        return column.is_number
+    found = pd.api.types.infer_dtype(contents(series)[0], skipna=True)
+    return found in NUMBERS | {"boolean", "integer"}
 
 
 def _dtype(series):
