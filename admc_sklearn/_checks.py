@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pandas as pd
 from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
 
-from ._columns import NUMBERS, is_frame
+from ._columns import as_table, is_frame
 from ._compat import is_pandas_na, is_scalar_nan
 from ._modalities import find_columns
 
@@ -27,8 +26,12 @@ def check_table(estimator, X, reset):
     Returns
     -------
     frame or ndarray
-        The frame itself, a float copy of an array of numbers, or an array of objects.
+        The frame itself, a copy of an array of floats, or an array of whole numbers,
+        dates, durations or objects. Masked cells are missing.
     """
+    if isinstance(X, np.ma.MaskedArray) and not is_nan_like(estimator.missing_values):
+        X = X.astype(object)  # NaN would not be missing beside a marker
+    X = as_table(X)
     if is_frame(X):
         if 0 in X.shape:
             kind = "sample" if X.shape[0] == 0 else "feature"
@@ -38,40 +41,31 @@ def check_table(estimator, X, reset):
             )
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         return X
-    if _is_mixed(X):
-        X = np.asarray(X) if hasattr(X, "dtype") else np.asarray(X, dtype=object)
-        X = check_array(X, dtype=None, ensure_all_finite=False)
+    if getattr(getattr(X, "dtype", None), "kind", "f") in "iuOmM":
+        X = check_array(X, dtype=None, ensure_all_finite=False, estimator=estimator)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
-        return X.astype(object)
-    marker = estimator.missing_values
-    nan_like = marker is None or is_pandas_na(marker) or is_scalar_nan(marker)
-    return validate_data(
-        estimator,
-        X,
-        dtype=FLOAT_DTYPES,
-        ensure_all_finite="allow-nan" if nan_like else True,
-        copy=True,
-        reset=reset,
-    )
-
-
-def _is_mixed(X):
-    """Whether an array-like holds something else than numbers alone."""
-    if hasattr(X, "dtype") and X.dtype.kind not in "OUSmM":
-        return False
-    if not isinstance(X, (list, tuple, np.ndarray)):
-        return False
+        return X
+    nan_like = is_nan_like(estimator.missing_values)
     try:
-        cells = np.asarray(X, dtype=object)
-    except ValueError:  # ragged: scikit-learn's own check says so
-        return False
-    if cells.ndim != 2 or not cells.size:
-        return False
-    kinds = {
-        pd.api.types.infer_dtype(column[~pd.isna(column)], skipna=True)
-        for column in cells.T
-    }
-    return not kinds <= NUMBERS | {"complex"}
+        return validate_data(
+            estimator,
+            X,
+            dtype=FLOAT_DTYPES,
+            ensure_all_finite="allow-nan" if nan_like else True,
+            copy=True,
+            reset=reset,
+        )
+    except ValueError as error:
+        if "contains infinity" not in str(error):
+            raise
+        columns = np.flatnonzero(np.isinf(X).any(axis=0))
+        names = ", ".join(f"'x{j}'" for j in columns)
+        raise ValueError(f"{error} It is in the columns {names}.") from error
+
+
+def is_nan_like(marker):
+    """Whether a placeholder of missing values is NaN by one of its names."""
+    return marker is None or is_pandas_na(marker) or is_scalar_nan(marker)
 
 
 def select_columns(columns, X, names, where):

@@ -6,18 +6,26 @@ and written through narwhals.
 
 from __future__ import annotations
 
+import warnings
+from decimal import Decimal
 from numbers import Real
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from ._kinds import CategoryColumn, NumberColumn, TimeColumn, objects
+from ._kinds import EXACT, CategoryColumn, NumberColumn, TimeColumn, objects
 
 NUMBERS = {"floating", "integer", "mixed-integer-float", "decimal", "empty"}
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "category"}
 _KINDS |= {"m": "time", "M": "time"}
-_TIMES = {"datetime64", "datetime", "date", "timedelta64", "timedelta"}
+_TIMES = {"datetime64", "datetime", "date", "timedelta64", "timedelta", "period"}
+_MIXED = {"mixed", "mixed-integer"}  # Decimals beside floats, or words beside numbers
+_NESTED = (nw.List, nw.Struct, nw.Array)
+_LONG = (nw.Int128, nw.UInt128)
+# Tables of other libraries have one of these, and one of the ways to convert them.
+_NAMES = ("columns", "column_names", "schema")
+_CONVERSIONS = ("collect", "compute", "to_pandas", "toPandas")
 
 
 def is_frame(X):
@@ -25,6 +33,75 @@ def is_frame(X):
     return nw.dependencies.is_pandas_dataframe(
         X
     ) or nw.dependencies.is_polars_dataframe(X)
+
+
+def as_table(X):
+    """Convert what users give to a frame, or to an array that keeps its values.
+
+    Parameters
+    ----------
+    X : frame or array-like
+        Masked cells of a masked array become NaN, NaT or None.
+
+    Returns
+    -------
+    frame, ndarray, or what scikit-learn's own check refuses
+        Arrays of text are arrays of objects.
+
+    Raises
+    ------
+    TypeError
+        If X is no table, or one of a library that is not supported; the message names
+        what converts it.
+    """
+    kind = type(X)
+    is_void = getattr(getattr(X, "dtype", None), "kind", "") == "V"
+    if is_frame(X) or hasattr(X, "tocsr"):
+        return X
+    if getattr(X, "ndim", 2) != 2 and not is_void:
+        return X
+    if any(hasattr(kind, name) for name in _NAMES):
+        ways = [f"X.{name}()" for name in _CONVERSIONS if hasattr(kind, name)]
+        raise TypeError(
+            f"X is a {kind.__module__}.{kind.__name__}, which is not supported: pass "
+            f"{' or '.join(ways[:1] or ['a pandas or polars data frame'])} instead."
+        )
+    if isinstance(X, np.ma.MaskedArray):
+        return _unmasked(X)
+    table = _as_array(X)
+    if is_void or (table.dtype == object and table.ndim < 2):
+        cells = f" of {type(table[0]).__name__}" if table.ndim and len(table) else ""
+        raise TypeError(
+            f"X must be a data frame or an array-like of rows, got {kind.__name__}"
+            f"{cells}: pass pandas.DataFrame(X), or pandas.DataFrame(list(X))."
+        )
+    return table.astype(object) if table.dtype.kind in "UST" else table
+
+
+def _as_array(X):
+    if isinstance(X, np.ndarray):
+        return X
+    try:
+        table = np.asarray(X)
+    except (TypeError, RuntimeError) as error:  # a tensor that NumPy cannot hold
+        raise TypeError(
+            f"X is a {type(X).__module__}.{type(X).__name__} that cannot become an "
+            f"array: {error}. Pass an array of floats instead."
+        ) from error
+    if hasattr(X, "dtype") or table.dtype.kind not in "USf":
+        return table
+    # In lists a word makes words of all numbers, and a fraction rounds large ones.
+    if table.dtype.kind == "f" and not (np.abs(table) >= EXACT).any():
+        return table
+    return np.asarray(X, dtype=object)
+
+
+def _unmasked(X):
+    """Put a null of its dtype, or None into an array of objects, where X is masked."""
+    blank = {"f": np.nan, "m": "NaT", "M": "NaT"}.get(X.dtype.kind)
+    table = X.data.astype(object if blank is None else X.dtype)
+    table[np.ma.getmaskarray(X)] = blank
+    return table
 
 
 def series_of(X):
@@ -41,6 +118,8 @@ def contents(series):
     if isinstance(series, np.ndarray):
         return series, pd.isna(series)
     null = np.asarray(series.is_null().to_numpy(), dtype=bool)
+    if isinstance(series.dtype, _LONG):  # NumPy has none of this length
+        return np.array([*series.to_list(), None], dtype=object)[:-1], null
     if series.dtype.is_integer():
         # Filled, so that neither library makes floats of them.
         values = series.fill_null(0) if null.any() else series
@@ -65,7 +144,10 @@ def kind_of(values, null, dtype, name):
         return "integer"
     if values.dtype.kind in _KINDS:
         return _KINDS[values.dtype.kind]
-    found = pd.api.types.infer_dtype(values[~null], skipna=True)
+    values = values[~null]
+    found = pd.api.types.infer_dtype(values, skipna=True)
+    if found in _MIXED and all(_is_number(value) for value in values):
+        return "number"
     if found in NUMBERS:
         return "integer" if found == "integer" else "number"
     if found in _TIMES:
@@ -73,6 +155,10 @@ def kind_of(values, null, dtype, name):
     if found == "complex" or values.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: column {name!r}.")
     return "category"
+
+
+def _is_number(value):
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
 
 class ColumnCodec:
@@ -112,20 +198,30 @@ class ColumnCodec:
             self._column(series, names[j], categorical[j])
             for j, series in enumerate(every)
         ]
+        self.are_numbers_ = all(
+            isinstance(column, NumberColumn) and column.is_number
+            for column in self.columns_
+        )
         self.dtypes_ = [None if isinstance(s, np.ndarray) else _dtype(s) for s in every]
         self.n_levels_ = np.array([c.n_levels for c in self.columns_])
         self.whole_ = np.array([c.whole for c in self.columns_])
         return self
 
-    def _column(self, series, name, categorical):
-        values, missing = self._read_column(series)
+    def _column(self, series, name, categorical, n_values=None):
+        """Kind of a column that learns from its first ``n_values`` observed cells."""
         dtype = None if isinstance(series, np.ndarray) else series.dtype
-        if isinstance(dtype, (nw.List, nw.Struct, nw.Array)):
+        if isinstance(dtype, _NESTED):
             raise TypeError(
-                f"Column {name!r} has values of dtype {dtype}: not a table."
+                f"Column {name!r} has values of dtype {dtype}, which nothing can "
+                "complete: drop it, or make columns of its parts."
             )
+        values, missing = self._read_column(series)
         kind = "category" if categorical else kind_of(values, missing, dtype, name)
-        values = values[~missing]
+        values = values[~missing][:n_values]
+        if isinstance(dtype, nw.Unknown) and not categorical:
+            native = series.to_native().dtype
+            if isinstance(native, pd.PeriodDtype):
+                return TimeColumn(pd.array(values, dtype=native), False)
         if kind == "number" or kind == "integer":
             return NumberColumn(kind == "integer", values)
         if kind == "time":
@@ -183,9 +279,11 @@ class ColumnCodec:
         series = series_of(X)
         shape = (len(series[0]), len(series))
         numbers, missing = np.zeros(shape), np.zeros(shape, dtype=bool)
-        for j, column in enumerate(self.columns_):
+        for j, column in enumerate(self._columns_for(series)):
             values, missing[:, j] = self._read_column(series[j])
             seen = ~missing[:, j]
+            if not seen.any():
+                continue
             try:
                 numbers[seen, j] = column.read(values[seen])
             except (TypeError, ValueError) as error:
@@ -193,11 +291,24 @@ class ColumnCodec:
                     f"Column {self.names_[j]!r} does not hold what it held in fit: "
                     f"{error}"
                 ) from error
-        if not np.isfinite(numbers).all():
-            raise ValueError("Input X contains infinity or a value too large.")
+            if not np.isfinite(numbers[:, j]).all():
+                raise ValueError(
+                    "Input X contains infinity or a value too large for float64 in "
+                    f"column {self.names_[j]!r}: put NaN there to have it completed."
+                )
+            if column.n_levels and (numbers[seen, j] < 0).all():
+                _warn_of_unknown_levels(self.names_[j], column.levels, values[seen])
         is_level = [isinstance(column, CategoryColumn) for column in self.columns_]
         known = ~missing & ~(np.array(is_level) & (numbers < 0))
         return np.where(known, numbers, 0.0), missing, known
+
+    def _columns_for(self, series):
+        """Columns as in `fit`; one that was empty there has the kind it has now."""
+        columns = list(self.columns_)
+        for j, column in enumerate(columns):
+            if column.is_empty and not self._read_column(series[j])[1].all():
+                columns[j] = self._column(series[j], self.names_[j], False, n_values=0)
+        return columns
 
     def write_frame(self, X, numbers, missing, keep, flags=None):
         """X with its missing cells filled: a frame of X's library.
@@ -207,15 +318,20 @@ class ColumnCodec:
         """
         out = []
         series = series_of(X)
+        columns = self._columns_for(series)
         for j in keep:
             rows = np.flatnonzero(missing[:, j])
             filled = series[j].alias(str(j))
             if len(rows):
-                values = self.columns_[j].write(numbers[rows, j])
-                if len(rows) == len(missing):
-                    filled = _rebuilt(filled, values, self.dtypes_[j])
-                else:
-                    filled = _scatter(filled, rows, values)
+                values = columns[j].write(numbers[rows, j])
+                try:
+                    filled = _filled(filled, rows, values, self.dtypes_[j])
+                except (TypeError, ValueError, ArithmeticError) as error:
+                    raise TypeError(
+                        f"Column {self.names_[j]!r}: the completed value {values[0]!r} "
+                        f"does not fit its dtype {_dtype(filled)[0]}; convert it to "
+                        "the dtype that it had in fit, or to object."
+                    ) from error
             out.append(filled)
         if flags is not None:
             for k, flag in enumerate(flags.T.astype(bool)):
@@ -227,19 +343,51 @@ class ColumnCodec:
         return out[0].to_frame().with_columns(*out[1:]).to_native()
 
     def write_array(self, X, numbers, missing, keep):
-        """X with its missing cells filled, as an array of objects."""
-        out = np.empty((len(numbers), len(keep)), dtype=object)
+        """X with its missing cells filled, as an array.
+
+        Its dtype is that of X if this is an array and its dtype holds what is
+        completed, else float64 (float32 for frames of nothing else) if that holds all
+        cells as they are, else object.
+        """
         series = series_of(X)
+        columns = self._columns_for(series)
+        pairs = [(columns[j], series[j]) for j in keep]
+        dtype = _array_dtype(X, pairs, numbers[:, keep])
+        out = np.empty((len(numbers), len(keep)), dtype=dtype)
         for k, j in enumerate(keep):
-            column = series[j]
-            if not isinstance(column, np.ndarray):
-                native = column.to_native()
-                column = native.astype(object) if hasattr(native, "astype") else native
-                column = np.array([*column.to_list(), None], dtype=object)[:-1]
-            out[:, k] = column
             rows = missing[:, j]
-            out[rows, k] = objects(self.columns_[j].write(numbers[rows, j]))
+            values = columns[j].write(numbers[rows, j])
+            if dtype.kind == "O":
+                out[:, k] = _cells(series[j])
+                out[rows, k] = objects(values)
+            else:
+                out[~rows, k] = contents(series[j])[0][~rows]
+                out[rows, k] = values
         return out
+
+
+def _array_dtype(X, pairs, numbers):
+    """Find the dtype of an array of completed columns, see `write_array`.
+
+    ``pairs`` are the columns as `fit` learnt them, each with its series in X.
+    """
+    if not is_frame(X) and X.dtype != object:
+        if all(column.fits(X.dtype) for column, _ in pairs):
+            return X.dtype
+    whole = [column.whole for column, _ in pairs]
+    exact = not (np.abs(numbers[:, whole]) >= EXACT).any()
+    if not exact or not all(_is_float(column, series) for column, series in pairs):
+        return np.dtype(object)
+    narrow = is_frame(X) and all(isinstance(s.dtype, nw.Float32) for _, s in pairs)
+    return np.dtype(np.float32 if narrow else np.float64)
+
+
+def _is_float(column, series):
+    """Whether floats hold a column: truth values may be text in a later table."""
+    if not column.is_number or isinstance(column, NumberColumn):
+        return column.is_number
+    found = pd.api.types.infer_dtype(contents(series)[0], skipna=True)
+    return found in NUMBERS | {"boolean", "integer"}
 
 
 def _dtype(series):
@@ -253,30 +401,61 @@ def _is_dictionary(series):
     return is_pandas and not isinstance(dtype, pd.CategoricalDtype)
 
 
-def _rebuilt(series, values, fitted):
-    """Make a column of values where none was known, in the dtype that it had in fit.
+def _cells(series):
+    """Cells of a column as an array of objects."""
+    if isinstance(series, np.ndarray):
+        return objects(series)
+    native = series.to_native()
+    native = native.astype(object) if hasattr(native, "astype") else native
+    return np.array([*native.to_list(), None], dtype=object)[:-1]
 
-    A column without values often has a dtype that says nothing.
+
+def _filled(series, rows, values, fitted):
+    """Put values into some rows of a narwhals series, in its dtype.
+
+    A column without values often has a dtype that says nothing: it gets the dtype that
+    it had in fit, ``fitted``.
     """
     dtype, is_pandas = _dtype(series)
-    if fitted is None or fitted[1] != is_pandas or fitted[0] == dtype:
-        return _scatter(series, np.arange(len(values)), values)
-    if is_pandas:
-        index = series.to_native().index
-        native = pd.Series(objects(values), index=index, name=series.name)
-        native = native.astype(fitted[0])
+    is_blank = len(rows) == len(series)
+    if is_blank and fitted is not None and fitted[1] == is_pandas:
+        if fitted[0] != dtype:
+            return _rewritten(series, rows, values, fitted[0])
+    is_categorical = isinstance(series.dtype, (nw.Categorical, nw.Enum))
+    if is_pandas and is_categorical and not _is_dictionary(series):
+        return _scatter_levels(series, rows, values)
+    is_plain = not isinstance(series.dtype, (nw.Unknown, nw.Decimal, *_LONG))
+    if is_plain and not (is_pandas and is_categorical):
+        if is_pandas or not isinstance(series.dtype, nw.Object):
+            return _scatter(series, rows, values)
+    is_null = str(dtype) in ("Null", "null[pyarrow]")
+    return _rewritten(series, rows, values, None if is_null else dtype)
+
+
+def _rewritten(series, rows, values, dtype):
+    """Put values into a series as Python's objects, and make ``dtype`` of the whole.
+
+    This works for every dtype of both libraries, but is slow; None finds a dtype.
+    """
+    cells, filling = _cells(series), objects(values)
+    arrow = getattr(dtype, "pyarrow_dtype", None)
+    if values.dtype.kind == "M" and getattr(dtype, "tz", getattr(arrow, "tz", None)):
+        filling = [value.tz_localize("UTC") for value in filling]
+    cells[rows] = filling
+    native = series.to_native()
+    if series.implementation.is_pandas():
+        native = pd.Series(cells, index=native.index, name=series.name, dtype=object)
+        native = native.infer_objects() if dtype is None else native.astype(dtype)
     else:
         backend = nw.get_native_namespace(series)
-        native = backend.Series(series.name, objects(values).tolist()).cast(fitted[0])
+        native = backend.Series(series.name, cells.tolist(), dtype=dtype, strict=False)
     return nw.from_native(native, series_only=True)
 
 
 def _scatter(series, rows, values):
-    """Put values into some rows of a narwhals series, in its dtype."""
+    """Put values into some rows of a narwhals series, by the library's own means."""
     dtype = series.dtype
     backend = series.implementation
-    if isinstance(dtype, (nw.Categorical, nw.Enum)) and backend.is_pandas():
-        return _scatter_levels(series, rows, values)
     if values.dtype.kind in "mM":
         fill = nw.new_series("", values, backend=backend)
         zone = getattr(dtype, "time_zone", None)
@@ -305,12 +484,28 @@ def _scatter(series, rows, values):
 def _scatter_levels(series, rows, values):
     """Put levels into a pandas column of categories, which may not have them yet."""
     native = series.to_native()
-    if not isinstance(native.dtype, pd.CategoricalDtype):  # an Arrow dictionary
-        cells = native.astype(object)
-        cells.iloc[rows] = values
-        return nw.from_native(cells.astype(native.dtype), series_only=True)
     known = native.cat.categories
     new = [level for level in pd.unique(values) if level not in known]
     native = native.cat.add_categories(new) if new else native.copy()
     native.iloc[rows] = values
     return nw.from_native(native, series_only=True)
+
+
+def _warn_of_unknown_levels(name, levels, values):
+    """Warn where all values of a column are new: most often they have another type.
+
+    A single new level of the same type is nothing unusual.
+    """
+    found = pd.unique(objects(values))
+    types = [sorted({type(v).__name__ for v in each}) for each in (levels, found)]
+    if types[0] == types[1] and len(found) < 2:
+        return
+    known, new = (" or ".join(each) for each in types)
+    warnings.warn(
+        f"Column {name!r}: all its values are unknown levels. fit saw {known} (such as "
+        f"{levels[0]!r}), this table has {new} (such as {found[0]!r}). They stay as "
+        "they are and say nothing about other columns; convert the column to what it "
+        "was in fit.",
+        UserWarning,
+        stacklevel=7,  # whoever called transform
+    )

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
-from ._columns import is_frame
+from ._columns import as_table, is_frame
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
 from ._modalities import resolve_modalities
 from .missingness import _Table
@@ -102,7 +102,7 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def _fit(self, X, groups):
-        X = X if is_frame(X) else np.asarray(X)
+        X = as_table(X)
         self.imputer_ = self._fitted(X, groups)
         self.n_features_in_ = self.imputer_.n_features_in_
         if hasattr(self.imputer_, "feature_names_in_"):
@@ -133,7 +133,7 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
         X_out : array or frame of shape (n_samples, 2 * n_features)
             As `transform` returns it.
         """
-        X = X if is_frame(X) else np.asarray(X)
+        X = as_table(X)
         self._fit(X, groups)
         n = X.shape[0]
         n_folds = min(self.cv, n if groups is None else len(np.unique(groups)))
@@ -169,7 +169,7 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
             other modalities alone. A frame after ``set_output``.
         """
         check_is_fitted(self)
-        X = X if is_frame(X) else np.asarray(X)
+        X = as_table(X)
         return self._generate(self.imputer_, X)
 
     def _generate(self, imputer, X):

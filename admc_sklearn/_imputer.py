@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from itertools import count
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +15,12 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import check_table, select_columns, warn_of_empty_columns
+from ._checks import (
+    check_table,
+    is_nan_like,
+    select_columns,
+    warn_of_empty_columns,
+)
 from ._columns import is_frame
 from ._compat import (
     Interval,
@@ -339,7 +345,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             A pandas or polars frame, or an array; missing where it is
-            ``missing_values``.
+            ``missing_values``, and where an array is masked.
         y : None
             Ignored.
         groups : array-like of shape (n_samples,), optional
@@ -429,10 +435,11 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         Returns
         -------
         X_completed : array or frame of shape (n_samples, n_features_out)
-            An array: of floats, in the dtype of X where that is a float, or of
-            objects where X is mixed. After ``set_output`` a frame, whose columns have
-            the dtypes of those of X. Columns empty in `fit` are missing from it if
-            not ``keep_empty_features``; the indicator's columns come last.
+            An array: in the dtype of X where that is an array whose dtype holds what
+            is completed; else of floats, or of objects where X is mixed or has
+            Decimals or whole numbers beyond 2**53. After ``set_output`` a frame, whose
+            columns have the dtypes of those of X. Columns empty in `fit` are missing
+            from it if not ``keep_empty_features``; the indicator's columns come last.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -574,14 +581,18 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         Returns
         -------
         feature_names_out : ndarray of str objects
+            An indicator's name that is taken by another column ends in ``_2``, ``_3``.
         """
         check_is_fitted(self, "n_features_in_")
         input_features = _check_feature_names_in(self, input_features)
         names = input_features[self._columns_out()]
         if self.indicator_ is None:
             return names
-        indicators = self.indicator_.get_feature_names_out(input_features)
-        return np.concatenate([names, indicators])
+        names = list(names)
+        for name in self.indicator_.get_feature_names_out(input_features):
+            free = (f"{name}_{k}" if k > 1 else name for k in count(1))
+            names.append(next(each for each in free if each not in names))
+        return np.array(names, dtype=object)
 
     def _columns_out(self):
         if self.keep_empty_features:
@@ -637,7 +648,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
+        tags.input_tags.allow_nan = is_nan_like(self.missing_values)
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]

@@ -7,6 +7,7 @@ their resolution, categories become the codes of their levels.
 from __future__ import annotations
 
 import datetime
+from decimal import MAX_PREC, Context, Decimal
 
 import numpy as np
 import pandas as pd
@@ -45,25 +46,51 @@ class NumberColumn:
     """Numbers; whole ones are completed by whole ones, within their range."""
 
     n_levels = 0
-    is_number = True
 
     def __init__(self, whole, values):
         self.whole = whole
-        if whole:
-            empty = not len(values)
-            self.low, self.high = (
-                (0, 0) if empty else (int(values.min()), int(values.max()))
-            )
+        self.is_empty = not len(values)
+        self.exponent = _exponent(values)
+        self.is_number = self.exponent is None  # a float is one
+        if whole or not self.is_number:
+            low, high = (0, 0) if self.is_empty else (values.min(), values.max())
+            self.low, self.high = (int(low), int(high)) if whole else (low, high)
 
     def read(self, values):
         """Values as float64."""
         if values.dtype.kind in "mM":
             raise ValueError("dates or durations where numbers were")
+        if values.dtype.kind == "c":
+            raise ValueError("complex values where numbers were")
+        if values.dtype.kind == "O":
+            if text := [v for v in values if isinstance(v, str | bytes)]:
+                raise ValueError(
+                    f"text such as {text[0]!r} where numbers were (pandas.to_numeric "
+                    "converts a column)"
+                )
         return values.astype(np.float64)
 
     def write(self, numbers):
         """Completed values, an array."""
+        if self.exponent is not None:
+            return self._decimals(numbers)
         return _whole(numbers, self.low, self.high) if self.whole else numbers
+
+    def fits(self, dtype):
+        """Whether an array of the dtype holds completed values as they are."""
+        if self.whole:
+            return _survive([self.low, self.high], dtype)
+        return dtype.kind == "f" and self.is_number
+
+    def _decimals(self, numbers):
+        """Round to the last digit that the finest observed value has."""
+        step = Decimal((0, (1,), self.exponent))
+        context = Context(prec=MAX_PREC)
+        out = np.empty(len(numbers), dtype=object)
+        for i, number in enumerate(numbers):
+            value = Decimal(repr(float(number))).quantize(step, context=context)
+            out[i] = min(max(value, self.low), self.high)
+        return out
 
 
 class TimeColumn:
@@ -74,10 +101,11 @@ class TimeColumn:
     is_number = False
 
     def __init__(self, values, is_span):
+        self.is_empty = not len(values)
         self.of_objects = values.dtype.kind == "O"
         self.type = type(values[0]) if self.of_objects and len(values) else None
         self.zone = getattr(values[0], "tzinfo", None) if self.type else None
-        if self.of_objects and not len(values):
+        if values.dtype == object and not len(values):
             values = values.astype("m8[us]" if is_span else "M8[us]")
         ticks, self.dtype = self._ticks(values)
         ticks = np.unique(ticks)
@@ -88,7 +116,13 @@ class TimeColumn:
         self.end = int(ticks[-1]) if len(ticks) else 0
 
     def _ticks(self, values):
-        if values.dtype.kind == "O":
+        if values.dtype == object and len(values):
+            found = pd.api.types.infer_dtype(values)
+            if found == "period":
+                values = pd.PeriodIndex(values)
+        if isinstance(values.dtype, pd.PeriodDtype):
+            return values.asi8, values.dtype
+        if values.dtype == object:
             found = pd.api.types.infer_dtype(values)
             values = pd.Series(values, dtype=object)
             if "delta" in found:
@@ -103,8 +137,9 @@ class TimeColumn:
     def read(self, values):
         """Return steps since the first value, float64."""
         ticks, dtype = self._ticks(values)
-        if dtype.kind != self.dtype.kind:
-            raise ValueError("durations where dates were, or the other way around")
+        is_period = isinstance(self.dtype, pd.PeriodDtype)
+        if dtype.kind != self.dtype.kind or (is_period and dtype != self.dtype):
+            raise ValueError(f"{dtype} where {self.dtype} was")
         if dtype != self.dtype:  # the resolution of a frame's column may differ
             ticks = ticks.view(dtype).astype(self.dtype).astype(np.int64)
         far = np.abs(ticks.astype(np.float64) - self.start) >= SAFE
@@ -121,7 +156,10 @@ class TimeColumn:
             ticks = np.array(
                 [self.start + int(s) * self.step for s in steps], dtype=np.int64
             )
-        values = ticks.astype(np.int64).view(self.dtype)
+        ticks = ticks.astype(np.int64)
+        if isinstance(self.dtype, pd.PeriodDtype):
+            return np.array(pd.arrays.PeriodArray(ticks, self.dtype), dtype=object)
+        values = ticks.view(self.dtype)
         if not self.of_objects:
             return values
         out = np.empty(len(values), dtype=object)
@@ -130,12 +168,22 @@ class TimeColumn:
         return out
 
     def _object(self, value):
+        if self.type is np.datetime64 or self.type is np.timedelta64:
+            return value
         if self.dtype.kind == "m":
-            return pd.Timedelta(value)
+            value = pd.Timedelta(value)
+            is_python = self.type is datetime.timedelta
+            return value.to_pytimedelta() if is_python else value
         value = pd.Timestamp(value)
+        if self.type is datetime.date:
+            return value.date()
         if self.zone is not None:
-            return value.tz_localize("UTC").tz_convert(self.zone)
-        return value.date() if self.type is datetime.date else value
+            value = value.tz_localize("UTC").tz_convert(self.zone)
+        return value.to_pydatetime() if self.type is datetime.datetime else value
+
+    def fits(self, dtype):
+        """Whether an array of the dtype holds completed values."""
+        return not self.of_objects and dtype.kind == self.dtype.kind
 
 
 class CategoryColumn:
@@ -145,6 +193,7 @@ class CategoryColumn:
 
     def __init__(self, values, declared, is_truth, name):
         self.is_number = is_truth
+        self.is_empty = not len(values)
         levels = pd.unique(objects(values))
         if declared is None:
             levels = _sorted(levels)
@@ -175,10 +224,35 @@ class CategoryColumn:
         codes = np.rint(numbers).astype(np.int64).clip(0, self.n_levels - 1)
         return self.levels[codes]
 
+    def fits(self, dtype):
+        """Whether an array of the dtype holds the levels as they are."""
+        return _survive(self.levels if self.n_levels else [self.fallback], dtype)
+
+
+def _survive(values, dtype):
+    """Whether values are the same in an array of the dtype."""
+    values = np.asarray(values, dtype=object)
+    try:
+        return bool((values.astype(dtype) == values).all())
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _exponent(values):
+    """Exponent of the last digit of Decimals, None for other numbers."""
+    if values.dtype.kind != "O" or not len(values):
+        return None
+    if not all(isinstance(value, Decimal) for value in values):
+        return None
+    # Infinities have a letter there; they are refused when they are read.
+    exponents = [value.as_tuple().exponent for value in values]
+    return min((e for e in exponents if isinstance(e, int)), default=0)
+
 
 def _sorted(levels):
     try:
-        return np.array(sorted(levels), dtype=object)
+        order = sorted(range(len(levels)), key=levels.__getitem__)
+        return levels[order]
     except TypeError:  # levels of several types
         order = sorted(range(len(levels)), key=lambda i: str(levels[i]))
         return levels[order]

@@ -5,21 +5,11 @@ from __future__ import annotations
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from ._columns import contents, is_frame, kind_of, series_of
+from ._columns import as_table, contents, is_frame, kind_of, series_of
 from ._kinds import NumberColumn, TimeColumn, objects
 
 # Differences above this share of a standard deviation are not rounding.
 CHANGED = 0.1
-
-
-def as_table(X):
-    """Frames as they are, other array-likes as an array that keeps its numbers."""
-    if is_frame(X):
-        return X
-    table = np.asarray(X)
-    # Rows of lists with a word in them would become all words.
-    is_text = table.dtype.kind in "US" and not hasattr(X, "dtype")
-    return np.asarray(X, dtype=object) if is_text else table
 
 
 class Columns:

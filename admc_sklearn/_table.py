@@ -11,8 +11,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from ._columns import ColumnCodec, contents, is_frame, series_of
-from ._kinds import CategoryColumn
+from ._columns import ColumnCodec, is_frame
 from ._scaling import Standardiser
 
 
@@ -82,8 +81,8 @@ class TableCodec:
         return X, missing, ~missing
 
     def _is_plain(self, X):
-        """Whether X is an array of floats and all its columns numbers."""
-        return not is_frame(X) and X.dtype.kind == "f" and not self.n_levels_.any()
+        """Whether X is an array of floats and all its columns are numbers."""
+        return not is_frame(X) and X.dtype.kind == "f" and self.columns_.are_numbers_
 
     def complete(self, cells, values):
         """Numbers with completed values, standardised (n, n_kept), where missing."""
@@ -92,27 +91,13 @@ class TableCodec:
         return numbers
 
     def to_array(self, X, cells, numbers, keep):
-        """Array of the ``keep`` columns: floats where they hold it, else objects."""
+        """Array of the ``keep`` columns, in the first dtype that holds it.
+
+        That of X, floats, objects.
+        """
         if self._is_plain(X):
             return numbers[:, keep]
-        columns = self.columns_.columns_
-        if not is_frame(X) and X.dtype.kind == "f":
-            out = X[:, keep].copy()
-            for k, j in enumerate(keep):
-                rows = cells.missing[:, j]
-                out[rows, k] = columns[j].write(numbers[rows, j])
-            return out
-        if not all(column.is_number for column in columns):
-            return self.columns_.write_array(X, numbers, cells.missing, keep)
-        out = numbers[:, keep]
-        series = series_of(X)
-        for k, j in enumerate(keep):
-            if isinstance(columns[j], CategoryColumn):  # truth values
-                rows = cells.missing[:, j]
-                out[rows, k] = columns[j].write(out[rows, k]).astype(np.float64)
-                out[~rows, k] = contents(series[j])[0][~rows].astype(np.float64)
-        narrow = is_frame(X) and all(isinstance(s.dtype, nw.Float32) for s in series)
-        return out.astype(np.float32 if narrow else np.float64)
+        return self.columns_.write_array(X, numbers, cells.missing, keep)
 
     def to_frame(self, X, cells, numbers, keep, flags, names, container):
         """Frame of the ``keep`` columns, in the dtypes of X, with flags beside them.
@@ -125,6 +110,8 @@ class TableCodec:
         elif container == "polars":
             frame = nw.from_native(frame, eager_only=True).to_polars()
         frame.columns = list(names)
+        if isinstance(X, pd.DataFrame) and isinstance(frame, pd.DataFrame):
+            frame = X._constructor(frame).__finalize__(X)  # subclasses, attrs
         return frame
 
     def categories(self):

@@ -29,8 +29,9 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state
 
+from ._columns import as_table
 from ._comparison import Downstream, complete, measure_all, rows_of, steps_before
-from ._metrics import as_table, score_cells
+from ._metrics import score_cells
 from ._progress import tqdm
 from ._results import FIGURES, KEY, ResultFile, describe, fingerprint
 from .missingness import MECHANISMS, ampute

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
+from ._columns import as_table
 from ._modalities import resolve_modalities
 
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
@@ -275,7 +276,7 @@ class _Table:
     def __init__(self, X):
         frame = nw.from_native(X, eager_only=True, pass_through=True)
         self.is_frame = isinstance(frame, nw.DataFrame)
-        self.native = X if self.is_frame else np.asarray(X)
+        self.native = X if self.is_frame else np.asarray(as_table(X))
         if self.is_frame:
             self.names = frame.columns
             self.columns = [column.to_numpy() for column in frame.iter_columns()]

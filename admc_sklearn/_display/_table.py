@@ -8,7 +8,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from .._columns import NUMBERS, is_frame, series_of
+from .._columns import NUMBERS, as_table, is_frame, series_of
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def read_table(imputer, X, n_rows, rng):
     """
     if X is None:
         raise ValueError("X is needed for every kind of picture but 'training'.")
-    if not is_frame(X):  # a list may be mixed: strings must not swallow its numbers
-        X = X if hasattr(X, "dtype") else np.asarray(X, dtype=object)
+    X = as_table(X)
     n_features = getattr(imputer, "n_features_in_", X.shape[-1])
     if len(X.shape) != 2 or X.shape[1] != n_features:
         raise ValueError(f"X must have {n_features} columns, got shape {X.shape}.")
