@@ -146,7 +146,8 @@ def test_factor_em_recovers_the_covariance_from_incomplete_rows():
     cov = loadings @ loadings.T + np.diag(noise)
     scale = np.sqrt(np.diag(cov))
     rng = np.random.default_rng(2)
-    X = rng.multivariate_normal(np.zeros(12), cov / np.outer(scale, scale), size=6000)
+    shared, own = rng.normal(size=(6000, 2)), rng.normal(size=(6000, 12))
+    X = (shared @ loadings.T + np.sqrt(noise) * own) / scale
     observed = torch.tensor(rng.random(X.shape) < 0.6)
     anchor = fit_factors(torch.tensor(X), observed, 1.0, 2, max_iter=200, tol=1e-6)
     got = anchor.loadings @ anchor.loadings.T + torch.diag(anchor.noise)

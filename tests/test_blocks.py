@@ -235,19 +235,40 @@ def test_covariances_of_all_patterns_are_positive_definite(ridge):
         assert cov.shape == (int((~pattern[owner]).sum()),) * 2
 
 
-def test_expectation_maximisation_recovers_the_moments():
-    x, mean, cov, owner = gaussian_blocks(3000)
-    # Which rows lack the last modality depends on the first: complete rows mislead.
+def test_expectation_maximisation_ends_at_the_likeliest_moments(monkeypatch):
+    """Its tolerance was a value seen once, and red on another processor.
+
+    Where only the last modality is ever missing the likeliest moments have a closed
+    form (Anderson, 1957): the regression of complete rows, applied to the moments of
+    all. Only the ridge, one row of 1500, is left between the two.
+    """
+    monkeypatch.setattr(_anchor, "N_EM_STEPS", 150)  # fits stop earlier: to the end
+    x, _, _, owner = gaussian_blocks(3000)
+    # Which rows lack it depends on the first column: complete rows mislead.
     available = torch.ones(len(x), 3, dtype=torch.bool)
-    available[:, 2] = x[:, 0] < mean[0]
+    available[:, 2] = x[:, 0] < x[:, 0].median()
     seen = available[:, owner]
     anchor = fit_moments(
         torch.where(seen, x, 1e6), torch.where(seen, x, -1e6), available, owner, owner
     )
-    torch.testing.assert_close(anchor.mean[:7], mean, atol=0.2, rtol=0)
-    torch.testing.assert_close(anchor.moments[:7, :7], cov, atol=0.25, rtol=0)
-    naive = x[available[:, 2]].mean(0) - mean
-    assert naive[5:].abs().max() > 0.4
+    own = x[available[:, 2]]
+    design = torch.cat([own[:, :5], torch.ones(len(own), 1).double()], 1)
+    solution = torch.linalg.lstsq(design, own[:, 5:]).solution
+    residual = own[:, 5:] - design @ solution
+    slopes, first = solution[:5], torch.cov(x[:, :5].T, correction=0)
+    mean = torch.cat([x[:, :5].mean(0), x[:, :5].mean(0) @ slopes + solution[5]])
+    last = slopes.T @ first @ slopes + residual.T @ residual / len(residual)
+    cov = torch.cat(
+        [
+            torch.cat([first, first @ slopes], 1),
+            torch.cat([slopes.T @ first, last], 1),
+        ]
+    )
+    sd = cov.diagonal().sqrt()
+    torch.testing.assert_close(anchor.mean[:7] / sd, mean / sd, atol=5e-3, rtol=0)
+    found, unit = anchor.moments[:7, :7], torch.outer(sd, sd)
+    torch.testing.assert_close(found / unit, cov / unit, atol=5e-3, rtol=0)
+    assert ((own.mean(0) - mean) / sd)[5:].abs().max() > 0.05
 
 
 def test_slopes_are_those_of_the_conditional():
