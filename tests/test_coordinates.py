@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from admc_sklearn._coordinates import choose_coordinates
+from admc_sklearn._coordinates import HiddenCellError, choose_coordinates
 from admc_sklearn._scores import Coordinates
 from admc_sklearn._warp import Warp
 
@@ -31,6 +31,39 @@ def test_the_ridge_follows_the_data():
     _, weak = choose(collinear, observed[:, :6])
     assert strong >= 30
     assert weak <= 1
+
+
+class Judge(HiddenCellError):
+    """Whose errors are known: by ridge, for two columns."""
+
+    def __init__(self, errors):
+        self.n_told, self.errors = None, torch.tensor(errors, dtype=torch.float64)
+
+    def of(self, warp, ridges):
+        return self.errors
+
+
+def test_the_weakest_ridge_is_the_smallest_that_is_as_good_as_the_best():
+    errors = [[9.0, 9.0], [5.01, 5.0], [5.0, 5.0], [5.0, 5.01], [7.0, 7.0]]
+    best, ridge, weakest = Judge(errors).best(None, (0.1, 1.0, 3.0, 10.0, 30.0))
+    assert ridge == 3.0
+    assert weakest == 1.0  # a thousandth worse is as good
+    assert best.tolist() == [5.0, 5.0]
+    errors[1] = [5.1, 5.1]  # two hundredths are not
+    assert Judge(errors).best(None, (0.1, 1.0, 3.0, 10.0, 30.0))[2] == 3.0
+
+
+def test_columns_of_several_coordinates_count_as_one():
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(1500, 4)))
+    column = torch.tensor([0, 1, 1, 1])
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.ones(1500, 4, dtype=torch.bool)
+    judge = HiddenCellError(x, seen, column, generator)
+    # They are hidden together, and the errors of a column add up to that of one number.
+    assert torch.equal(judge.hidden[:, 1], judge.hidden[:, 3])
+    errors = judge.of(Warp.identity(4), [100.0])[0]
+    assert float(errors[1:].sum() / errors[0]) == pytest.approx(1.0, abs=0.4)
 
 
 def test_columns_that_are_bent_are_warped_and_gaussian_ones_are_not():

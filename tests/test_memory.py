@@ -308,7 +308,9 @@ def test_means_move_by_the_columns_weight_towards_what_is_remembered(small):
     np.testing.assert_allclose(none, plain, atol=1e-6)
     near = ~observed.numpy() & (np.abs(whole - plain) < 0.2)
     assert near.sum() > 100
-    np.testing.assert_allclose((half - plain)[near], (whole - plain)[near] / 2, atol=0.02)
+    np.testing.assert_allclose(
+        (half - plain)[near], (whole - plain)[near] / 2, atol=0.02
+    )
 
 
 def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):

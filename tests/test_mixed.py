@@ -288,6 +288,37 @@ def test_levels_not_seen_in_fit_are_kept_and_never_made(fitted):
     assert set(unknown["town"]) <= {"Ulm", "Bern"}
 
 
+def test_the_anchor_knows_levels_by_bayes_rule():
+    """By itself, without a network: from nothing, from numbers, and the other way."""
+    rng = np.random.default_rng(0)
+    code = rng.choice(3, 400, p=[0.6, 0.3, 0.1])
+    frame = pd.DataFrame(
+        {
+            "level": pd.Categorical(np.array(["a", "b", "c"])[code]),
+            "up": 2.0 * code + 0.3 * rng.normal(size=400),
+            "down": -1.0 * code + 0.3 * rng.normal(size=400),
+        }
+    )
+    imputer = quick(max_epochs=0).fit(frame)
+    share = np.bincount(code) / 400
+
+    def proba(up, down):
+        row = pd.DataFrame({"level": [None], "up": [up], "down": [down]})
+        return imputer.predict_proba(row, "level")[0]
+
+    np.testing.assert_allclose(proba(np.nan, np.nan), share, atol=1e-5)
+    # Levels lie 1.5 standard deviations of "up" apart, seven of what is left of it.
+    for k in range(3):
+        assert proba(2.0 * k, -1.0 * k).argmax() == k
+        assert proba(2.0 * k, np.nan)[k] > 0.95
+    # However far a row is from all others, no level is ever impossible.
+    assert (proba(1e3, -1e3) > 5e-4 * share).all()
+    lost = frame.assign(up=np.nan, down=np.nan)
+    completed = imputer.set_output(transform="pandas").transform(lost)
+    error = completed[["up", "down"]] - frame[["up", "down"]]
+    assert error.std().max() < 1.5 * 0.3
+
+
 def test_rare_levels_survive():
     """Two rows in a thousand, plain from another column: found again."""
     rng = np.random.default_rng(0)
