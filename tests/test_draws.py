@@ -141,7 +141,7 @@ def test_draws_take_turns_with_the_bootstraps():
 
 
 def test_bootstraps_take_the_weakest_ridge(monkeypatch):
-    """The best one shrinks what is estimated from draws: correlations of a half, here."""
+    """The best one shrinks what is estimated from draws, here a correlation to half."""
 
     def choose(values, observed, coordinates, generator, **options):
         return Warp.identity(values.shape[1]), 100.0, 0.01

@@ -213,7 +213,7 @@ def test_an_epoch_moves_every_part_of_a_network():
 
 
 class Line:
-    """A trainer of one weight that jumps to 1, and whose error is its distance from 1."""
+    """A trainer of one weight that jumps to 1, its error being its distance from 1."""
 
     def __init__(self, plan, decay):
         self.plan, self.network = plan, None
@@ -232,7 +232,7 @@ class Line:
 
 
 def test_weights_are_judged_and_kept_as_their_average():
-    """A young average follows by an eleventh less than all, then by the rest's tenths."""
+    """A young average follows quickly, an old one by its decay."""
     trainer = Line(plan(max_epochs=3, tol=0.0), decay=0.99)
     history = _epochs.run_epochs(trainer, trainer)
     # What is left of the first weights: 1/11, then times 2/12, then times 3/13.
