@@ -29,8 +29,11 @@ def test_the_ridge_follows_the_data():
     _, strong = choose(rng.normal(size=(60, 12)), observed[:60])
     collinear = rng.normal(size=(400, 1)) + 0.05 * rng.normal(size=(400, 6))
     _, weak = choose(collinear, observed[:, :6])
-    assert strong >= 30
-    assert weak <= 1
+    # Errors are flat about the best ridge: a step of the grid, three times as much or
+    # a third, is chance.
+    assert strong >= 10
+    assert weak <= 3
+    assert strong >= 10 * weak
 
 
 class Judge(HiddenCellError):
@@ -112,6 +115,10 @@ def test_a_lognormal_column_becomes_normal():
     X = (X - X.mean()) / X.std()
     warp = Warp.fit(X, np.ones(X.shape, dtype=bool), ends=True)
     warped = warp(torch.tensor(X))[:, 0].numpy()
-    assert abs(stats.skew(warped)) < 0.2
-    assert abs(warped.mean()) < 0.05
-    assert warped.std() == pytest.approx(1, abs=0.05)
+    assert stats.skew(X[:, 0]) > 3
+    # Powers are a quarter apart, and about 0 a power p leaves a skewness of 3 p; the
+    # standard error of 2000 values is added five times.
+    assert abs(stats.skew(warped)) < 3 / 8 + 5 * (6 / 2000) ** 0.5
+    # Standardised by the same values.
+    assert warped.mean() == pytest.approx(0, abs=1e-3)
+    assert warped.std() == pytest.approx(1, abs=1e-3)
