@@ -358,13 +358,13 @@ def test_a_thousand_levels_cost_little_memory_and_time():
         }
     )
     hidden = frame.mask(rng.random(frame.shape) < 0.2)
-    started = time.monotonic()
+    started = time.process_time()  # other work on the machine does not count
     tracemalloc.start()
     imputer = quick(max_epochs=3).set_output(transform="pandas").fit(hidden)
     completed = imputer.transform(hidden)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     assert peak < 500e6
     sum_of_weights = sum(p.numel() for p in imputer.model_.parameters())
     assert sum_of_weights < 1_000_000

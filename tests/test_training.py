@@ -213,22 +213,25 @@ def test_an_epoch_moves_every_part_of_a_network():
 
 
 class Line:
-    """A trainer of one weight that jumps to 1, its error being its distance from 1."""
+    """A trainer of one weight, its error being its distance from 1.
 
-    def __init__(self, plan, decay):
-        self.plan, self.network = plan, None
+    ``jumps`` are the weights after every epoch.
+    """
+
+    def __init__(self, plan, decay, jumps=(1.0,) * 9):
+        self.plan, self.jumps = plan, iter(jumps)
         self.parameters = [torch.zeros(1)]
         self.average = _epochs.WeightAverage(self.parameters, decay)
         self.n_steps, self.total_steps, self.started = 0, 10**6, time.monotonic()
 
     def epoch(self):
-        self.parameters[0].fill_(1.0)
+        self.parameters[0].fill_(next(self.jumps))
         self.average.update()
         self.n_steps += 1
         return 0.0
 
     def measure(self):
-        return 1.0 - float(self.parameters[0]), 0.0
+        return abs(1.0 - float(self.parameters[0])), 0.0
 
 
 def test_weights_are_judged_and_kept_as_their_average():
@@ -244,6 +247,18 @@ def test_weights_are_judged_and_kept_as_their_average():
     old.parameters[0].fill_(1.0)
     old.update()
     assert float(old.average[0]) == pytest.approx(0.1)
+
+
+def test_the_weights_of_the_best_epoch_are_kept_not_the_last():
+    jumps = [0.2, 0.9, 3.0, 5.0, 0.0]
+    trainer = Line(plan(max_epochs=5, tol=0.0), decay=0.0, jumps=jumps)
+    history = _epochs.run_epochs(trainer, trainer)
+    errors = [1.0, 0.8, 0.1, 2.0, 4.0, 1.0]
+    assert [r["valid_rmse"] for r in history] == pytest.approx(errors, abs=1e-6)
+    assert float(trainer.parameters[0]) == pytest.approx(0.9)
+    trainer = Line(plan(max_epochs=2, tol=0.0), decay=0.0, jumps=[-1.0, 3.0])
+    _epochs.run_epochs(trainer, trainer)
+    assert float(trainer.parameters[0]) == 0.0  # no epoch was better than none
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -387,6 +402,8 @@ def test_max_time_stops_and_brings_the_learning_rate_down(monkeypatch):
         return rates[-1]
 
     monkeypatch.setattr(_epochs, "learning_rate", spy)
+    # The time of this process: on a busy machine it is still that of some epochs.
+    monkeypatch.setattr(time, "monotonic", time.process_time)
     X = hide(rings(6000, 0), 0.2, 0)
     started = time.monotonic()
     imputer = ADMCImputer(max_epochs=10_000, max_time=3, random_state=0).fit(X)
