@@ -319,6 +319,18 @@ def test_the_anchor_knows_levels_by_bayes_rule():
     assert error.std().max() < 1.5 * 0.3
 
 
+def test_the_anchor_knows_which_level_is_which():
+    """Of many, which a few scores tell apart, in no order that is known."""
+    rng = np.random.default_rng(0)
+    code, mean = rng.integers(0, 30, 900), rng.normal(size=30)
+    x = mean[code] + 0.3 * rng.normal(size=900)
+    frame = pd.DataFrame({"level": pd.Categorical(code), "x": x})
+    frame["other"] = rng.normal(size=900)
+    imputer = quick(max_epochs=0).set_output(transform="pandas").fit(frame)
+    error = imputer.transform(frame.assign(x=np.nan))["x"] - x
+    assert error.std() < 0.5 * x.std()
+
+
 def test_rare_levels_survive():
     """Two rows in a thousand, plain from another column: found again."""
     rng = np.random.default_rng(0)

@@ -247,11 +247,13 @@ def test_draws_of_a_partly_missing_block_know_its_own_cells(table, anchored):
     part = ignored.copy()
     part[:, 6:11] = X[:, 6:11]
     rest = slice(11, 14)
-    errors = [
-        (anchored.sample(rows, 4).mean(axis=0) - X)[:, rest].std()
-        for rows in (part, ignored)
-    ]
+    draws = [anchored.sample(rows, 4)[..., rest] for rows in (part, ignored)]
+    errors = [(some.mean(axis=0) - X[:, rest]).std() for some in draws]
     assert errors[0] < 0.8 * errors[1]
+    # And they differ as they err: the mean of four does by the root of 5/4 more.
+    spreads = [some.std(axis=0, ddof=1).mean() for some in draws]
+    assert 0.5 < spreads[0] / errors[0] < 1.5
+    assert 0.5 < spreads[1] / errors[1] < 1.5
 
 
 def test_draws_of_blocks_have_the_noise_that_latents_leave(table, anchored):
