@@ -191,7 +191,9 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     mean, sd = posterior.inner_mean, posterior.inner_sd
     inside = stats.truncnorm((low - mean) / sd, (high - mean) / sd, mean, sd)
     density = torch.tensor(inside.pdf(value)) * (high - low)
-    density = torch.where(high > low, density, 1.0)  # an atom of one value has no inside
+    density = torch.where(
+        high > low, density, 1.0
+    )  # an atom of one value has no inside
     likelihood = share.gather(-1, atom[..., None])[..., 0] * density
     expected = -likelihood[cells.filled].log().mean()
     assert got == pytest.approx(float(expected), abs=2e-3)
