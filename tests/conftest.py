@@ -27,9 +27,12 @@ def gaussian_table(n, d, seed, n_factors=2):
     """Correlated Gaussian rows, their mean and covariance."""
     rng = np.random.default_rng(seed)
     loadings = rng.normal(size=(d, n_factors))
-    cov = loadings @ loadings.T + 0.3 * np.eye(d)
     mean = rng.normal(size=d)
-    return rng.multivariate_normal(mean, cov, size=n), mean, cov
+    # Numpy's own draws go through a decomposition of the covariance, whose vectors are
+    # others on another processor where singular values are equal.
+    shared, own = rng.normal(size=(n, n_factors)), rng.normal(size=(n, d))
+    X = mean + shared @ loadings.T + np.sqrt(0.3) * own
+    return X, mean, loadings @ loadings.T + 0.3 * np.eye(d)
 
 
 def rings(n, seed):

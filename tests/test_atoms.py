@@ -9,6 +9,8 @@ from admc_sklearn._atoms import Atoms, _log_ndtr, column_atoms
 from admc_sklearn._posterior import NumericPosterior, PackedCells
 from admc_sklearn._warp import Warp
 
+from .conftest import quick
+
 
 def atoms_of(*columns):
     """Atoms of columns in their own coordinates."""
@@ -114,6 +116,30 @@ def test_an_anchor_far_outside_stays_finite_and_inside(mean):
     assert np.isfinite(got)
     assert values.min() - 1e-5 <= got <= values.max() + 1e-5
     assert float(share.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_atom_is_ever_impossible():
+    """What an outlier costs the network is bounded by the column's own frequencies."""
+    atoms = atoms_of(np.random.default_rng(0).normal(size=2000))
+    mean, sd = torch.tensor([0.0, 5.0]), torch.tensor([1e-3, 1e-2])
+    mass = atoms.log_mass(mean, sd, torch.zeros(2, dtype=torch.long)).exp()
+    least = 5e-4 * atoms.share
+    assert (mass[:, atoms.valid[0]] > least[:, atoms.valid[0]]).all()
+    assert mass.sum(-1).tolist() == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
+def test_where_nothing_is_known_atoms_have_the_columns_frequencies():
+    """A column of two humps and a spike, beside one that tells of it."""
+    rng = np.random.default_rng(0)
+    hump = rng.choice([-2.0, 2.0], 300) + 0.3 * rng.normal(size=300)
+    X = np.column_stack([np.append(hump, np.zeros(100)), rng.normal(size=400)])
+    X[:, 1] += X[:, 0]
+    network = quick(max_epochs=0).fit(X).model_
+    nothing = torch.zeros(1, 2, dtype=torch.bool)
+    with torch.no_grad():
+        (posterior,) = network(torch.zeros(1, 2), nothing, ~nothing)
+    share = torch.softmax(posterior.logits[:, 0], -1)
+    torch.testing.assert_close(share, posterior.atoms.share, atol=1e-4, rtol=0)
 
 
 def test_the_mean_is_that_of_all_atoms():

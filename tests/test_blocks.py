@@ -30,7 +30,11 @@ from admc_sklearn._blocks._features import (
     _learn_metric,
     _squared_distances,
 )
-from admc_sklearn._blocks._training import affordable
+from admc_sklearn._blocks._training import (
+    BlockTrainer,
+    BlockValidation,
+    affordable,
+)
 from admc_sklearn._layout import lay_out
 
 from .conftest import gaussian_table
@@ -235,19 +239,40 @@ def test_covariances_of_all_patterns_are_positive_definite(ridge):
         assert cov.shape == (int((~pattern[owner]).sum()),) * 2
 
 
-def test_expectation_maximisation_recovers_the_moments():
-    x, mean, cov, owner = gaussian_blocks(3000)
-    # Which rows lack the last modality depends on the first: complete rows mislead.
+def test_expectation_maximisation_ends_at_the_likeliest_moments(monkeypatch):
+    """Its tolerance was a value seen once, and red on another processor.
+
+    Where only the last modality is ever missing the likeliest moments have a closed
+    form (Anderson, 1957): the regression of complete rows, applied to the moments of
+    all. Only the ridge, one row of 1500, is left between the two.
+    """
+    monkeypatch.setattr(_anchor, "N_EM_STEPS", 150)  # fits stop earlier: to the end
+    x, _, _, owner = gaussian_blocks(3000)
+    # Which rows lack it depends on the first column: complete rows mislead.
     available = torch.ones(len(x), 3, dtype=torch.bool)
-    available[:, 2] = x[:, 0] < mean[0]
+    available[:, 2] = x[:, 0] < x[:, 0].median()
     seen = available[:, owner]
     anchor = fit_moments(
         torch.where(seen, x, 1e6), torch.where(seen, x, -1e6), available, owner, owner
     )
-    torch.testing.assert_close(anchor.mean[:7], mean, atol=0.2, rtol=0)
-    torch.testing.assert_close(anchor.moments[:7, :7], cov, atol=0.25, rtol=0)
-    naive = x[available[:, 2]].mean(0) - mean
-    assert naive[5:].abs().max() > 0.4
+    own = x[available[:, 2]]
+    design = torch.cat([own[:, :5], torch.ones(len(own), 1).double()], 1)
+    solution = torch.linalg.lstsq(design, own[:, 5:]).solution
+    residual = own[:, 5:] - design @ solution
+    slopes, first = solution[:5], torch.cov(x[:, :5].T, correction=0)
+    mean = torch.cat([x[:, :5].mean(0), x[:, :5].mean(0) @ slopes + solution[5]])
+    last = slopes.T @ first @ slopes + residual.T @ residual / len(residual)
+    cov = torch.cat(
+        [
+            torch.cat([first, first @ slopes], 1),
+            torch.cat([slopes.T @ first, last], 1),
+        ]
+    )
+    sd = cov.diagonal().sqrt()
+    torch.testing.assert_close(anchor.mean[:7] / sd, mean / sd, atol=5e-3, rtol=0)
+    found, unit = anchor.moments[:7, :7], torch.outer(sd, sd)
+    torch.testing.assert_close(found / unit, cov / unit, atol=5e-3, rtol=0)
+    assert ((own.mean(0) - mean) / sd)[5:].abs().max() > 0.05
 
 
 def test_slopes_are_those_of_the_conditional():
@@ -504,6 +529,59 @@ def test_what_training_can_afford_is_a_part_of_everything(monkeypatch):
     assert len(shapes) <= _training.MAX_SHAPES
     assert len(rows) > 200
     assert len(kept) == 2
+
+
+class Follower:
+    """A model whose network says some share of what is left, and noise beside it."""
+
+    def __init__(self, share):
+        self.share, self.gate, self.denoiser = (
+            share,
+            torch.ones(()),
+            torch.nn.Identity(),
+        )
+        self.noise = torch.randn(4000, 2, generator=generator(1))
+
+    def denoise(self, mean, sd, kept, deviation, sigma):
+        return self.gate * (self.share * (1.0 - mean) + self.noise)
+
+
+@pytest.mark.parametrize("share", [1.0, 3.0, 30.0, 0.0, -2.0])
+def test_the_network_is_followed_as_far_as_it_lowers_the_error(share):
+    """As far as least squares say: what is left and the noise have variance one."""
+    left = torch.randn(4000, 2, generator=generator(2))
+    every = torch.ones_like(left, dtype=torch.bool)
+    validation = BlockValidation.__new__(BlockValidation)
+    validation.model, validation.n_cells = Follower(share), float(left.numel())
+    one = torch.ones_like(left)
+    validation.batches = [(one, one - left, every[:, :1], one, every)]
+    rmse, _ = validation.measure()
+    gate = max(0.0, share) / (share**2 + 1)
+    # Of 8000 cells a slope is known to 0.011, a variance to 0.016.
+    assert float(validation.model.gate) == pytest.approx(gate, abs=0.06)
+    error = 1 / (share**2 + 1) if share > 0 else 1.0
+    assert rmse**2 == pytest.approx(error, abs=0.08)
+
+
+def test_rows_are_mixed_with_others_of_their_pattern():
+    torch.manual_seed(0)
+    n = 60
+    latents, mean = torch.eye(n), 2 * torch.eye(n)
+    shape = torch.arange(n) % 3
+    kept, hidden = torch.ones(n, 2).bool(), torch.zeros(n, n).bool()
+    hidden[shape == 1, 0] = True
+    hidden[7] = True  # alone with what it has lost
+    batch = latents, mean, kept, torch.ones(n, n), hidden
+    mixed, means, *rest = BlockTrainer._mixed(None, batch, shape)
+    assert all(a is b for a, b in zip(rest, batch[2:], strict=True))
+    torch.testing.assert_close(means, 2 * mixed)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(n))
+    own = mixed.diagonal()
+    assert (own >= 0.5).all()
+    assert ((own < 0.99) & (own > 0.51)).sum() > 10
+    partners = (mixed - torch.diag(own)).nonzero()
+    assert (shape[partners[:, 0]] == shape[partners[:, 1]]).all()
+    assert own[7] == 1.0
 
 
 # The network, and which columns it is for

@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from admc_sklearn import ADMCImputer
+from admc_sklearn import ADMCImputer, _training
+from admc_sklearn._warp import Warp
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
 from benchmarks.pooled import TRUTH, least_squares, simulate
@@ -100,6 +102,60 @@ def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
             pooled = pool_over_draws(imputer.sample(X, 20), least_squares)
             between[n_bootstraps].append(pooled.lambda_.mean())
     assert np.mean(between[20]) > 1.08 * np.mean(between[0])
+
+
+def test_bootstraps_vary_as_other_samples_would():
+    """Means, covariances and frequencies: by their standard errors, of 200 rows."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 2))).add_prefix("x")
+    frame["k"] = pd.Categorical(np.where(rng.random(200) < 0.3, "a", "b"))
+    network = quick(max_epochs=0, n_bootstraps=80).fit(frame).model_
+    anchors = [replica.anchor for replica in network.replicas]
+    means = np.array([anchor.gaussian.mean[:2].numpy() for anchor in anchors])
+    covs = np.array([anchor.gaussian.cov[:2, :2].numpy() for anchor in anchors])
+    p = network.anchor.coordinates.share[0, 0].item()
+    shares = np.array([anchor.coordinates.share[0, 0].item() for anchor in anchors])
+    # Of 80 replicas a standard deviation is known to a twelfth.
+    for got, expected in [
+        (means[:, 0].std(), (1 / 200) ** 0.5),
+        (means[:, 1].std(), (1 / 200) ** 0.5),
+        (covs[:, 0, 0].std(), (2 / 200) ** 0.5),
+        (covs[:, 0, 1].std(), (1 / 200) ** 0.5),
+        (shares.std(), (p * (1 - p) / 200) ** 0.5),
+    ]:
+        assert got == pytest.approx(expected, rel=0.4)
+    assert shares.mean() == pytest.approx(p, abs=5 * shares.std() / 80**0.5)
+    margins = torch.stack([replica.margin(0) for replica in network.replicas])
+    assert (margins.std(0)[:, 0][network.heads[0].atoms.valid] > 0).all()
+
+
+def test_draws_take_turns_with_the_bootstraps():
+    X, _, _ = gaussian_table(100, 3, 0)
+    X[::2, 1] = np.nan
+    imputer = quick(max_epochs=0, n_bootstraps=2).fit(X)
+    before = imputer.sample(X, 5)
+    imputer.model_.replicas[1].anchor.gaussian.mean += 0.5
+    after = imputer.sample(X, 5)
+    changed = [not np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
+    assert changed == [False, True, False, True, False]
+
+
+def test_bootstraps_take_the_weakest_ridge(monkeypatch):
+    """The best one shrinks what is estimated from draws, here a correlation to half."""
+
+    def choose(values, observed, coordinates, generator, **options):
+        return Warp.identity(values.shape[1]), 100.0, 0.01
+
+    monkeypatch.setattr(_training, "choose_coordinates", choose)
+    z = np.random.default_rng(0).normal(size=(100, 2))
+    X = np.column_stack([z[:, 0], z[:, 0] + 0.1 * z[:, 1]])
+    network = quick(max_epochs=0, n_bootstraps=5).fit(X).model_
+    correlation = [
+        float(prior.anchor.gaussian.cov[0, 1]) / float(prior.anchor.gaussian.cov[0, 0])
+        for prior in (network.prior, *network.replicas)
+    ]
+    assert correlation[0] == pytest.approx(0.5, abs=0.02)
+    assert min(correlation[1:]) > 0.9
 
 
 def test_bootstraps_keep_rare_levels_and_pickle():

@@ -118,6 +118,17 @@ def test_folds_are_distances_in_own_units():
         assert np.corrcoef(distance, told_j)[0, 1] > 0.999
 
 
+def test_folds_are_warped_by_a_warp_of_their_own():
+    folds, warp, x, observed = some_folds()
+    own = folds.of(x)
+    folds.warp = Warp.fit(own.numpy(), observed[:, :2].numpy(), ends=True)
+    assert not folds.warp.is_identity
+    told, _ = folds.append(warp(x), observed)
+    expected = folds.warp(own)
+    torch.testing.assert_close(told[:, 3:], expected, atol=1e-2, rtol=1e-2)
+    assert (told[:, 3:] - own).abs().max() > 0.5
+
+
 def test_values_far_outside_stay_finite():
     folds, warp, x, observed = some_folds()
     told, _ = folds.append(warp(1e6 * x), observed)

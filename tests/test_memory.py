@@ -14,7 +14,6 @@ from admc_sklearn._posterior import NumericPosterior, PackedCells
 from admc_sklearn._recall import (
     JITTER,
     RIDGES,
-    TRAINED_SHARE,
     Answers,
     Regression,
     _weights,
@@ -227,11 +226,19 @@ def test_a_memory_is_followed_as_far_as_it_saves_squared_error(small):
     weight = _weights(cells, cells, [0, 1, 2])
     assert alone[0] - 0.1 > weight[0] > weight[1] > weight[2] > alone[2] + 0.1
     assert weight[3] == 0
-    # Cells that the network knows count for less.
-    cells, useless = (asked(small, t, rows, [0]) for t in (told, noise))
-    step = cells.moments()[1, 0], TRAINED_SHARE * useless.moments()[1, 0]
-    expected = step[0] / sum(step)
-    assert _weights(cells, useless, [0])[0] == pytest.approx(float(expected), abs=0.1)
+
+
+def test_cells_that_the_network_was_trained_on_count_for_less_but_count(small):
+    rows = small[2]
+    good, opposite = (asked(small, told, rows, [0]) for told in (rows, -rows))
+    none = asked(small, rows, rows, [])
+    # Without a single held-out cell they decide alone.
+    assert _weights(none, good, [0])[0] == 1.0
+    assert _weights(none, opposite, [0])[0] == 0.0
+    # As many of each, which contradict each other: without those the weight is 1, by
+    # equal shares it is 0.
+    assert 0.2 < _weights(good, opposite, [0])[0] < 0.8
+    assert _weights(opposite, good, [0])[0] == 0.0
 
 
 def test_the_gain_is_the_squared_error_that_is_saved(small):
@@ -274,6 +281,36 @@ def test_beliefs_move_no_further_than_the_distribution_allows(small):
     some = observed.any(1)
     assert (moved[~some] == 0).all()  # nothing is known, nothing is remembered
     torch.testing.assert_close(moved[some], beliefs.limit[some])
+
+
+def test_means_move_by_the_columns_weight_towards_what_is_remembered(small):
+    network, memory, rows = (copy.deepcopy(part) for part in small)
+    memory.solution[:], memory.center[:] = 0.0, 0.3
+    observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    observed[:, 3] |= ~observed[:, :3].any(1)
+    moved = []
+    for weights in ((1.0, 1.0, 1.0, 1.0), (0.5, 0.1, 0.0, 1.0)):
+        memory.weight[:] = torch.tensor(weights)
+        beliefs = Beliefs(network, rows, observed, [])
+        beliefs.limit += 1.0
+        moved.append(beliefs.shift(memory))
+    assert (moved[0][~observed] - 0.3).abs().max() < 1e-6
+    share = torch.tensor([0.5, 0.1, 0.0, 1.0])
+    torch.testing.assert_close(moved[1], moved[0] * share)
+    # And so do the means of the distributions by which rows are completed.
+    completed = [complete(network, rows.numpy(), observed.numpy(), ["mean"])[0]]
+    network.memory = memory
+    for weight in (0.0, 0.5, 1.0):
+        memory.weight[:] = weight
+        found = complete(network, rows.numpy(), observed.numpy(), ["mean"])[0]
+        completed.append(found)
+    plain, none, half, whole = completed
+    np.testing.assert_allclose(none, plain, atol=1e-6)
+    near = ~observed.numpy() & (np.abs(whole - plain) < 0.2)
+    assert near.sum() > 100
+    np.testing.assert_allclose(
+        (half - plain)[near], (whole - plain)[near] / 2, atol=0.02
+    )
 
 
 def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):

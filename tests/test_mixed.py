@@ -288,6 +288,49 @@ def test_levels_not_seen_in_fit_are_kept_and_never_made(fitted):
     assert set(unknown["town"]) <= {"Ulm", "Bern"}
 
 
+def test_the_anchor_knows_levels_by_bayes_rule():
+    """By itself, without a network: from nothing, from numbers, and the other way."""
+    rng = np.random.default_rng(0)
+    code = rng.choice(3, 400, p=[0.6, 0.3, 0.1])
+    frame = pd.DataFrame(
+        {
+            "level": pd.Categorical(np.array(["a", "b", "c"])[code]),
+            "up": 2.0 * code + 0.3 * rng.normal(size=400),
+            "down": -1.0 * code + 0.3 * rng.normal(size=400),
+        }
+    )
+    imputer = quick(max_epochs=0).fit(frame)
+    share = np.bincount(code) / 400
+
+    def proba(up, down):
+        row = pd.DataFrame({"level": [None], "up": [up], "down": [down]})
+        return imputer.predict_proba(row, "level")[0]
+
+    np.testing.assert_allclose(proba(np.nan, np.nan), share, atol=1e-5)
+    # Levels lie 1.5 standard deviations of "up" apart, seven of what is left of it.
+    for k in range(3):
+        assert proba(2.0 * k, -1.0 * k).argmax() == k
+        assert proba(2.0 * k, np.nan)[k] > 0.95
+    # However far a row is from all others, no level is ever impossible.
+    assert (proba(1e3, -1e3) > 5e-4 * share).all()
+    lost = frame.assign(up=np.nan, down=np.nan)
+    completed = imputer.set_output(transform="pandas").transform(lost)
+    error = completed[["up", "down"]] - frame[["up", "down"]]
+    assert error.std().max() < 1.5 * 0.3
+
+
+def test_the_anchor_knows_which_level_is_which():
+    """Of many, which a few scores tell apart, in no order that is known."""
+    rng = np.random.default_rng(0)
+    code, mean = rng.integers(0, 30, 900), rng.normal(size=30)
+    x = mean[code] + 0.3 * rng.normal(size=900)
+    frame = pd.DataFrame({"level": pd.Categorical(code), "x": x})
+    frame["other"] = rng.normal(size=900)
+    imputer = quick(max_epochs=0).set_output(transform="pandas").fit(frame)
+    error = imputer.transform(frame.assign(x=np.nan))["x"] - x
+    assert error.std() < 0.5 * x.std()
+
+
 def test_rare_levels_survive():
     """Two rows in a thousand, plain from another column: found again."""
     rng = np.random.default_rng(0)
@@ -327,13 +370,13 @@ def test_a_thousand_levels_cost_little_memory_and_time():
         }
     )
     hidden = frame.mask(rng.random(frame.shape) < 0.2)
-    started = time.monotonic()
+    started = time.process_time()  # other work on the machine does not count
     tracemalloc.start()
     imputer = quick(max_epochs=3).set_output(transform="pandas").fit(hidden)
     completed = imputer.transform(hidden)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     assert peak < 500e6
     sum_of_weights = sum(p.numel() for p in imputer.model_.parameters())
     assert sum_of_weights < 1_000_000

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import time
 import warnings
 
 import joblib
@@ -21,6 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from admc_sklearn._blocks._completion import _posteriors, _updated, _without
+from admc_sklearn._joint import draw
 
 from .conftest import quick
 
@@ -235,6 +237,38 @@ def test_cells_of_a_partly_missing_block_help(table):
     low, high = imputer.predict_quantiles(incomplete, (0.1, 0.9))
     wide = imputer.predict_quantiles(ignored, (0.1, 0.9))
     assert (high - low)[:, part].mean() < 0.9 * (wide[1] - wide[0])[:, part].mean()
+
+
+def test_draws_of_a_partly_missing_block_know_its_own_cells(table, anchored):
+    X, modalities = table
+    ignored = X.copy()
+    for columns in modalities.values():
+        ignored[:, columns] = np.nan
+    part = ignored.copy()
+    part[:, 6:11] = X[:, 6:11]
+    rest = slice(11, 14)
+    draws = [anchored.sample(rows, 4)[..., rest] for rows in (part, ignored)]
+    errors = [(some.mean(axis=0) - X[:, rest]).std() for some in draws]
+    assert errors[0] < 0.8 * errors[1]
+    # And they differ as they err: the mean of four does by the root of 5/4 more.
+    spreads = [some.std(axis=0, ddof=1).mean() for some in draws]
+    assert 0.5 < spreads[0] / errors[0] < 1.5
+    assert 0.5 < spreads[1] / errors[1] < 1.5
+
+
+def test_draws_of_blocks_have_the_noise_that_latents_leave(table, anchored):
+    X, modalities = table
+    rows = X.copy()
+    rows[:, modalities["m1"]] = np.nan
+    noisy = copy.deepcopy(anchored)
+    spread = []
+    for noise in (1e-4, 4.0):
+        noisy.model_.blocks.encoders[1].noise_[:] = noise
+        # Within the observed range, which cuts most of what is so far out.
+        model, cells = noisy.model_, noisy._codec.read(rows)
+        spread.append(draw(model, cells.values, cells.observed, 1, 4, 0)[0][:, 6:14])
+    # With the same seed it is all that changes.
+    assert np.std(spread[1] - spread[0]) == pytest.approx(1.99, abs=0.15)
 
 
 def test_partly_missing_blocks_in_fit(table):
@@ -480,6 +514,34 @@ def test_blocks_beside_every_kind_of_column(mixed, mixed_imputer):
     assert got.std() < 0.8 * frame["c4"].std()
 
 
+def test_cells_are_told_by_blocks_and_blocks_by_cells():
+    """Nothing else tells of either: without the other they are the mean."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(250, 2))
+    turns = np.array([[1.0, 0.0, 1.0, -1.0, 2.0, 1.0], [0.0, 1.0, 1.0, 1.0, 1.0, -2.0]])
+    X = np.hstack([z @ turns, z]) + 0.1 * rng.normal(size=(250, 8))
+    block, cells = slice(0, 6), slice(6, 8)
+    imputer = quick(modalities={"a": block}, max_epochs=0).fit(X[:150])
+    assert len(imputer.model_.layout.cells) == 2
+    for lost in (block, cells):
+        probe = X[150:].copy()
+        probe[:, lost] = np.nan
+        assert rmse(imputer.transform(probe), X[150:], probe) < 0.5
+        draws = imputer.sample(probe, 1)[0]
+        assert rmse(draws, X[150:], probe) < 0.7
+
+
+def test_dependence_is_of_the_row_on_the_column():
+    """Of six numbers the other modality repeats one: they tell it, it tells a sixth."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(150, 6))
+    b = a[:, :1] + 0.2 * rng.normal(size=(150, 5))
+    modalities = {"a": slice(0, 6), "b": slice(6, 11)}
+    found = quick(modalities=modalities, max_epochs=0).fit(np.hstack([a, b]))
+    assert found.dependence_.loc["b", "a"] > 0.8
+    assert found.dependence_.loc["a", "b"] < 0.4
+
+
 def test_probabilities_and_quantiles_beside_blocks(mixed, mixed_imputer):
     frame, incomplete, _ = mixed
     proba = mixed_imputer.predict_proba(incomplete, "kind")
@@ -604,7 +666,9 @@ def test_history_and_the_epoch_that_is_kept(table, fitted):
     assert 0.2 < fitted.history_["valid_rmse"][0] < 1
 
 
-def test_max_time_ends_the_training(table):
+def test_max_time_ends_the_training(table, monkeypatch):
+    # The time of this process: on a busy machine steps take longer.
+    monkeypatch.setattr(time, "monotonic", time.process_time)
     X, modalities = table
     imputer = quick(modalities=modalities, max_epochs=100_000, max_time=0.5)
     imputer.set_params(n_iter_no_change=100_000).fit(X)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _linkage
+from admc_sklearn import ADMCImputer, _linkage, _recall
 from admc_sklearn._linkage import HIDE_RATE, MAX_HIDE_RATE, MAX_ROWS, Trial, ask
 from admc_sklearn._posterior import LevelPosterior, NumericPosterior, PackedCells
 from admc_sklearn._retrieval import (
@@ -170,6 +170,54 @@ def test_warm_start_finds_it_anew(twins):
     imputer = ADMCImputer(**OPTIONS, warm_start=True).fit(X)
     first = imputer.model_.retrieval
     assert imputer.fit(X).model_.retrieval is not first
+
+
+@pytest.fixture(scope="module")
+def relatives():
+    """Four columns that recur together and three, the last, that tell of nothing."""
+    distinct = np.random.default_rng(0).normal(size=(120, 4))
+    rng = np.random.default_rng(1)
+    rows = rng.integers(120, size=800)
+    X = np.column_stack([distinct[rows], rng.normal(size=(800, 3))])
+    incomplete = hide(X[:500], 0.2, 0)
+    return ADMCImputer(**OPTIONS).fit(incomplete), X[500:], incomplete
+
+
+def test_columns_that_tell_relatives_are_those_that_are_weighed(relatives):
+    imputer, new, _ = relatives
+    retrieval = imputer.model_.retrieval
+    weight = retrieval.weight[0].sum(1)
+    assert weight[:4].min() > 1.5 * weight[4:].max()
+    # And what recurs is taken over, what does not is not.
+    assert retrieval.prior[:4].max() < retrieval.prior[4:].min()
+    incomplete = new.copy()
+    incomplete[:, [0, 6]] = np.nan
+    error = np.abs(imputer.transform(incomplete) - new)
+    assert error[:, 0].mean() < 0.5 * error[:, 6].mean()
+
+
+def test_held_out_rows_are_searched_too_once_they_have_judged(relatives):
+    imputer, _, incomplete = relatives
+    retrieval = imputer.model_.retrieval
+    assert len(retrieval.values) == len(incomplete)
+    scaling = imputer._codec.scaling_
+    held = (incomplete - scaling.mean_) / scaling.scale_
+    expected = np.sort(held[~np.isnan(held[:, 0]), 0])
+    found = imputer.model_.warp.inverse(retrieval.values)[retrieval.known[:, 0], 0]
+    np.testing.assert_allclose(np.sort(found.numpy()), expected, atol=1e-3)
+
+
+def test_what_held_out_rows_do_not_approve_of_is_left_out(relatives, monkeypatch):
+    imputer, _, incomplete = relatives
+    assert imputer.model_.memory is not None
+    weight = imputer.model_.memory.weight
+    assert ((weight > 0.05) & (weight < 0.95)).any()  # they say how far, too
+    refuse = lambda gains, *n_errors: torch.zeros(gains.shape[:-1]).bool()  # noqa: E731
+    for module in (_recall, _linkage):
+        monkeypatch.setattr(module, "is_gain", refuse)
+    network = ADMCImputer(**OPTIONS).fit(incomplete).model_
+    assert network.memory is None
+    assert network.retrieval is None
 
 
 # The search, against its definition.
@@ -417,6 +465,24 @@ class Cells:
 
     def rows(self):
         return self._rows
+
+
+class Overfitted(Offered):
+    """Weights that gain in the half that learnt them, and lose in the other."""
+
+    def learn(self, freedom, half=None):
+        return half, None
+
+    def errors(self, half, weight=None, prior=None):
+        if weight is None:
+            return torch.ones(2, 500)
+        noise = torch.randn(2, 500, generator=torch.Generator().manual_seed(half))
+        return 1 - (0.1 if weight == half else -0.05) * (1 + noise)
+
+
+def test_weights_are_judged_by_the_half_that_has_not_learnt_them():
+    assert Overfitted(1000, 0.1, 0.1).best_freedom() is None
+    assert Offered(1000, 0.1, 0.1).best_freedom() is not None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from admc_sklearn import ADMCImputer, _epochs, _trainer, _training
@@ -132,9 +133,182 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     assert 0.1 < pair_alone.float().mean() < 0.2
     complete = _trainer.Trainer(network, values, observed | True, plan(), 0)
     assert not complete.borrows
-    low, high = _trainer.HIDE_RATES
-    share = complete.hide(observed[2000:])[1].float().mean()
-    assert share.item() == pytest.approx((low + high) / 2, abs=0.02)
+    share = complete.hide(observed[2000:])[1].float().mean(1)
+    # Of 2000 rows, whose rates are uniform on 0.1 to 0.4 and whose shares, of six cells
+    # each, have a standard deviation of 0.2.
+    assert share.mean().item() == pytest.approx(0.25, abs=0.02)
+    assert 0.15 < share.std().item() < 0.25
+
+
+def test_a_modality_of_few_columns_is_lost_as_a_whole_in_one_row_of_four():
+    """Its cells alone would all three be lost in one row of fifty."""
+    X = np.random.default_rng(0).normal(size=(4000, 6))
+    values, observed = (torch.tensor(part) for part in standardised(X))
+    network, _ = anchor_alone(*(part[:60].numpy() for part in (values, observed)))
+    lost = {}
+    for units in ([], [np.array([0, 2, 5])]):
+        trainer = _trainer.Trainer(network, values, observed, plan(), 0, units)
+        kept, hidden = trainer.hide(observed)
+        assert torch.equal(kept | hidden, observed)
+        assert not (kept & hidden).any()
+        lost[len(units)] = hidden[:, [0, 2, 5]].all(1).float().mean().item()
+    # Five standard errors of a share of 4000 rows.
+    assert lost[0] == pytest.approx(0.027, abs=0.015)
+    assert lost[1] - lost[0] == pytest.approx(0.25, abs=0.035)
+
+
+def test_training_practises_the_loss_of_the_modalities_that_it_is_given(monkeypatch):
+    hide_cells, units = _trainer.Trainer.hide, []
+
+    def spy(self, observed):
+        units.append(self.units)
+        return hide_cells(self, observed)
+
+    monkeypatch.setattr(_trainer.Trainer, "hide", spy)
+    X, _, _ = gaussian_table(120, 6, 0)
+    quick(max_epochs=1, modalities={"a": [0, 2], "b": [3, 4, 5]}).fit(X)
+    expected = [[1, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
+    assert units[0].int().tolist() == expected
+
+
+def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
+    """Of the place within an atom too, against a flat density there."""
+    X = np.random.default_rng(0).normal(size=(100, 1)) * np.ones(3)
+    X += 0.4 * np.random.default_rng(1).normal(size=X.shape)
+    values, observed = standardised(X)
+    network, _ = anchor_alone(values, observed)  # a dozen wide atoms a column
+    x, o = torch.tensor(values), torch.tensor(observed)
+    trainer = _trainer.Trainer(network, x, o, plan(), 0)
+    batch = trainer.absorb(torch.arange(100))
+    with torch.no_grad():
+        got = float(trainer.loss(batch))
+        (posterior,) = network(batch.values, batch.kept, batch.targets)
+    cells, atoms = posterior.cells, posterior.atoms
+    share = torch.softmax(posterior.logits, -1)
+    atom = cells.gather(batch.outcome)
+    low, high = (a.gather(1, atom) for a in (atoms.low, atoms.high))
+    value = cells.gather(batch.values).clamp(low, high)
+    mean, sd = posterior.inner_mean, posterior.inner_sd
+    inside = stats.truncnorm((low - mean) / sd, (high - mean) / sd, mean, sd)
+    density = torch.tensor(inside.pdf(value)) * (high - low)
+    density = torch.where(
+        high > low, density, 1.0
+    )  # an atom of one value has no inside
+    likelihood = share.gather(-1, atom[..., None])[..., 0] * density
+    expected = -likelihood[cells.filled].log().mean()
+    assert got == pytest.approx(float(expected), abs=2e-3)
+    at_atoms = -share.gather(-1, atom[..., None])[..., 0][cells.filled].log().mean()
+    assert abs(got - float(at_atoms)) > 5e-3  # more than the tolerance
+
+
+def test_an_epoch_moves_every_part_of_a_network():
+    frame = mixed_rings(400, 0)
+    imputer = quick(max_epochs=0).fit(frame)
+    network, cells = imputer.model_, imputer._codec.read(frame)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    x, o = torch.tensor(cells.values), torch.tensor(cells.observed)
+    _trainer.Trainer(network, x, o, plan(), 0).epoch()
+    for name, weights in network.named_parameters():
+        assert not torch.equal(weights, before[name]), name
+    # Every level has learnt a vector of its own.
+    assert (network.levels.weight != 0).any(1).all()
+
+
+class Line:
+    """A trainer of one weight, its error being its distance from 1.
+
+    ``jumps`` are the weights after every epoch.
+    """
+
+    def __init__(self, plan, decay, jumps=(1.0,) * 9):
+        self.plan, self.jumps = plan, iter(jumps)
+        self.parameters = [torch.zeros(1)]
+        self.average = _epochs.WeightAverage(self.parameters, decay)
+        self.n_steps, self.total_steps, self.started = 0, 10**6, time.monotonic()
+
+    def epoch(self):
+        self.parameters[0].fill_(next(self.jumps))
+        self.average.update()
+        self.n_steps += 1
+        return 0.0
+
+    def measure(self):
+        return abs(1.0 - float(self.parameters[0])), 0.0
+
+
+def test_weights_are_judged_and_kept_as_their_average():
+    """A young average follows quickly, an old one by its decay."""
+    trainer = Line(plan(max_epochs=3, tol=0.0), decay=0.99)
+    history = _epochs.run_epochs(trainer, trainer)
+    # What is left of the first weights: 1/11, then times 2/12, then times 3/13.
+    left = [1.0, 1 / 11, 1 / 11 * 2 / 12, 1 / 11 * 2 / 12 * 3 / 13]
+    assert [r["valid_rmse"] for r in history] == pytest.approx(left, abs=1e-6)
+    assert float(trainer.parameters[0]) == pytest.approx(1 - left[-1], abs=1e-6)
+    old = _epochs.WeightAverage([torch.zeros(1)], 0.9)
+    old.n_updates = 10**6
+    old.parameters[0].fill_(1.0)
+    old.update()
+    assert float(old.average[0]) == pytest.approx(0.1)
+
+
+def test_the_weights_of_the_best_epoch_are_kept_not_the_last():
+    jumps = [0.2, 0.9, 3.0, 5.0, 0.0]
+    trainer = Line(plan(max_epochs=5, tol=0.0), decay=0.0, jumps=jumps)
+    history = _epochs.run_epochs(trainer, trainer)
+    errors = [1.0, 0.8, 0.1, 2.0, 4.0, 1.0]
+    assert [r["valid_rmse"] for r in history] == pytest.approx(errors, abs=1e-6)
+    assert float(trainer.parameters[0]) == pytest.approx(0.9)
+    trainer = Line(plan(max_epochs=2, tol=0.0), decay=0.0, jumps=[-1.0, 3.0])
+    _epochs.run_epochs(trainer, trainer)
+    assert float(trainer.parameters[0]) == 0.0  # no epoch was better than none
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_decides_has_not_been_learnt_from(monkeypatch, grouped):
+    """Rows that stop the training, weigh the memory and approve of a retrieval."""
+    seen = {}
+
+    def spy_on(name, values, validation):
+        function = getattr(_training, name)
+
+        def spy(*arguments):
+            rows = values(arguments).numpy().tolist()
+            held = arguments[validation].rows.numpy().tolist()
+            seen[name] = [{tuple(row) for row in part} for part in (rows, held)]
+            return function(*arguments)
+
+        monkeypatch.setattr(_training, name, spy)
+
+    spy_on("run_epochs", lambda a: a[0].values, 1)
+    for name in ("fit_memory", "fit_retrieval"):
+        spy_on(name, lambda a: a[1], 3)
+    X, _, _ = gaussian_table(200, 3, 0)
+    video = np.arange(200) // 10
+    quick(max_epochs=1).fit(X, groups=video if grouped else None)
+    scaled = standardised(X)[0]
+    place = {tuple(row): k for k, row in enumerate(scaled.tolist())}
+    assert len(seen) == 3
+    for rows, held in seen.values():
+        assert len(rows) == 180
+        assert len(held) == 20
+        assert not rows & held
+        if grouped:
+            names = [{video[place[row]] for row in part} for part in (rows, held)]
+            assert not names[0] & names[1]
+
+
+def test_the_final_anchor_is_that_of_all_rows():
+    """It decides while training goes on as the anchor of the rows that are kept."""
+    X, _, _ = gaussian_table(150, 3, 0)
+    values, observed = standardised(X)
+    network, _ = anchor_alone(values, observed)
+    gaussian, ridge = network.anchor.gaussian, network.ridges[0]
+    x = network.warp(torch.tensor(values)).double()
+    # Four of five rows are kept; their mean is off by 0.04 standard deviations.
+    torch.testing.assert_close(gaussian.mean[:3], x.mean(0), atol=1e-3, rtol=0)
+    expected = torch.cov(x.T, correction=0) * 150 + ridge * torch.eye(3)
+    found = gaussian.cov[:3, :3]
+    torch.testing.assert_close(found, expected / (150 + ridge), atol=2e-3, rtol=0)
 
 
 def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
@@ -228,6 +402,8 @@ def test_max_time_stops_and_brings_the_learning_rate_down(monkeypatch):
         return rates[-1]
 
     monkeypatch.setattr(_epochs, "learning_rate", spy)
+    # The time of this process: on a busy machine it is still that of some epochs.
+    monkeypatch.setattr(time, "monotonic", time.process_time)
     X = hide(rings(6000, 0), 0.2, 0)
     started = time.monotonic()
     imputer = ADMCImputer(max_epochs=10_000, max_time=3, random_state=0).fit(X)
