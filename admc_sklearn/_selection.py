@@ -298,8 +298,7 @@ def _fisher_scoring(evaluate, y, parameters, n_iter=25):
     ``evaluate`` returns the log-odds (n,) and their gradient (n, 1 + p); all but the
     intercept have a normal prior.
     """
-    precision = np.full(len(parameters), PRECISION)
-    precision[0] = 1e-6
+    precision = _prior_precision(len(parameters))
 
     def penalised(log_odds, parameters):
         nats = log_expit(np.where(y > 0, log_odds, -log_odds)).sum()
@@ -373,14 +372,21 @@ def _linear(table, weights):
     return table @ weights, table
 
 
+def _prior_precision(size):
+    """Precision of the normal prior of weights, the first being the intercept."""
+    precision = np.full(size, PRECISION)
+    precision[0] = 1e-6
+    return precision
+
+
 def _most_promising(table, chosen, log_odds, y):
     """Column to add to a logistic regression, and the nats that its score promises."""
     chance = expit(log_odds)
     weighted = chosen * (chance * (1 - chance))[:, None]
     overlap = weighted.T @ table
-    known = np.einsum(
-        "kj,kj->j", overlap, np.linalg.solve(weighted.T @ chosen, overlap)
-    )
+    # Chosen columns may follow from each other: their prior keeps this solvable.
+    among = weighted.T @ chosen + np.diag(_prior_precision(chosen.shape[1]))
+    known = np.einsum("kj,kj->j", overlap, np.linalg.solve(among, overlap))
     spread = (chance * (1 - chance)) @ table**2 - known
     promise = ((y - chance) @ table) ** 2 / (2 * spread + PRECISION)
     return promise.max(), promise.argmax()
