@@ -92,7 +92,7 @@ def random_recipe(seed):
     n_columns = int(np.exp(rng.uniform(0, np.log(15))))
     recipe = Recipe(
         seed=int(seed),
-        n_rows=int(np.exp(rng.uniform(0, np.log(400)))),
+        n_rows=int(np.exp(np.log(400.99) * rng.random() ** 1.2)),
         kinds=tuple(rng.choice(KINDS, n_columns).tolist()),
         rate=float(rng.choice(RATES)),
         pattern=str(rng.choice(PATTERNS)),
@@ -101,7 +101,7 @@ def random_recipe(seed):
     if rng.random() < 0.2:
         recipe = replace(recipe, n_distinct=int(rng.integers(1, 6)))
     options = Options(
-        max_epochs=int(rng.choice([0, 0, 1, 3])),
+        max_epochs=int(rng.choice([0, 0, 0, 0, 1, 3])),
         strategy=str(rng.choice(STRATEGIES)),
         n_bootstraps=int(rng.choice([0, 0, 2])),
         self_masking=["auto", True, False][int(rng.integers(3))],
@@ -218,7 +218,7 @@ def _missing(recipe, frame, rng):
         return (rng.random((n, 3)) < rate)[:, group]
     if recipe.pattern == "own value":
         rank = pd.DataFrame({c: pd.factorize(frame[c], sort=True)[0] for c in frame})
-        return (rank.rank(pct=True) > 1 - rate).to_numpy()
+        return (rank.rank(pct=True) > 1 - rate).to_numpy(copy=True)
     missing = rng.random((n, d)) < rate
     if recipe.pattern == "empty rows":
         missing[rng.random(n) < 0.3] = True
