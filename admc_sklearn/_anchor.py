@@ -23,6 +23,7 @@ from torch import nn
 
 from ._factors import FACTOR_RIDGES, MAX_FACTORS, fit_factors
 from ._gaussian import RIDGES, fit_gaussian
+from ._linalg import cholesky
 from ._runtime import some_rows
 from ._scores import MAX_COORDINATES
 
@@ -74,7 +75,7 @@ class ColumnAnchor(nn.Module):
             return
         mean, cov = gaussian.marginal(coordinates.place)
         mean, cov = self._unused(mean, cov)
-        precision = torch.linalg.inv(cov)
+        precision = torch.cholesky_inverse(cholesky(cov))
         self.register_buffer("precision", precision)  # (C, r, r)
         self.register_buffer("pull", torch.einsum("cij,cj->ci", precision, mean))
         s = coordinates.table  # (C, K, r)
@@ -127,7 +128,7 @@ class ColumnAnchor(nn.Module):
         scores, cov = self._unused(scores, cov)
         asked = ~observed[:, c.codes_of]
         # In place: what stands at observed levels is not used.
-        cov[asked] = torch.cholesky_inverse(torch.linalg.cholesky(cov[asked]))
+        cov[asked] = torch.cholesky_inverse(cholesky(cov[asked]))
         return Anchored(c.to_columns(mean), c.to_columns(sd), scores, cov)
 
     def log_mass(self, anchored, rows, slots, n_levels):

@@ -63,6 +63,25 @@ class TrainingPlan:
         )
 
 
+def deal(n_rows, batch_size):
+    """Deal the rows of an epoch into as few batches of one size as hold them.
+
+    Where they do not come out even, neighbouring batches share some rows: no step is
+    left to the last row or two, and all steps have the same shapes.
+
+    Returns
+    -------
+    starts : list of int
+        Where each batch begins.
+    size : int
+        Of every batch, ``batch_size`` at most.
+    """
+    n_batches = max(1, math.ceil(n_rows / batch_size))
+    size = math.ceil(n_rows / n_batches)
+    last = max(1, n_batches - 1)
+    return [k * (n_rows - size) // last for k in range(n_batches)], size
+
+
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101).
 
@@ -168,8 +187,12 @@ def count_step(trainer):
 
 
 def descend(trainer, loss):
-    """Take one step of a trainer down a loss, at the rate of the moment."""
-    loss = move(trainer, loss, current_rate(trainer))
+    """Take one step of a trainer down a loss, at the rate of the moment.
+
+    The loss of a batch in which nothing is hidden depends on no parameter.
+    """
+    if loss.requires_grad:
+        loss = move(trainer, loss, current_rate(trainer))
     count_step(trainer)
     return loss
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ._gaussian import _BATCH_ELEMENTS, MIN_SD
+from ._linalg import cholesky
 from ._runtime import slices
 
 MAX_FACTORS = 32
@@ -39,7 +40,7 @@ class FactorAnchor(nn.Module):
         m = observed.to(x.dtype)
         precision = (m @ outer).view(-1, k, k)
         precision.diagonal(dim1=1, dim2=2).add_(1.0)
-        cov = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        cov = torch.cholesky_inverse(cholesky(precision))
         weighted = torch.where(observed, x - self.mean, 0.0) @ scaled  # (n, k)
         return torch.einsum("nij,nj->ni", cov, weighted), cov
 

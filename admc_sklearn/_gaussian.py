@@ -12,6 +12,7 @@ import time
 import torch
 from torch import nn
 
+from ._linalg import cholesky
 from ._runtime import slices
 
 MIN_SD = 1e-4
@@ -65,7 +66,7 @@ class GaussianAnchor(nn.Module):
         cov = cov.double()
         self.register_buffer("mean", mean.double())
         self.register_buffer("cov", cov)
-        precision = torch.cholesky_inverse(torch.linalg.cholesky(cov))
+        precision = torch.cholesky_inverse(cholesky(cov))
         self.register_buffer("precision", precision)
 
     def _missing_blocks(self, patterns):
@@ -85,7 +86,7 @@ class GaussianAnchor(nn.Module):
         block = self.precision.flatten().take(cell)
         both = filled[:, :, None] & filled[:, None, :]
         eye = torch.eye(block.shape[1], dtype=block.dtype, device=block.device)
-        return torch.linalg.cholesky(torch.where(both, block, eye))
+        return cholesky(torch.where(both, block, eye))
 
     def _pull(self, x, pattern, columns, filled):
         """Sum what observed cells, about the mean and else 0, say of missing ones."""

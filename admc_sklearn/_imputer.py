@@ -131,7 +131,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         what follows the epochs. Neither is cut short.
 
     batch_size : int or "auto", default="auto"
-        Rows a training step. ``"auto"`` takes 512 for up to 16 columns, 256 for 32 and
+        Rows a training step at most: an epoch's rows are dealt into as few batches of
+        one size as hold them. ``"auto"`` takes 512 for up to 16 columns, 256 for 32 and
         more, and fewer for tables of less than sixteen times as many rows.
 
     learning_rate : float, default=2e-3

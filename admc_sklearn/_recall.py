@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._linalg import cholesky
 from ._memory import CACHED_ELEMENTS, Beliefs, Memory
 from ._runtime import exact_device, slices, some_rows
 from ._validation import is_gain
@@ -82,7 +83,7 @@ class Regression:
         pull = (self.pull.to(home) + self.sum * typical)[:, None]
         kernel, found = self.kernel.to(home), []
         for ridge in ridges:
-            root, _ = torch.linalg.cholesky_ex(gram.add(kernel, alpha=ridge))
+            root = cholesky(gram.add(kernel, alpha=ridge))
             found.append(torch.cholesky_solve(pull, root))
         return torch.cat(found, 1).to(here, self.pull.dtype)
 

@@ -65,7 +65,7 @@ MAX_COMPETING = 64
 PRECISION, RIVAL_PRECISIONS = 1.0, (1.0, 10.0, 100.0)
 # Beyond so many standard deviations a tilt grows no more.
 MAX_VALUE = 6.0
-# Of the growth of an outcome's odds, so that sums of probabilities stay finite.
+# Of the logarithm of what a tilt makes of an outcome, so that sums stay finite.
 MAX_EXPONENT = 500.0
 # Share of the rival's gain that a tilt must reach.
 # Chosen on Gaussian tables of three columns, where the two are hardest to tell apart.
@@ -314,7 +314,7 @@ def _log_odds(case, control, scores, difference, parameters):
     theta, weights = parameters[:n_scores], parameters[n_scores:]
     log_odds, gradient = difference @ weights, difference
     if n_scores:
-        growth = np.exp(np.minimum(scores @ theta, MAX_EXPONENT))  # (K,)
+        growth = np.exp(np.clip(scores @ theta, -MAX_EXPONENT, MAX_EXPONENT))  # (K,)
         moments = growth[:, None] * np.column_stack([np.ones(len(growth)), scores])
         (case, case_slope), (control, control_slope) = (
             np.split(share @ moments, [1], axis=1) for share in (case, control)

@@ -11,7 +11,15 @@ import torch
 from ._anchor import Anchored
 from ._capture import Replayed
 from ._diffusion import absorb, absorb_like
-from ._epochs import AdamW, WeightAverage, count_step, current_rate, descend, move
+from ._epochs import (
+    AdamW,
+    WeightAverage,
+    count_step,
+    current_rate,
+    deal,
+    descend,
+    move,
+)
 
 WEIGHT_DECAY = 0.01
 EMA_DECAY = 0.99
@@ -91,14 +99,15 @@ class Trainer:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
         self.average = WeightAverage(self.parameters, EMA_DECAY)
-        n_batches = BLOCK_BYTES // _row_bytes(network) // plan.batch_size
-        self.block = plan.batch_size * max(1, n_batches)
+        self.starts, self.size = deal(len(values), plan.batch_size)
+        # Batches of a block.
+        self.n_batches = max(1, BLOCK_BYTES // _row_bytes(network) // self.size)
         self.replayed, self.n_cells = None, None
         if values.device.type in REPLAYING:
             self.replayed = Replayed(self._fixed_step, values.device)
             self.rate = torch.zeros((), device=values.device)
         self.n_steps = 0
-        self.total_steps = plan.max_epochs * math.ceil(len(values) / plan.batch_size)
+        self.total_steps = plan.max_epochs * len(self.starts)
         self.started = time.monotonic()
 
     def hide(self, observed):
@@ -152,8 +161,7 @@ class Trainer:
 
         ``n_cells`` is the largest number of targets of a column, or None.
         """
-        is_whole = len(batch.values) == self.plan.batch_size
-        if self.replayed is None or not is_whole or n_cells > self.n_cells:
+        if self.replayed is None or n_cells > self.n_cells:
             return descend(self, self.loss(batch))
         self.rate.fill_(current_rate(self))
         loss = self.replayed(self.rate, *batch.tensors())
@@ -167,15 +175,14 @@ class Trainer:
         loss = self.loss(Absorbed.of(*tensors), self.n_cells)
         return move(self, loss, rate)
 
-    def _most_cells(self, absorbed):
+    def _most_cells(self, batches):
         """Largest number of targets of a column, of every batch: one wait a block."""
-        parts = absorbed.targets.split(self.plan.batch_size)
         if self.replayed is None:
-            return [None] * len(parts)
-        most = torch.stack([part.sum(0).max() for part in parts]).tolist()
+            return [None] * len(batches)
+        most = torch.stack([batch.targets.sum(0).max() for batch in batches]).tolist()
         if self.n_cells is None:
             room = math.ceil(ROOM * max(most))
-            self.n_cells = max(1, min(self.plan.batch_size, room))
+            self.n_cells = max(1, min(self.size, room))
         return most
 
     def epoch(self):
@@ -185,11 +192,12 @@ class Trainer:
         order = torch.randperm(
             len(self.values), generator=self.generator, device=self.values.device
         )
-        for block in order.split(self.block):
-            absorbed = self.absorb(block)
-            size = self.plan.batch_size
-            for k, n_cells in enumerate(self._most_cells(absorbed)):
-                batch = absorbed[k * size : (k + 1) * size]
+        for k in range(0, len(self.starts), self.n_batches):
+            starts = self.starts[k : k + self.n_batches]
+            absorbed = self.absorb(order[starts[0] : starts[-1] + self.size])
+            places = [start - starts[0] for start in starts]
+            batches = [absorbed[i : i + self.size] for i in places]
+            for batch, n_cells in zip(batches, self._most_cells(batches), strict=True):
                 losses.append(self.step(batch, n_cells))
                 if time.monotonic() > self.plan.deadline:
                     return float(torch.stack(losses).mean())

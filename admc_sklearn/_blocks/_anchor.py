@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .._linalg import cholesky
+
 # Elements of the conditionals that are kept, and how many at most.
 MAX_KEPT_ELEMENTS, MAX_PATTERNS = 30_000_000, 256
 # Steps of EM, fewer where so many patterns take too long.
@@ -31,7 +33,7 @@ class Conditional:
     def __init__(self, latents, features, slopes, cov):
         self.latents, self.features, self.slopes = latents, features, slopes
         self.cov = cov
-        self.root = torch.linalg.cholesky(cov)
+        self.root = cholesky(cov)
 
 
 class BlockAnchor(nn.Module):
@@ -177,7 +179,7 @@ def _em_step(anchor, y, groups, owner):
             among = anchor.moments[given][:, given].clone()
             among.diagonal().add_(MIDDLE / anchor.n_rows)
             cross = anchor.moments[given][:, missing]
-            slopes = torch.cholesky_solve(cross, torch.linalg.cholesky(among))
+            slopes = torch.cholesky_solve(cross, cholesky(among))
             deviation[:, missing] = deviation[:, given] @ slopes
             cov = anchor.moments[missing][:, missing] - cross.T @ slopes
             place = torch.nonzero(missing)[:, 0]

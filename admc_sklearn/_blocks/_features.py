@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .._linalg import cholesky
+
 MAX_LANDMARKS = 1500
 # Of squared distances in units of their median.
 GAMMAS = (3.0, 1.0, 0.3)
@@ -91,7 +93,7 @@ def _learn_metric(latents, targets, generator):
     radial = [torch.exp(-gamma * squared / unit) for gamma in GAMMAS]
     gram = sum(radial)
     gram.diagonal().add_(RIDGE)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    inverse = torch.cholesky_inverse(cholesky(gram))
     weights = inverse @ y
     # Without itself: a row's residual over the diagonal of the inverse.
     residual = weights / inverse.diagonal()[:, None]
@@ -138,14 +140,14 @@ def _telling_directions(known, own, targets, size):
     if len(known) == len(own):  # every row is a landmark
         gram = own.clone()
         gram.diagonal().add_(RIDGE)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        inverse = torch.cholesky_inverse(cholesky(gram))
         slopes = inverse @ wanted  # (m, t)
         residual = slopes / inverse.diagonal()[:, None]
     else:
         gram = known.T @ known + RIDGE * own
         # Of a constant modality all is 0.
         gram.diagonal().add_((1e-10 * gram.diagonal().max()).clamp_min(1e-12))
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        inverse = torch.cholesky_inverse(cholesky(gram))
         slopes = inverse @ (known.T @ wanted)
         leverage = ((known @ inverse) * known).sum(1, keepdim=True)
         residual = (wanted - known @ slopes) / (1 - leverage).clamp_min(1e-3)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import torch
 
-from .._epochs import AdamW, WeightAverage, descend, run_epochs
+from .._epochs import AdamW, WeightAverage, deal, descend, run_epochs
 from ._anchor import patterns_of
 from ._cross_fit import CrossFit, choose_patterns, deal_folds
 from ._denoiser import ModalityDenoiser
@@ -133,8 +133,8 @@ class BlockTrainer:
         self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
         self.average = WeightAverage(self.parameters, EMA_DECAY)
         self.n_steps, self.started = 0, time.monotonic()
-        n_batches = max(1, len(rows) // plan.batch_size)
-        self.total_steps = max(1, plan.max_epochs * n_batches)
+        self.starts, self.size = deal(len(rows), plan.batch_size)
+        self.total_steps = plan.max_epochs * len(self.starts)
 
     def _mixed(self, batch, shape):
         """Every row mixed with another that has the same pattern."""
@@ -181,8 +181,8 @@ class BlockTrainer:
             len(self.rows), generator=self.generator, device=self.rows.device
         )
         losses = []
-        for rows in self.rows[order].split(self.plan.batch_size):
-            losses.append(self.step(rows))
+        for start in self.starts:
+            losses.append(self.step(self.rows[order[start : start + self.size]]))
             if time.monotonic() > self.plan.deadline:
                 break
         return float(torch.stack(losses).mean())
