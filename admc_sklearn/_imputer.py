@@ -546,10 +546,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         cells = self._codec.read(X)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = probabilities(self.model_, cells.values, cells.observed, k)
-        known = np.flatnonzero(cells.observed[:, k])
-        proba[known] = 0.0
-        proba[known, cells.values[known, k].astype(int)] = 1.0
-        return proba
+        column = self._codec.columns_.columns_[j]
+        return column.probabilities(proba, cells.numbers[:, j], cells.observed[:, k])
 
     def attention(self, X):
         """Attention of the modalities to each other while those missing in X are drawn.
