@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
@@ -10,6 +11,20 @@ from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
 from ._columns import as_table, is_frame
 from ._compat import is_pandas_na, is_scalar_nan
 from ._modalities import find_columns
+
+
+@contextmanager
+def all_or_nothing(estimator):
+    """Copy of an estimator to fit, which the estimator becomes if nothing fails.
+
+    An exception in between, Ctrl-C included, leaves the estimator as it was: not
+    fitted, or with all of its earlier fit.
+    """
+    draft = object.__new__(type(estimator))
+    draft.__dict__.update(estimator.__dict__)
+    yield draft
+    # All attributes change in one step, which an interrupt cannot divide.
+    estimator.__dict__ = draft.__dict__
 
 
 def check_table(estimator, X, reset):
@@ -87,5 +102,5 @@ def warn_of_empty_columns(names, are_kept):
         warnings.warn(
             f"Columns without a single observed value are {action}: {names.tolist()}.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

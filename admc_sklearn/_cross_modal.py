@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
+from ._checks import all_or_nothing
 from ._columns import as_table, is_frame
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
 from ._modalities import resolve_modalities
@@ -97,8 +98,14 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
         Returns
         -------
         self : CrossModalFeatures
+
+        Notes
+        -----
+        A fit that ends in an exception leaves the estimator as it was, as
+        `ADMCImputer.fit` does.
         """
-        self._fit(X, groups)
+        with all_or_nothing(self) as draft:
+            draft._fit(X, groups)
         return self
 
     def _fit(self, X, groups):
@@ -133,6 +140,10 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
         X_out : array or frame of shape (n_samples, 2 * n_features)
             As `transform` returns it.
         """
+        with all_or_nothing(self) as draft:
+            return draft._fit_transform(X, groups)
+
+    def _fit_transform(self, X, groups):
         X = as_table(X)
         self._fit(X, groups)
         n = X.shape[0]

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -29,6 +29,30 @@ USUAL_BATCH = 256
 BATCH_CELLS, MAX_BATCH = 8192, 512
 
 
+# Seconds within which a second Ctrl-C is not caught, whichever fit it meets.
+TWICE = 10.0
+
+
+class Interruption:
+    """Whether Ctrl-C has ended the epochs of a fit; what follows is cut short then.
+
+    Where it comes twice, in one fit or in two that follow each other, as those of a
+    grid search do, the second one is no longer caught.
+    """
+
+    last = -math.inf  # of all fits, by time.monotonic
+
+    def __init__(self):
+        self.happened = False
+
+    def is_second(self):
+        """Note an interrupt; whether it is the second one."""
+        now = time.monotonic()
+        is_second = self.happened or now - Interruption.last < TWICE
+        self.happened, Interruption.last = True, now
+        return is_second
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """How long and how to train; the estimator's parameters of the same names."""
@@ -41,6 +65,13 @@ class TrainingPlan:
     tol: float
     deadline: float  # of time.monotonic
     show_progress: bool
+    # Shared by all parts of one fit.
+    interruption: Interruption = field(default_factory=Interruption)
+
+    @property
+    def end(self):
+        """When all has to be done, of `time.monotonic`: at once after Ctrl-C."""
+        return -math.inf if self.interruption.happened else self.deadline
 
     @classmethod
     def of(cls, estimator, shape, started):
@@ -224,14 +255,14 @@ def run_epochs(trainer, validation):
     )
     try:
         for epoch in range(1, plan.max_epochs + 1):
-            if time.monotonic() > plan.deadline:
+            if time.monotonic() > plan.end:
                 break
             loss = trainer.epoch()
             average.exchange()
             rmse, nats = validation.measure()
             if rmse < best:
-                best, best_epoch = rmse, epoch
                 best_weights = [p.detach().clone() for p in trainer.parameters]
+                best, best_epoch = rmse, epoch
             average.exchange()
             seconds = time.monotonic() - trainer.started
             history.append(_record(epoch, loss, rmse, nats, seconds))
@@ -249,8 +280,11 @@ def run_epochs(trainer, validation):
             if is_over or epoch - best_epoch >= plan.n_iter_no_change:
                 break
     except KeyboardInterrupt:
+        if plan.interruption.is_second():
+            raise
         warnings.warn(
-            f"Training was interrupted; the weights of epoch {best_epoch} are kept.",
+            f"Training was interrupted; the weights of epoch {best_epoch} are kept. "
+            f"Ctrl-C again within {TWICE:.0f} seconds ends all.",
             UserWarning,
             stacklevel=2,
         )

@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._checks import (
+    all_or_nothing,
     check_table,
     is_nan_like,
     select_columns,
@@ -356,7 +357,21 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         Returns
         -------
         self : ADMCImputer
+
+        Notes
+        -----
+        A fit that ends in an exception leaves the imputer as it was: not fitted, or
+        with all of an earlier fit. Ctrl-C in the epochs ends training, with a warning:
+        the best weights so far are kept, and what follows is cut short. At any other
+        moment, and when it comes again within ten seconds, it is an exception. So
+        one Ctrl-C in a grid search ends the fit that is running, two end the search.
         """
+        with all_or_nothing(self) as draft:
+            draft._fit(X, groups)
+        return self
+
+    def _fit(self, X, groups):
+        """Fit; see `fit`, which has this done to a copy of the imputer."""
         started = time.monotonic()
         whole = getattr(getattr(X, "dtype", None), "kind", "") in ("i", "u")
         start = getattr(self, "model_", None) if self.warm_start else None
@@ -408,15 +423,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
                 encoders=given_encoders(self.encoders, modalities, shared, self._codec),
             )
         self.history_, self.n_epochs_ = summarise_history(history)
-        return self._described()
-
-    def _described(self):
-        """Set attributes that tell what the model found."""
         self.dependence_ = dependence(self.model_)
         self.self_masking_ = np.zeros(self.n_features_in_)
-        kept = self._codec.scaling_.kept_
         self.self_masking_[kept] = self_masking_slopes(self.model_)
-        return self
 
     def _shared(self, modalities):
         """Places among the kept columns of modalities that have more than one."""
@@ -541,10 +550,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         cells = self._codec.read(X)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = probabilities(self.model_, cells.values, cells.observed, k)
-        known = np.flatnonzero(cells.observed[:, k])
-        proba[known] = 0.0
-        proba[known, cells.values[known, k].astype(int)] = 1.0
-        return proba
+        column = self._codec.columns_.columns_[j]
+        return column.probabilities(proba, cells.numbers[:, j], cells.observed[:, k])
 
     def attention(self, X):
         """Attention of the modalities to each other while those missing in X are drawn.

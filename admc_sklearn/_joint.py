@@ -177,6 +177,7 @@ def _fit_joint(
     if len(layout.cells):
         arguments = (values, observed, size, plan, device, seed)
         model.network, history = _fit_cells(model, *arguments, options)
+        plan = replace(plan, deadline=plan.end)
         table, seen = model.cells_of(values, observed)
         cells = _completion.complete(model.network, table, seen, ["mean"])[0]
     table, seen = model.blocks_of(values, observed, cells)

@@ -7,6 +7,7 @@ their resolution, categories become the codes of their levels.
 from __future__ import annotations
 
 import datetime
+import warnings
 from decimal import MAX_PREC, Context, Decimal
 
 import numpy as np
@@ -16,6 +17,8 @@ import pandas as pd
 # free text or an identifier.
 MIN_TEXT_LEVELS = 32
 TEXT_SHARE = 0.8
+# Levels of a column that are learnt one by one; the rarer ones share what is learnt.
+MAX_LEVELS = 1000
 EMPTY_TEXT = "missing_value"  # what SimpleImputer's constant is for text
 # Whole numbers that float64 holds exactly, and those that int64 holds for certain.
 EXACT = 2**53
@@ -187,9 +190,21 @@ class TimeColumn:
 
 
 class CategoryColumn:
-    """Levels as their codes, in the order of their dtype or sorted."""
+    """Levels as their codes, in the order of their dtype or sorted.
 
-    whole = True
+    Of more than `MAX_LEVELS` levels the rarest share one outcome, code 0: each of them
+    is a number in (0, 1), in the middle of a stretch as long as its share of their
+    cells, so that a uniform number is a draw of one of them. The others, from 1 on, are
+    in the order of the levels.
+
+    Attributes
+    ----------
+    levels : array of objects
+    n_levels : int
+        Outcomes.
+    rare : RareLevels or None
+        Where levels share an outcome.
+    """
 
     def __init__(self, values, declared, is_truth, name):
         self.is_number = is_truth
@@ -212,21 +227,89 @@ class CategoryColumn:
             )
         self.levels, self.n_levels = levels, n_levels
         self._index = pd.Index(levels, dtype=object)
+        self.rare, self.whole = None, True
+        if n_levels > MAX_LEVELS:
+            places = self._index.get_indexer(objects(values))
+            self.rare = RareLevels(np.bincount(places, minlength=n_levels))
+            self.n_levels, self.whole = MAX_LEVELS + 1, False
+            warnings.warn(
+                f"Column {name!r} has {n_levels} levels: the "
+                f"{n_levels - MAX_LEVELS} rarest share what is learnt of them.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def read(self, values):
         """Codes as float64; -1 for levels that were not there in `fit`."""
-        return self._index.get_indexer(objects(values)).astype(np.float64)
+        places = self._index.get_indexer(objects(values))
+        if self.rare is None:
+            return places.astype(np.float64)
+        return np.where(places < 0, -1.0, self.rare.number[places])
 
     def write(self, numbers):
         """Completed levels, an array of objects."""
         if not self.n_levels:
             return np.full(len(numbers), self.fallback, dtype=object)
+        if self.rare is not None:
+            return self.levels[self.rare.level_of(numbers)]
         codes = np.rint(numbers).astype(np.int64).clip(0, self.n_levels - 1)
         return self.levels[codes]
 
     def fits(self, dtype):
         """Whether an array of the dtype holds the levels as they are."""
         return _survive(self.levels if self.n_levels else [self.fallback], dtype)
+
+    def probabilities(self, share, numbers, known):
+        """Probabilities of all levels, (n, n_levels), from those of outcomes.
+
+        Where the level is ``known``, bool (n,), from its number, it has 1.
+        """
+        places = numbers[known]
+        if self.rare is None:
+            places = places.astype(int)
+        else:
+            share, places = self.rare.spread(share), self.rare.level_of(places)
+        share[known] = 0.0
+        share[known, places] = 1.0
+        return share
+
+
+class RareLevels:
+    """Numbers of a column's levels where the rarest share outcome 0.
+
+    Parameters
+    ----------
+    counts : int array of shape (n_levels,)
+        Cells of each level.
+
+    Attributes
+    ----------
+    number : float64 array of shape (n_levels,)
+    """
+
+    def __init__(self, counts):
+        order = np.argsort(-counts, kind="stable")
+        self.own, self.shared = np.sort(order[:MAX_LEVELS]), order[MAX_LEVELS:]
+        self.share = counts[self.shared] / counts[self.shared].sum()
+        self.ends = np.cumsum(self.share)
+        self.number = np.empty(len(counts))
+        self.number[self.shared] = self.ends - self.share / 2
+        self.number[self.own] = np.arange(1, MAX_LEVELS + 1)
+
+    def level_of(self, numbers):
+        """Level of every number, int (n,); the most frequent rare one of 0."""
+        numbers = np.asarray(numbers, dtype=np.float64)
+        rare = np.searchsorted(self.ends, numbers, side="right")
+        rare = self.shared[rare.clip(0, len(self.shared) - 1)]
+        own = self.own[(numbers.astype(np.int64) - 1).clip(0, MAX_LEVELS - 1)]
+        return np.where(numbers < 1, rare, own)
+
+    def spread(self, share):
+        """Probabilities of all levels, from those of the outcomes, (n, 1 + own)."""
+        out = np.empty((len(share), len(self.number)))
+        out[:, self.shared] = share[:, :1] * self.share
+        out[:, self.own] = share[:, 1:]
+        return out
 
 
 def _survive(values, dtype):

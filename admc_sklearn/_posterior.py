@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ._gaussian import MIN_SD
+from ._kinds import MAX_LEVELS
 
 # Logarithms of how much narrower and wider than the anchor a cell may be in an atom.
 LOG_SCALE = (-5.0, 1.0)
@@ -185,6 +186,11 @@ class LevelPosterior(CellPosterior):
         super().__init__(cells, logits)
         self.share = share
 
+    @property
+    def is_shared(self):
+        """Whether outcome 0 is shared by rare levels, by column, (g,)."""
+        return (self.share > 0).sum(-1) > MAX_LEVELS
+
     def probabilities(self):
         """Probability of every level, (g, T, K)."""
         return torch.softmax(self.logits, -1)
@@ -192,12 +198,23 @@ class LevelPosterior(CellPosterior):
     def quantile(self, level):
         """Code at a quantile of the levels in their order: a draw, with noise."""
         n_levels = (self.share > 0).sum(-1)
-        return self._locate(level, n_levels)[0].to(self.logits.dtype)
+        code, u = self._locate(level, n_levels)
+        # Rare levels that share an outcome are told apart by the place within it.
+        inside = torch.where((code == 0) & self.is_shared[:, None], u, 0.0)
+        return code.to(self.logits.dtype) + inside
 
     def point(self, statistic):
         """Code of the most probable level, (g, T), whatever the statistic."""
         del statistic
-        return self.logits.argmax(-1).to(self.logits.dtype)
+        logits = self.logits
+        if bool(self.is_shared.any()):
+            # What the rarest of the other levels has is the most that one of those
+            # that share an outcome may have of it.
+            rarest = torch.where(self.share > 0, self.share, 1.0).amin(-1)
+            peak = torch.where(self.is_shared, rarest / self.share[:, 0], 1.0)
+            first = logits[..., :1] + peak.clamp(max=1.0).log()[:, None, None]
+            logits = torch.cat([first, logits[..., 1:]], -1)
+        return logits.argmax(-1).to(logits.dtype)
 
     def inner_nll(self, level, values):
         """Nothing: a level has no inside."""

@@ -18,6 +18,8 @@ MAX_COORDINATES = 64
 SCORED_COORDINATES = 40
 MAX_SCORES = 8
 MAX_FIT_ROWS = 20_000
+# Beyond, what is cubic in the levels takes seconds.
+MANY_LEVELS = 256
 # Levels of another column that take part in scoring a column.
 MAX_PARTNER_LEVELS = 20
 # Rows' worth of the overall mean that a level's scores are shrunken by.
@@ -188,11 +190,23 @@ def _directions(codes, observed, share, partners, j):
     pairs = seen.sum(0).clamp_min(1.0)
     root = share.sqrt()
     strength = sums / pairs / root.clamp_min(1e-6)[:, None]
-    # What no partner tells of comes last, so that no column is without a score.
-    center = torch.eye(len(share), dtype=root.dtype, device=root.device)
-    center = center - torch.outer(root, root)
-    u, s, _ = torch.linalg.svd(torch.cat([strength, 1e-6 * center], 1))
     size = max(1, min(MAX_SCORES, len(share) - 1))
+    basis = None
+    if len(share) > max(MANY_LEVELS, 2 * len(other)):
+        # The leading directions lie in the span of the columns and of the root; a few
+        # levels' own directions, the most frequent ones', make it large enough.
+        own = torch.zeros_like(share)[:, None].repeat(1, size)
+        own[share.argsort(descending=True)[:size], torch.arange(size)] = 1.0
+        basis, _ = torch.linalg.qr(torch.cat([strength, root[:, None], own], 1))
+        strength, root = basis.T @ strength, basis.T @ root
+    # What no partner tells of comes last, so that no column is without a score.
+    center = torch.eye(len(root), dtype=root.dtype, device=root.device)
+    center = center - torch.outer(root, root)
+    u, s, _ = torch.linalg.svd(
+        torch.cat([strength, 1e-6 * center], 1), full_matrices=False
+    )
+    if basis is not None:
+        u = basis @ u
     return u[:, :size], s[:size].cpu().numpy()
 
 

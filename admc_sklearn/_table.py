@@ -64,8 +64,9 @@ class TableCodec:
         self.columns_ = ColumnCodec(self.marker).fit(X, names, categorical)
         self.n_levels_ = self.columns_.n_levels_
         numbers, missing, known = self._numbers(X)
+        is_level = self.n_levels_ > 0
         self.scaling_ = Standardiser().fit(
-            numbers, ~known, self.n_levels_ > 0, self.columns_.whole_ | whole
+            numbers, ~known, is_level, self.columns_.whole_ | (whole & ~is_level)
         )
         return Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
 

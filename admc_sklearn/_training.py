@@ -97,8 +97,8 @@ def fit_network(
         generator = torch.Generator().manual_seed(seed)
         held, kept = hold_out(len(values), plan.validation_fraction, groups, generator)
         home = exact_device(device)
-        deadline, now = plan.deadline, time.monotonic()
-        start_deadline = now + START_SHARE * (deadline - now)
+        now = time.monotonic()
+        start_deadline = now + START_SHARE * (plan.deadline - now)
         x, o = (torch.tensor(array, device=device) for array in (values, observed))
         if start is None:
             table = values, observed, n_levels
@@ -125,24 +125,24 @@ def fit_network(
             # The rest of the time is for what comes after the epochs.
             now = time.monotonic()
             end = now + TRAINING_SHARE * (plan.deadline - now)
-            plan = replace(plan, deadline=end)
-            trainer = Trainer(network, x[kept], o[kept], plan, seed, units)
+            epochs = replace(plan, deadline=end)
+            trainer = Trainer(network, x[kept], o[kept], epochs, seed, units)
             history = run_epochs(trainer, validation)
             trainer.replayed = None  # a graph holds memory
             if plan.max_epochs:  # else the anchor alone
                 warped = network.warp(x[kept])
                 told = warped, o[kept], validation, generator
-                fit_memory(network, *told, deadline)
-                fit_retrieval(network, *told, deadline)
+                fit_memory(network, *told, plan.end)
+                fit_retrieval(network, *told, plan.end)
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
-        network.prior = _prior(network, warped, o, ridge, generator, deadline)
+        network.prior = _prior(network, warped, o, ridge, generator, plan.end)
         for _ in range(n_bootstraps):
-            replica = bootstrap_prior(network, warped, o, weakest, generator, deadline)
+            replica = bootstrap_prior(network, warped, o, weakest, generator, plan.end)
             network.replicas.append(replica)
         network.slopes = np.zeros(values.shape[1])
-        if self_masking:
+        if self_masking and time.monotonic() < plan.end:
             _tilt(network, network.warp(x), o.to(device), self_masking, generator)
         network.zero_grad(set_to_none=True)
         network.eval()
