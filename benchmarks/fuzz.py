@@ -20,6 +20,8 @@ import os
 import sys
 import time
 import traceback
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
@@ -80,16 +82,26 @@ def _tried(seeds, deadline, n_jobs):
                 return
             yield try_table(seed)
         return
-    with multiprocessing.get_context("spawn").Pool(n_jobs) as pool:
-        waiting = collections.deque()
-        for seed in seeds:
-            waiting.append(pool.apply_async(try_table, (seed,)))
-            if len(waiting) > 2 * n_jobs:
-                yield waiting.popleft().get()
-            if time.monotonic() > deadline:
-                break
-        for result in waiting:
-            yield result.get()
+    waiting, pool = collections.deque(), _pool(n_jobs)
+    for seed in itertools.chain(seeds, itertools.repeat(None)):
+        is_over = seed is None or time.monotonic() > deadline
+        if not is_over:
+            waiting.append((seed, pool.submit(try_table, seed)))
+        if waiting and (is_over or len(waiting) > 2 * n_jobs):
+            number, answer = waiting.popleft()
+            try:
+                yield answer.result()
+            except BrokenProcessPool:  # one of those that ran at the time did it
+                yield number, 0.0, "  The process died, at this table or one beside it."
+                waiting, pool = collections.deque(), _pool(n_jobs)
+        if is_over and not waiting:
+            pool.shutdown()
+            return
+
+
+def _pool(n_jobs):
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_jobs, mp_context=context)
 
 
 def _options():
