@@ -20,7 +20,7 @@ from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
 from ._layout import lay_out
-from ._runtime import exact_device, row_keys, seeded
+from ._runtime import exact_device, row_keys
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
@@ -165,13 +165,10 @@ def _fit_joint(
     if start is not None:
         encoders, options["start"] = start.encoders, start.network
     else:
-        with seeded(seed, home):
-            encoders = [
-                given.get(name, LinearEncoder()).fit(
-                    values[:, own], observed[:, own], rng
-                )
-                for name, own in zip(layout.names, layout.blocks, strict=True)
-            ]
+        encoders = [
+            given.get(name, LinearEncoder()).fit(values[:, own], observed[:, own], rng)
+            for name, own in zip(layout.names, layout.blocks, strict=True)
+        ]
     model = JointModel(layout, n_levels, encoders)
     cells, history = None, []
     if len(layout.cells):
@@ -194,7 +191,7 @@ def _fit_joint(
     fixed = np.arange(len(columns)) >= len(layout.blocks)
     if size == "auto":
         size = "small" if observed.sum() < 2_000_000 else "medium"
-    with seeded(seed, home), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         model.blocks, own = fit_blocks(
             table,
             seen,
