@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -28,6 +27,7 @@ from ._epochs import TrainingPlan, summarise_history
 from ._joint import (
     attention,
     complete,
+    copy_to,
     dependence,
     draw,
     fit_model,
@@ -37,7 +37,7 @@ from ._joint import (
 )
 from ._layout import given_encoders
 from ._modalities import resolve_modalities
-from ._runtime import draw_seeds, one_thread, resolve_device
+from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec
 
 _COUNT = Interval(Integral, 1, None, closed="left")
@@ -332,7 +332,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @one_thread()
     def fit(self, X, y=None, *, groups=None):
         """Fit the imputer to an incomplete table.
 
@@ -419,7 +418,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         own = {name: np.searchsorted(kept, c) for name, c in own.items()}
         return {name: c for name, c in own.items() if len(c) > 1}
 
-    @one_thread()
     def transform(self, X):
         """Complete the missing cells of X; observed cells stay as they are.
 
@@ -448,7 +446,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         container = _get_output_config("transform", self)["dense"]
         return self._decode(X, cells, values, container)
 
-    @one_thread()
     def sample(self, X, n_draws=5, random_state=None):
         """Joint draws of the missing cells of X from their posterior.
 
@@ -477,7 +474,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         cells = self._codec.read(X)
         return self._decode_all(X, cells, self._draw(cells, n_draws, seed))
 
-    @one_thread()
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Quantiles of the missing cells of X, each cell by itself.
 
@@ -506,7 +502,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         return self._decode_all(X, cells, self._summarise(cells, levels.tolist()))
 
     @available_if(_has_categories)
-    @one_thread()
     def predict_proba(self, X, column):
         """Probabilities of the levels of a categorical column.
 
@@ -543,7 +538,6 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         proba[known, cells.values[known, k].astype(int)] = 1.0
         return proba
 
-    @one_thread()
     def attention(self, X):
         """Attention of the modalities to each other while those missing in X are drawn.
 
@@ -625,15 +619,13 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         names = self.get_feature_names_out()
         return self._codec.to_frame(X, cells, numbers, keep, flags, names, container)
 
-    @one_thread()
     def __getstate__(self):
         state = super().__getstate__().copy()
         if state.get("model_") is not None:
-            state["model_"] = place(copy.deepcopy(state["model_"]), "cpu")
+            state["model_"] = copy_to(state["model_"], "cpu")
             state["device_"] = str(state["device_"])
         return state
 
-    @one_thread()
     def __setstate__(self, state):
         super().__setstate__(state)
         if getattr(self, "model_", None) is not None:

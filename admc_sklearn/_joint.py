@@ -2,11 +2,13 @@
 
 Blocks of numeric columns are completed by the model of modalities, all other columns
 cell by cell. The cells see the leading latents of the blocks as further columns; the
-blocks see the completed cells as a modality that is always there.
+blocks see the completed cells as a modality that is always there. What the estimators
+call stands here, each call under `one_thread`.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 
@@ -20,7 +22,7 @@ from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
 from ._layout import lay_out
-from ._runtime import exact_device, row_keys
+from ._runtime import exact_device, one_thread, row_keys
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
@@ -99,6 +101,7 @@ def _expanded(cells, n_levels):
     return np.concatenate(parts, 1).astype(np.float64)
 
 
+@one_thread()
 def fit_model(
     values,
     observed,
@@ -223,6 +226,7 @@ def _fit_cells(model, values, observed, size, plan, device, seed, options):
     return network, [{"part": "cells", **record} for record in history]
 
 
+@one_thread()
 def place(model, device):
     """Move a model to a device; what needs float64 stays on the CPU for MPS."""
     if not isinstance(model, JointModel):
@@ -233,6 +237,13 @@ def place(model, device):
     return model
 
 
+@one_thread()
+def copy_to(model, device):
+    """Copy a model to a device; the model itself stays where it is."""
+    return place(copy.deepcopy(model), device)
+
+
+@one_thread()
 def complete(model, values, observed, statistics):
     """Posterior summaries of all missing cells; see `_completion.complete`."""
     if not isinstance(model, JointModel):
@@ -253,6 +264,7 @@ def complete(model, values, observed, statistics):
     )
 
 
+@one_thread()
 def draw(model, values, observed, n_draws, n_steps, seed):
     """Joint draws of all missing cells; see `_completion.draw`."""
     if not isinstance(model, JointModel):
@@ -271,6 +283,7 @@ def draw(model, values, observed, n_draws, n_steps, seed):
     return out
 
 
+@one_thread()
 def probabilities(model, values, observed, column):
     """Probabilities of a column's levels; see `_completion.probabilities`."""
     if not isinstance(model, JointModel):
@@ -301,6 +314,7 @@ def self_masking_slopes(model):
     return getattr(model, "slopes", 0.0)
 
 
+@one_thread()
 def attention(model, values, observed):
     """Mean attention of modalities to each other in these rows: a DataFrame."""
     cells = None
