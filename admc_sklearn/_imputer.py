@@ -236,8 +236,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     0.25, 0.4, 0.8, 0.9, 0.9 s a draw of 6000 rows. Cells are revealed in random order;
     other orders made no difference.
 
-    On a CPU the same seed gives the same imputer, except under ``max_time``, where the
-    speed of the machine decides how much is learnt.
+    On a CPU the same seed gives the same imputer, with any number of threads, except
+    under ``max_time``, where the speed of the machine decides how much is learnt.
 
     References
     ----------
