@@ -15,6 +15,7 @@ import torch
 from ._anchor import fit_anchor
 from ._network import Prior
 from ._posterior import NumericHead
+from ._runtime import numpy_generator
 
 
 def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.inf):
@@ -29,10 +30,11 @@ def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.i
     n = len(values)
     rows = torch.randint(n, (n,), generator=generator).to(values.device)
     anchor = network.anchor
+    rng = numpy_generator(generator)
     coordinates = copy.deepcopy(anchor.coordinates)
     if not coordinates.is_plain:
         counts = observed[:, coordinates.codes_of].sum(0)[:, None]
-        coordinates.share = _other_frequencies(coordinates.share, counts)
+        coordinates.share = _other_frequencies(coordinates.share, counts, rng)
     replica = fit_anchor(
         values[rows],
         observed[rows],
@@ -47,18 +49,18 @@ def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.i
         share = None
         if isinstance(head, NumericHead):
             counts = observed.to(head.columns.device)[:, head.columns].sum(0)[:, None]
-            share = _other_frequencies(head.atoms.share, counts)
+            share = _other_frequencies(head.atoms.share, counts, rng)
         margins.append(head.margin(replica, share))
     return Prior(replica, margins)
 
 
-def _other_frequencies(share, counts):
+def _other_frequencies(share, counts, rng):
     """Frequencies drawn from the Dirichlet distribution that they have a posteriori.
 
     Shapes: (g, K), and (g, 1) numbers of rows.
     """
-    # By the default generator, which `fit_network` has seeded.
     counts = (share * counts).double().clamp_min(1e-9)
-    weight = torch.distributions.Gamma(counts, torch.ones_like(counts)).sample()
+    weight = torch.from_numpy(rng.standard_gamma(counts.cpu().numpy()))
+    weight = weight.to(share.device)
     weight = torch.where(share > 0, weight.clamp_min(1e-12), 0.0)
     return (weight / weight.sum(-1, keepdim=True)).to(share.dtype)

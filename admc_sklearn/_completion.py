@@ -13,7 +13,7 @@ import torch
 from ._diffusion import reveal_rounds, reverse
 from ._memory import recalled_posteriors
 from ._retrieval import N_COPIED
-from ._runtime import row_keys, row_uniforms
+from ._runtime import in_threads, row_keys, row_uniforms
 
 # How far beyond the training range, in its standard deviations, values are told apart.
 REACH = 10.0
@@ -58,16 +58,19 @@ def complete(network, values, observed, statistics):
     out = np.repeat(values.astype(np.float32)[None], len(statistics), axis=0)
     rows = np.flatnonzero(~observed.all(axis=1))
     network.eval()
+
+    def complete_rows(part):
+        take = rows[part]
+        x, o = _tensors(network, values[take], observed[take])
+        posteriors = recalled_posteriors(network, x, o)
+        posteriors = _corrected(network, posteriors, x, o)
+        for k, statistic in enumerate(statistics):
+            for posterior in posteriors:
+                posterior.cells.scatter_into(x, posterior.point(statistic))
+            out[k, take] = np.where(observed[take], out[k, take], x.cpu().numpy())
+
     with torch.inference_mode():
-        for part in network.row_batches(len(rows)):
-            take = rows[part]
-            x, o = _tensors(network, values[take], observed[take])
-            posteriors = recalled_posteriors(network, x, o)
-            posteriors = _corrected(network, posteriors, x, o)
-            for k, statistic in enumerate(statistics):
-                for posterior in posteriors:
-                    posterior.cells.scatter_into(x, posterior.point(statistic))
-                out[k, take] = np.where(observed[take], out[k, take], x.cpu().numpy())
+        in_threads(complete_rows, network.row_batches(len(rows)), network.device)
     return out
 
 
@@ -90,17 +93,20 @@ def probabilities(network, values, observed, column):
     n_levels = int((network.anchor.coordinates.share[slot] > 0).sum())
     out = np.empty((len(values), n_levels))
     network.eval()
+
+    def ask_rows(part):
+        x, o = _tensors(network, values[part], observed[part])
+        targets = torch.zeros_like(o)
+        targets[:, column] = True
+        o = o & ~targets
+        posteriors = network.plain_posteriors(x, o, targets)
+        (posterior,) = _corrected(network, posteriors, x, o)
+        own = (posterior.cells.columns[:, 0] == column).nonzero().item()
+        share = posterior.probabilities()[own, :, :n_levels].double()
+        out[part] = (share / share.sum(-1, keepdim=True)).cpu().numpy()
+
     with torch.inference_mode():
-        for part in network.row_batches(len(values)):
-            x, o = _tensors(network, values[part], observed[part])
-            targets = torch.zeros_like(o)
-            targets[:, column] = True
-            o = o & ~targets
-            posteriors = network.plain_posteriors(x, o, targets)
-            (posterior,) = _corrected(network, posteriors, x, o)
-            own = (posterior.cells.columns[:, 0] == column).nonzero().item()
-            share = posterior.probabilities()[own, :, :n_levels].double()
-            out[part] = (share / share.sum(-1, keepdim=True)).cpu().numpy()
+        in_threads(ask_rows, network.row_batches(len(values)), network.device)
     return out
 
 
@@ -125,18 +131,21 @@ def draw(network, values, observed, n_draws, n_steps, seed):
     keys = row_keys(values, observed, seed)
     d = values.shape[1]
     network.eval()
+
+    def draw_rows(part):
+        take = rows[part]
+        x, o = _tensors(network, values[take], observed[take])
+        retrieved = None
+        if network.retrieval is not None:
+            retrieved = network.retrieval.relatives(x, o)
+        for k in range(n_draws):
+            noise = _noise(keys[take], d, k, x.device)
+            drawn = _draw_once(network, x, o, k, n_steps, noise, retrieved)
+            drawn = network.warp.inverse(drawn).cpu().numpy()
+            out[k, take] = np.where(observed[take], out[k, take], drawn)
+
     with torch.inference_mode():
-        for part in network.row_batches(len(rows)):
-            take = rows[part]
-            x, o = _tensors(network, values[take], observed[take])
-            retrieved = None
-            if network.retrieval is not None:
-                retrieved = network.retrieval.relatives(x, o)
-            for k in range(n_draws):
-                noise = _noise(keys[take], d, k, x.device)
-                drawn = _draw_once(network, x, o, k, n_steps, noise, retrieved)
-                drawn = network.warp.inverse(drawn).cpu().numpy()
-                out[k, take] = np.where(observed[take], out[k, take], drawn)
+        in_threads(draw_rows, network.row_batches(len(rows)), network.device)
     return out
 
 

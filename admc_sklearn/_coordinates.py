@@ -10,6 +10,7 @@ import torch
 
 from ._anchor import fitter
 from ._folds import Folds
+from ._runtime import in_threads
 from ._warp import Warp
 
 # Cells that decide: with more, the candidates' errors hardly change.
@@ -87,9 +88,10 @@ class HiddenCellError:
     def of(self, warp, ridges):
         """Sum the squared error for every ridge and column, (n_ridges, d)."""
         warped = warp(self.values)
-        errors = torch.zeros(len(ridges), self.values.shape[1], dtype=torch.float64)
-        for fold in range(self.n_folds):
+
+        def errors_of_fold(fold):
             held, kept = self.fold == fold, self.fold != fold
+            errors = torch.zeros(len(ridges), self.values.shape[1], dtype=torch.float64)
             anchor, best = None, torch.inf
             for i in np.argsort(ridges)[::-1]:  # from smooth to rough, warm
                 anchor = self.fit(
@@ -100,15 +102,16 @@ class HiddenCellError:
                     max_iter=TUNING_ITER,
                     deadline=self.deadline,
                 )
-                error = self._error(warp, anchor, warped, held)
-                errors[i] += error
-                told = float(self.total(error))
+                errors[i] = self._error(warp, anchor, warped, held)
+                told = float(self.total(errors[i]))
                 best = min(best, told)
                 # Far past the valley: what is rougher still can only be worse.
                 if told > 1.5 * best or self.is_late:
-                    errors[np.asarray(ridges) < ridges[i]] += 1.5 * error
+                    errors[np.asarray(ridges) < ridges[i]] = 1.5 * errors[i]
                     break
-        return errors
+            return errors
+
+        return sum(in_threads(errors_of_fold, range(self.n_folds), warped.device))
 
     @property
     def is_late(self):

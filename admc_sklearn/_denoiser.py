@@ -13,6 +13,25 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def linear(n_in, n_out, generator):
+    """Make an `nn.Linear` with its usual start, by a generator of ours on the CPU."""
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    bound = 1 / math.sqrt(n_in)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def dropout_factors(rate, shape, generator):
+    """Factors of entries, 0 at this rate and else above 1; on the generator's device.
+
+    The mean is 1. They are an argument of the networks: training draws them.
+    """
+    factors = torch.empty(shape, device=generator.device)
+    return factors.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+
+
 class TokenEmbedding(nn.Module):
     """One token a modality, from the features of its columns.
 
@@ -21,14 +40,15 @@ class TokenEmbedding(nn.Module):
     Shape in: (B, d, f); out: (B, n_tokens, width).
     """
 
-    def __init__(self, n_columns, n_features, width, group=1):
+    def __init__(self, n_columns, n_features, width, generator, group=1):
         super().__init__()
         self.group = group
         self.n_tokens = math.ceil(n_columns / group)
         self.padding = self.n_tokens * group - n_columns
         fan_in = group * n_features
         self.weight = nn.Parameter(
-            torch.randn(self.n_tokens, fan_in, width) / math.sqrt(fan_in)
+            torch.randn(self.n_tokens, fan_in, width, generator=generator)
+            / math.sqrt(fan_in)
         )
         self.bias = nn.Parameter(torch.zeros(self.n_tokens, 1, width))
 
@@ -47,17 +67,17 @@ class TokenAttention(nn.Module):
     Shape in and out: (B, n_tokens, width).
     """
 
-    def __init__(self, width):
+    def __init__(self, width, generator):
         super().__init__()
         self.n_heads = max(1, width // 16)
         self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = linear(width, 3 * width, generator)
+        self.out = linear(width, width, generator)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, 2 * width),
+            linear(width, 2 * width, generator),
             nn.GELU(),
-            nn.Linear(2 * width, width),
+            linear(2 * width, width, generator),
         )
 
     def _split(self, tokens):
@@ -79,20 +99,21 @@ class TokenAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Pre-norm residual block. Shape in and out: (B, hidden)."""
+    """Pre-norm residual block, with dropout where it is given factors.
 
-    def __init__(self, hidden, dropout):
+    Shape in, of the factors and out: (B, hidden).
+    """
+
+    def __init__(self, hidden, generator):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(hidden),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
+        self.first = nn.Sequential(
+            nn.LayerNorm(hidden), linear(hidden, hidden, generator), nn.GELU()
         )
+        self.second = linear(hidden, hidden, generator)
 
-    def forward(self, x):
-        return x + self.layers(x)
+    def forward(self, x, factors=None):
+        inner = self.first(x)
+        return x + self.second(inner if factors is None else inner * factors)
 
 
 class Denoiser(nn.Module):
@@ -115,28 +136,31 @@ class Denoiser(nn.Module):
         hidden,
         n_attention,
         n_layers,
-        dropout,
+        generator,
     ):
         super().__init__()
         self.n_features, self.hidden = n_features, hidden
-        self.embedding = TokenEmbedding(n_columns, n_features, width, group)
+        self.embedding = TokenEmbedding(n_columns, n_features, width, generator, group)
         self.attention = nn.ModuleList(
-            TokenAttention(width) for _ in range(n_attention)
+            TokenAttention(width, generator) for _ in range(n_attention)
         )
-        self.mix = nn.Linear(self.embedding.n_tokens * width, hidden)
+        self.mix = linear(self.embedding.n_tokens * width, hidden, generator)
         self.layers = nn.ModuleList(
-            FeedForward(hidden, dropout) for _ in range(n_layers)
+            FeedForward(hidden, generator) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, features, extra=None):
-        """Summarise rows; ``extra``: tokens (m,) and what is added there, (B, m, w)."""
+    def forward(self, features, extra=None, factors=None):
+        """Summarise rows; ``extra``: tokens (m,) and what is added there, (B, m, w).
+
+        ``factors``: of dropout in each layer, (n_layers, B, hidden).
+        """
         tokens = self.embedding(features)
         if extra is not None:
             tokens = tokens.index_add(1, *extra)
         for block in self.attention:
             tokens = block(tokens)
         row = self.mix(tokens.flatten(1))
-        for layer in self.layers:
-            row = layer(row)
+        for k, layer in enumerate(self.layers):
+            row = layer(row, None if factors is None else factors[k])
         return self.norm(row)

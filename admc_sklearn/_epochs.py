@@ -203,12 +203,10 @@ def current_rate(trainer):
     )
 
 
-def move(trainer, loss, rate):
-    """Move the parameters down a loss; ``rate`` may be a tensor, () on its device."""
-    loss.backward()
+def move(trainer, rate):
+    """Move the parameters down their gradients; ``rate`` may be a tensor, ()."""
     torch.nn.utils.clip_grad_norm_(trainer.parameters, MAX_GRADIENT)
     trainer.optimizer.step(rate)
-    return loss.detach()
 
 
 def count_step(trainer):
@@ -223,9 +221,10 @@ def descend(trainer, loss):
     The loss of a batch in which nothing is hidden depends on no parameter.
     """
     if loss.requires_grad:
-        loss = move(trainer, loss, current_rate(trainer))
+        loss.backward()
+        move(trainer, current_rate(trainer))
     count_step(trainer)
-    return loss
+    return loss.detach()
 
 
 def is_level(curve, steps_per_epoch, tol):

@@ -6,6 +6,7 @@ sums over observed cells only.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from ._gaussian import _BATCH_ELEMENTS, MIN_SD
 from ._linalg import cholesky
-from ._runtime import slices
+from ._runtime import in_threads, leading_vectors, slices
 
 MAX_FACTORS = 32
 FACTOR_RIDGES = (1.0, 10.0, 100.0)
@@ -58,23 +59,38 @@ class FactorAnchor(nn.Module):
         mean, sd = torch.empty_like(values), torch.empty_like(values)
         k = self.loadings.shape[1]
         square = (self.loadings[:, :, None] * self.loadings[:, None, :]).flatten(1)
-        joint = []
-        cost = max(k * k, values.shape[1])
-        for part in slices(len(values), cost, _BATCH_ELEMENTS, values.device):
+
+        def condition_part(part):
             z, cov = self.posterior(values[part].to(self.mean.dtype), observed[part])
             mean[part] = (self.mean + z @ self.loadings.T).to(values.dtype)
             variance = self.noise + cov.flatten(1) @ square.T
             sd[part] = variance.clamp_min(MIN_SD**2).sqrt().to(values.dtype)
-            if blocks is not None:
-                loadings = self.loadings[blocks]  # (C, r, k)
-                found = torch.einsum("cik,nkl,cjl->ncij", loadings, cov, loadings)
-                joint.append(found.double() + self.noise[blocks].double().diag_embed())
+            if blocks is None:
+                return None
+            loadings = self.loadings[blocks]  # (C, r, k)
+            found = torch.einsum("cik,nkl,cjl->ncij", loadings, cov, loadings)
+            return found.double() + self.noise[blocks].double().diag_embed()
+
+        cost = max(k * k, values.shape[1])
+        parts = slices(len(values), cost, _BATCH_ELEMENTS, values.device)
+        joint = in_threads(condition_part, parts, values.device)
         mean, sd = torch.where(observed, values, mean), torch.where(observed, 0.0, sd)
         return (mean, sd) if blocks is None else (mean, sd, torch.cat(joint))
 
 
+def _moments(anchor, x, observed, part):
+    """Sum moments of a part's rows: (d, (k + 1)^2) and (d, k + 1), for the M-step."""
+    z, cov = anchor.posterior(x[part], observed[part])
+    z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)  # the mean is a loading of 1
+    moment = z1[:, :, None] * z1[:, None, :]
+    moment[:, :-1, :-1] += cov
+    seen = observed[part].to(x.dtype)
+    filled = torch.where(observed[part], x[part], 0.0)
+    return seen.T @ moment.flatten(1), filled.T @ z1
+
+
 def fit_factors(
-    x, observed, ridge, n_factors, max_iter=30, tol=1e-3, deadline=math.inf
+    x, observed, ridge, n_factors, *, max_iter=30, tol=1e-3, deadline=math.inf
 ):
     """Posterior mode of a factor model by expectation-maximisation.
 
@@ -96,7 +112,9 @@ def fit_factors(
     m = observed.to(x.dtype)
     filled = torch.where(observed, x, 0.0)
     # Missing cells shrink the leading singular values: give them back by the rate.
-    _, sv, v = torch.svd_lowrank(filled, q=n_factors, niter=4)
+    # The same start for every ridge: they are compared.
+    start = torch.Generator().manual_seed(0)
+    sv, v = leading_vectors(filled, n_factors, start)
     rate = m.mean().clamp_min(1e-3)
     loadings = v * (sv / math.sqrt(n) / rate.sqrt())
     noise = (1.0 - loadings.square().sum(1)).clamp(0.05, 1.0)
@@ -107,15 +125,10 @@ def fit_factors(
     parts = slices(n, max(k1 * k1, d), _BATCH_ELEMENTS, x.device)
     counts = m.sum(0)
     for _ in range(max_iter):
-        gram = x.new_zeros(d, k1 * k1)
-        cross = x.new_zeros(d, k1)
-        for part in parts:
-            z, cov = anchor.posterior(x[part], observed[part])
-            z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)  # the mean is a loading of 1
-            moment = z1[:, :, None] * z1[:, None, :]
-            moment[:, :-1, :-1] += cov
-            gram += m[part].T @ moment.flatten(1)
-            cross += filled[part].T @ z1
+        moments = functools.partial(_moments, anchor, x, observed)
+        found = in_threads(moments, parts, x.device)
+        gram = sum((part for part, _ in found), x.new_zeros(d, k1 * k1))
+        cross = sum((part for _, part in found), x.new_zeros(d, k1))
         system = gram.view(d, k1, k1) + eye
         solution = torch.linalg.solve(system, cross)  # (d, k + 1)
         residual = (

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ._linalg import cholesky
-from ._runtime import slices
+from ._runtime import in_threads, slices
 
 MIN_SD = 1e-4
 # The prior is worth so many rows.
@@ -184,7 +184,9 @@ class GaussianAnchor(nn.Module):
         mean, variance = torch.zeros_like(x), torch.zeros_like(x)
         if blocks is not None:
             joint = x.new_empty(len(x), *blocks.shape, blocks.shape[1])
-        for patterns, rows, pattern in self._batches(observed, shared):
+
+        def condition_batch(batch):
+            patterns, rows, pattern = batch
             factors = self._factors(patterns, n_asked)
             columns, _, _, inverse = factors
             deviation = self._deviation(x[rows], pattern, factors)
@@ -196,6 +198,8 @@ class GaussianAnchor(nn.Module):
             mean[rows] = mean[rows].scatter(1, target, deviation)
             spread = inverse.square().sum(1)[pattern]
             variance[rows] = variance[rows].scatter(1, target, spread)
+
+        in_threads(condition_batch, self._batches(observed, shared), x.device)
         known, mean = observed[:, :n_asked], (mean + self.mean)[:, :n_asked]
         mean = torch.where(known, values[:, :n_asked], mean.to(values.dtype))
         sd = variance[:, :n_asked].clamp_min(MIN_SD**2).sqrt().to(values.dtype)
@@ -215,9 +219,9 @@ class GaussianAnchor(nn.Module):
         first, second : tensors of shape (d,), (d, d)
         """
         d = len(self.mean)
-        first = torch.zeros_like(self.mean)
-        second = torch.zeros_like(self.cov).flatten()
-        for patterns, rows, pattern in batches:
+
+        def moments(batch):
+            patterns, rows, pattern = batch
             columns, filled, cov = self._missing_blocks(patterns)
             known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
             pull = self._pull(known, pattern, columns, filled)
@@ -228,13 +232,17 @@ class GaussianAnchor(nn.Module):
             ]
             deviation = torch.cat(deviation) * filled[pattern]
             complete = known.scatter_add(1, columns[pattern], deviation)
-            first += complete.sum(0)
-            second += (complete.T @ complete).flatten()
+            second = (complete.T @ complete).flatten()
             weight = torch.bincount(pattern, minlength=len(patterns)).to(cov.dtype)
             weight = weight[:, None] * filled  # (P, U)
             cell = columns[:, :, None] * d + columns[:, None, :]  # (P, U, U)
             cov = cov * weight[:, :, None] * filled[:, None, :]
             second.index_add_(0, cell.flatten(), cov.flatten())
+            return complete.sum(0), second
+
+        found = in_threads(moments, batches, x.device)
+        first = sum((part for part, _ in found), torch.zeros_like(self.mean))
+        second = sum((part for _, part in found), torch.zeros_like(self.cov).flatten())
         return first, second.view(d, d)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from itertools import count
@@ -35,6 +34,7 @@ from ._epochs import TrainingPlan, summarise_history
 from ._joint import (
     attention,
     complete,
+    copy_to,
     dependence,
     draw,
     fit_model,
@@ -244,8 +244,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     0.25, 0.4, 0.8, 0.9, 0.9 s a draw of 6000 rows. Cells are revealed in random order;
     other orders made no difference.
 
-    On a CPU the same seed gives the same imputer, except under ``max_time``, where the
-    speed of the machine decides how much is learnt.
+    On a CPU the same seed gives the same imputer, with any number of threads, except
+    under ``max_time``, where the speed of the machine decides how much is learnt.
 
     References
     ----------
@@ -641,7 +641,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__().copy()
         if state.get("model_") is not None:
-            state["model_"] = place(copy.deepcopy(state["model_"]), "cpu")
+            state["model_"] = copy_to(state["model_"], "cpu")
             state["device_"] = str(state["device_"])
         return state
 

@@ -2,11 +2,13 @@
 
 Blocks of numeric columns are completed by the model of modalities, all other columns
 cell by cell. The cells see the leading latents of the blocks as further columns; the
-blocks see the completed cells as a modality that is always there.
+blocks see the completed cells as a modality that is always there. What the estimators
+call stands here, each call under `one_thread`.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 
@@ -20,7 +22,7 @@ from ._blocks._completion import complete_blocks, draw_blocks
 from ._blocks._encoder import LinearEncoder
 from ._blocks._training import fit_blocks
 from ._layout import lay_out
-from ._runtime import exact_device, row_keys, seeded
+from ._runtime import exact_device, one_thread, row_keys
 from ._training import automatic_size, fit_network
 from ._training import place as place_network
 
@@ -99,6 +101,7 @@ def _expanded(cells, n_levels):
     return np.concatenate(parts, 1).astype(np.float64)
 
 
+@one_thread()
 def fit_model(
     values,
     observed,
@@ -165,13 +168,10 @@ def _fit_joint(
     if start is not None:
         encoders, options["start"] = start.encoders, start.network
     else:
-        with seeded(seed, home):
-            encoders = [
-                given.get(name, LinearEncoder()).fit(
-                    values[:, own], observed[:, own], rng
-                )
-                for name, own in zip(layout.names, layout.blocks, strict=True)
-            ]
+        encoders = [
+            given.get(name, LinearEncoder()).fit(values[:, own], observed[:, own], rng)
+            for name, own in zip(layout.names, layout.blocks, strict=True)
+        ]
     model = JointModel(layout, n_levels, encoders)
     cells, history = None, []
     if len(layout.cells):
@@ -195,7 +195,7 @@ def _fit_joint(
     fixed = np.arange(len(columns)) >= len(layout.blocks)
     if size == "auto":
         size = "small" if observed.sum() < 2_000_000 else "medium"
-    with seeded(seed, home), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         model.blocks, own = fit_blocks(
             table,
             seen,
@@ -227,6 +227,7 @@ def _fit_cells(model, values, observed, size, plan, device, seed, options):
     return network, [{"part": "cells", **record} for record in history]
 
 
+@one_thread()
 def place(model, device):
     """Move a model to a device; what needs float64 stays on the CPU for MPS."""
     if not isinstance(model, JointModel):
@@ -237,6 +238,13 @@ def place(model, device):
     return model
 
 
+@one_thread()
+def copy_to(model, device):
+    """Copy a model to a device; the model itself stays where it is."""
+    return place(copy.deepcopy(model), device)
+
+
+@one_thread()
 def complete(model, values, observed, statistics):
     """Posterior summaries of all missing cells; see `_completion.complete`."""
     if not isinstance(model, JointModel):
@@ -257,6 +265,7 @@ def complete(model, values, observed, statistics):
     )
 
 
+@one_thread()
 def draw(model, values, observed, n_draws, n_steps, seed):
     """Joint draws of all missing cells; see `_completion.draw`."""
     if not isinstance(model, JointModel):
@@ -275,6 +284,7 @@ def draw(model, values, observed, n_draws, n_steps, seed):
     return out
 
 
+@one_thread()
 def probabilities(model, values, observed, column):
     """Probabilities of a column's levels; see `_completion.probabilities`."""
     if not isinstance(model, JointModel):
@@ -305,6 +315,7 @@ def self_masking_slopes(model):
     return getattr(model, "slopes", 0.0)
 
 
+@one_thread()
 def attention(model, values, observed):
     """Mean attention of modalities to each other in these rows: a DataFrame."""
     cells = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from ._epochs import AdamW
 from ._memory import recalled_posteriors
 from ._posterior import PackedCells
 from ._retrieval import Retrieval, mixed, truncated
-from ._runtime import some_rows
+from ._runtime import in_threads, some_rows
 from ._validation import is_gain
 
 # Rows to search: so many cells, within these numbers of rows.
@@ -101,7 +103,8 @@ class Asked:
 
     def errors(self, z=None, prior=None):
         """Score and point's error of every cell, (2, n); without weights as it is."""
-        posterior, cells = self.posterior, self.posterior.cells
+        # A copy: other threads learn from the same cells.
+        posterior, cells = copy.copy(self.posterior), self.posterior.cells
         posterior.logits = self.logits
         if z is not None:
             posterior.logits = mixed(
@@ -227,13 +230,18 @@ class Trial:
             return None
         rows = [a.rows() for half in (1, 0) for a in self.asked if a.half == half]
         names, row = torch.cat(rows).unique(return_inverse=True)
-        for freedom in FREEDOMS:
-            after = []
-            for half in (0, 1):
+
+        def judge(trial):
+            freedom, half = trial
+            with torch.enable_grad():
                 weights = self.learn(freedom, half)
-                with torch.no_grad():
-                    after.append(self.errors(1 - half, *weights))
-            gain = before - torch.cat(after, 1)
+            with torch.no_grad():
+                return self.errors(1 - half, *weights)
+
+        trials = list(itertools.product(FREEDOMS, (0, 1)))
+        after = in_threads(judge, trials, self.start.device)
+        for k, freedom in enumerate(FREEDOMS):
+            gain = before - torch.cat(after[2 * k : 2 * k + 2], 1)
             share = float((gain.mean(1) / before.mean(1).clamp_min(1e-12)).sum())
             by_row = gain.new_zeros(2, len(names)).index_add_(1, row, gain)
             helps = is_gain(by_row[0]) and is_gain(by_row[1], MIN_POINT_ERRORS)

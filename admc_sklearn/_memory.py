@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ._posterior import NumericPosterior
-from ._runtime import slices
+from ._runtime import in_threads, slices
 
 # Of the kernel, in median distances: narrower where there are more rows to resolve
 # what is local.
@@ -136,10 +136,12 @@ class Beliefs:
     @classmethod
     def of(cls, network, values, observed):
         """Believe what the network says, computed in batches."""
-        parts = []
-        for part in network.row_batches(len(values)):
+
+        def believe(part):
             x, o = values[part], observed[part]
-            parts.append(cls(network, x, o, network.plain_posteriors(x, o, ~o)))
+            return cls(network, x, o, network.plain_posteriors(x, o, ~o))
+
+        parts = in_threads(believe, network.row_batches(len(values)), network.device)
         whole = cls(network, values, observed, [])
         if parts:
             whole.mean = torch.cat([part.mean for part in parts])

@@ -20,9 +20,11 @@ from ._runtime import GPU_SHARE, slices
 
 MAX_TOKENS = 64
 N_KNOTS = 17
-# Elements of one (cells, outcomes) array; several of them are alive at once.
-BATCH_ELEMENTS = 4_000_000
-# On a GPU 16 times as many, and no more than attention's kernels take.
+# Elements of one (cells, outcomes) array; several of them are alive at once, in each
+# thread. Batches of 500 narrow rows leave work for two threads in small tables.
+BATCH_ELEMENTS = 500_000
+# On a GPU there are 128 times as many, and no more than attention's kernels take.
+BATCHES_OF_GPU = 8
 MAX_BATCH_ROWS = 65_535 // GPU_SHARE
 # Heads of columns with like numbers of outcomes are computed together.
 HEAD_SIZES = (8, 64, 512)
@@ -75,9 +77,11 @@ class CompletionNetwork(nn.Module):
     heads : list of NumericHead and LevelHead
         Of all columns.
     size : NetworkSize
+    generator : torch.Generator on the CPU
+        Of the weights.
     """
 
-    def __init__(self, prior, warp, encoder, heads, size):
+    def __init__(self, prior, warp, encoder, heads, size, generator):
         super().__init__()
         coordinates = prior.anchor.coordinates
         d = coordinates.n_columns
@@ -102,8 +106,9 @@ class CompletionNetwork(nn.Module):
             hidden=size.hidden,
             n_attention=size.n_attention,
             n_layers=size.n_layers,
-            dropout=size.dropout,
+            generator=generator,
         )
+        self.dropout = size.dropout
         self.levels = None
         if not coordinates.is_plain:
             n_levels = (coordinates.share > 0).sum(1).tolist()
@@ -140,7 +145,10 @@ class CompletionNetwork(nn.Module):
     def row_batches(self, n_rows):
         """Slices of rows whose posteriors fit the working set."""
         per_row = max(self.n_outcomes, self.n_columns * self.denoiser.hidden // 4)
-        return slices(n_rows, per_row, BATCH_ELEMENTS, self.device, MAX_BATCH_ROWS)
+        elements = BATCH_ELEMENTS
+        if self.device.type != "cpu":
+            elements *= BATCHES_OF_GPU
+        return slices(n_rows, per_row, elements, self.device, MAX_BATCH_ROWS)
 
     def index(self, values):
         """Outcome of every cell, (n, d) -> int64 (n, d); values are warped."""
@@ -203,7 +211,15 @@ class CompletionNetwork(nn.Module):
         return posteriors
 
     def plain_posteriors(
-        self, values, observed, targets, anchored=None, prior=None, n_cells=None
+        self,
+        values,
+        observed,
+        targets,
+        anchored=None,
+        *,
+        prior=None,
+        n_cells=None,
+        factors=None,
     ):
         """Posteriors of the target cells, one for every head that has any.
 
@@ -219,6 +235,8 @@ class CompletionNetwork(nn.Module):
         n_cells : int, optional
             At least as many as there are targets in any column. Shapes then depend on
             it alone, and nothing waits for a GPU.
+        factors : float tensor of shape (n_layers, B, hidden), optional
+            Of dropout, while training.
 
         Returns
         -------
@@ -232,7 +250,7 @@ class CompletionNetwork(nn.Module):
             columns = self.categorical
             embedded = self.levels(values[:, columns], observed[:, columns])
             extra = self.level_tokens, embedded
-        row = self.denoiser(features, extra)  # (B, hidden)
+        row = self.denoiser(features, extra, factors)  # (B, hidden)
         posteriors = []
         for k, head in enumerate(self.heads):
             cells = PackedCells.from_mask(targets, head.columns, n_cells)
@@ -249,7 +267,7 @@ class CompletionNetwork(nn.Module):
         return posteriors
 
 
-def build_network(values, observed, warp, anchor, size):
+def build_network(values, observed, warp, anchor, size, generator):
     """Put together an untrained network: the anchor, in the mean and in the draws.
 
     Parameters
@@ -259,6 +277,7 @@ def build_network(values, observed, warp, anchor, size):
     warp : Warp
     anchor : ColumnAnchor
     size : NetworkSize
+    generator : torch.Generator on the CPU
     """
     c = anchor.coordinates
     warp = warp.cpu()
@@ -283,7 +302,7 @@ def build_network(values, observed, warp, anchor, size):
         knots = quantile_knots(values, observed[:, numeric], n_knots)
         encoder = PiecewiseLinearEncoder(knots)
     prior = Prior(anchor, [head.margin(anchor.cpu()) for head in heads])
-    return CompletionNetwork(prior, warp, encoder, heads, size)
+    return CompletionNetwork(prior, warp, encoder, heads, size, generator)
 
 
 def _by_size(n_outcomes):

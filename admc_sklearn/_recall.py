@@ -7,6 +7,7 @@ follows, and whether the network has a memory at all.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 
 from ._linalg import cholesky
 from ._memory import CACHED_ELEMENTS, Beliefs, Memory
-from ._runtime import exact_device, slices, some_rows
+from ._runtime import exact_device, in_threads, slices, some_rows
 from ._validation import is_gain
 
 N_LANDMARKS = 800
@@ -194,20 +195,42 @@ def _regress(memory, network, values, observed, generator, deadline):
         asked &= beliefs.tells()
         rows, told = beliefs.coordinates(), torch.zeros_like(values)
         distances = memory.distances(rows)
-        for j, regression in regressions.items():
-            if time.monotonic() > deadline:
-                return None
-            cells = asked[:, j].nonzero()[:, 0]
-            features = regression.features(rows[cells], distances[cells])
-            y = truth[cells, j] - memory.center[j]
-            if t == N_TURNS - 1:
-                ridges[j], found = regression.best_ridge(features, y)
-                told[cells, j] = found + memory.center[j]
-            regression.feed(features, y)
-    for j, regression in regressions.items():
-        memory.solution[j] = regression.solve([ridges[j]])[:, 0]
+        # Columns are regressed in threads; each writes where no other does.
+        learn = functools.partial(
+            _learn,
+            regressions,
+            (rows, distances, asked, truth - memory.center),
+            ridges if t == N_TURNS - 1 else None,
+            deadline,
+        )
+        for j, cells, found in in_threads(learn, columns, values.device):
+            told[cells, j] = found + memory.center[j]
+        if time.monotonic() > deadline:
+            return None
+    solve = in_threads(lambda j: regressions[j].solve([ridges[j]])[:, 0], columns)
+    for j, solution in zip(columns, solve, strict=True):
+        memory.solution[j] = solution
     asked[:, ~_is_among(columns, asked)] = False
     return (columns, Answers(beliefs, told, truth, asked)) if columns else None
+
+
+def _learn(regressions, turn, ridges, deadline, j):
+    """Feed column j's regression with a turn's cells, unless it is late.
+
+    Where ``ridges``, a dict, is given, the column's best ridge is put there first.
+    Returns the column, its cells and what it is told of them, else nothing of none.
+    """
+    rows, distances, asked, truth = turn
+    cells = asked[:, j].nonzero()[:, 0]
+    told = truth[:0, j]
+    if time.monotonic() > deadline:
+        return j, cells[:0], told
+    features = regressions[j].features(rows[cells], distances[cells])
+    y = truth[cells, j]
+    if ridges is not None:
+        ridges[j], told = regressions[j].best_ridge(features, y)
+    regressions[j].feed(features, y)
+    return j, cells[: len(told)], told
 
 
 def _weights(held, trained, columns):

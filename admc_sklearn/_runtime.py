@@ -1,19 +1,35 @@
-"""Devices, seeds and noise that belongs to a row.
+"""Devices, threads, seeds and noise that belongs to a row.
 
-Nothing here, and nothing elsewhere in the package, touches the number of threads or a
-backend switch; torch's default generators are left as they were (see `seeded`).
+An operator of torch that several OpenMP threads share ends when the last of them has
+run, and the others wait for it actively: beside other work on the machine that takes
+ten times as long as one thread does, and in a forked child it never ends. So an
+operator has one thread here (see `one_thread`), and it is independent pieces of work
+that are dealt to threads (see `in_threads`): always the same pieces, so that results do
+not depend on the number of threads.
+
+The limit holds for the calling thread alone and for the duration of a call. Nothing in
+the package touches a backend switch or a default generator of torch or NumPy: all that
+is random comes from generators of our own.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_SEEDING = threading.Lock()
+_CPU = torch.device("cpu")
+# How many threads `in_threads` may use, in a thread that is inside `one_thread`.
+_CALLER = threading.local()
+# Threads at most, each with arrays of its own.
+MAX_THREADS = 8
 # How many times as much a GPU computes at once as one core, whose caches are small.
 GPU_SHARE = 16
 
@@ -83,40 +99,125 @@ def slices(n, cost, elements, device, limit=None):
     return [slice(lo, min(lo + step, n)) for lo in range(0, n, step)]
 
 
-@contextmanager
-def seeded(seed, device):
-    """Seed torch's default generators of the CPU and a device; restore them after.
+@functools.cache
+def _openmp():
+    """Control of the OpenMP libraries: their limits are those of the calling thread."""
+    return ThreadpoolController().select(user_api="openmp")
 
-    For what takes no generator of its own: initial weights, dropout, low-rank
-    decompositions. The generators belong to the process: fits in threads of one
-    process wait for each other.
+
+@functools.cache
+def _limit_mkl():
+    """MKL's setter of the calling thread's limit; it returns the one before, 0: none.
+
+    A `torch.set_num_threads` of the user gives MKL a number of threads of its own,
+    which OpenMP's limit does not lower.
+    """
+    try:
+        return ctypes.CDLL(torch._C.__file__).MKL_Set_Num_Threads_Local
+    except (OSError, AttributeError):  # a build of torch without MKL
+        return lambda n_threads: 0
+
+
+@contextmanager
+def one_thread():
+    """Let the operators of torch run on the calling thread alone; also a decorator.
+
+    Other threads keep the number that they have, and so does the caller after the
+    call, however it ends.
+    """
+    if getattr(_CALLER, "n_threads", None) is not None:
+        yield
+        return
+    try:
+        # Asked first, since torch sets a thread's number when it first needs it.
+        _CALLER.n_threads = torch.get_num_threads()
+        with _openmp().limit(limits=1):
+            before = _limit_mkl()(1)
+            try:
+                yield
+            finally:
+                _limit_mkl()(before)
+    finally:
+        pool = getattr(_CALLER, "pool", None)
+        _CALLER.pool = _CALLER.n_threads = None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker():
+    """Limit a thread that does nothing but work for `in_threads`."""
+    torch.get_num_threads()
+    _openmp().limit(limits=1)
+    _limit_mkl()(1)
+    _CALLER.n_threads = 1
+
+
+def in_threads(function, items, device=_CPU):
+    """Call a function of every item, in as many threads as torch had for the caller.
+
+    Outside `one_thread` and within another call there is one. The threads end with
+    `one_thread`: none are there for a forked child to miss.
 
     Parameters
     ----------
-    seed : int
+    function : callable
+        Of one item; it must not change what another call reads.
+    items : iterable
+        Worth a millisecond each, at least.
     device : torch.device
+        Where it is not the CPU, which waits for it, one thread is enough.
+
+    Returns
+    -------
+    list
+        The results, in the order of the items.
     """
-    with _SEEDING:
-        yield from _seeded(seed, device)
+    items = list(items)
+    n_threads = min(MAX_THREADS, getattr(_CALLER, "n_threads", None) or 1)
+    if device.type != "cpu" or min(len(items), n_threads) < 2:
+        return [function(item) for item in items]
+    if getattr(_CALLER, "pool", None) is None:
+        _CALLER.pool = ThreadPoolExecutor(n_threads, initializer=_begin_worker)
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def call(item):
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            return function(item)
+
+    return list(_CALLER.pool.map(call, items))
 
 
-def _seeded(seed, device):
-    kept = torch.get_rng_state()
-    other = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
-    place = (device,) if device.type == "cuda" else ()
-    kept_other = other.get_rng_state(*place) if other else None
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-    elif other:
-        other.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(kept)
-        if other:
-            other.set_rng_state(kept_other, *place)
+def numpy_generator(generator):
+    """Make a `numpy.random.Generator` that a torch generator on the CPU seeds."""
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+
+
+def leading_vectors(x, n_vectors, generator, n_iter=4):
+    """Leading singular values and right singular vectors of a matrix, by its range.
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp, 2011, algorithm 4.4), as
+    `torch.svd_lowrank` has it, which takes no generator.
+
+    Parameters
+    ----------
+    x : float tensor of shape (n, d)
+    n_vectors : int
+        At most min(n, d) are returned.
+    generator : torch.Generator on the CPU
+
+    Returns
+    -------
+    values : tensor of shape (k,)
+    vectors : tensor of shape (d, k)
+        With orthonormal columns.
+    """
+    noise = torch.randn(x.shape[1], n_vectors, generator=generator, dtype=x.dtype)
+    basis = torch.linalg.qr(x @ noise.to(x.device)).Q
+    for _ in range(n_iter):
+        basis = torch.linalg.qr(x.mT @ basis).Q
+        basis = torch.linalg.qr(x @ basis).Q
+    _, values, vectors = torch.linalg.svd(basis.mT @ x, full_matrices=False)
+    return values, vectors.mT
 
 
 def some_rows(limit, generator, *tables):

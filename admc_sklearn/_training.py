@@ -17,7 +17,7 @@ from ._epochs import run_epochs
 from ._linkage import fit_retrieval
 from ._network import NetworkSize, Prior, build_network
 from ._recall import fit_memory
-from ._runtime import exact_device, seeded
+from ._runtime import exact_device
 from ._scores import score_levels
 from ._selection import find_selection, is_suspected
 from ._trainer import Trainer
@@ -93,7 +93,7 @@ def fit_network(
     history : list of dict
         One record an epoch; epoch 0 is the anchor.
     """
-    with seeded(seed, device), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(seed)
         held, kept = hold_out(len(values), plan.validation_fraction, groups, generator)
         home = exact_device(device)
@@ -173,7 +173,7 @@ def _untrained(table, x, o, size, kept, generator, n_folded, deadline):
     anchor = fit_anchor(
         warp(x)[kept], o[kept], scores, ridge, generator, deadline=deadline
     )
-    network = build_network(values, observed, warp, anchor, size)
+    network = build_network(values, observed, warp, anchor, size, generator)
     network.ridges = ridge, weakest
     return place(network, x.device)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ._diffusion import absorb
+from ._runtime import in_threads
 
 # Share of a row's observed cells that is hidden.
 VALIDATION_RATE = 0.3
@@ -41,10 +42,11 @@ class Validation:
         self.outcome = network.index(self.values)
         self.parts = network.row_batches(len(self.values))
         with torch.no_grad():
-            self.anchored = [
-                network.anchored(self.values[part], self.kept[part])
-                for part in self.parts
-            ]
+            self.anchored = in_threads(
+                lambda part: network.anchored(self.values[part], self.kept[part]),
+                self.parts,
+                network.device,
+            )
 
     @torch.no_grad()
     def measure(self):
@@ -54,17 +56,23 @@ class Validation:
         Brier score in units of that of their frequencies.
         """
         self.network.eval()
-        squared, nats = 0.0, 0.0
-        for part, anchored in zip(self.parts, self.anchored, strict=True):
+
+        def errors(place):
+            part, anchored = self.parts[place], self.anchored[place]
             values, hidden = self.values[part], self.hidden[part]
+            squared, nats = 0.0, 0.0
             for posterior in self.network(values, self.kept[part], hidden, anchored):
                 cells = posterior.cells
                 error = posterior.error(cells.gather(self.truth[part]))
                 nll = posterior.nll(cells.gather(self.outcome[part]))
                 squared += float(cells.total(error))
                 nats += float(cells.total(nll))
+            return squared, nats
+
+        found = in_threads(errors, range(len(self.parts)), self.network.device)
         count = max(1, int(self.hidden.sum()))
-        return math.sqrt(squared / count), nats / count
+        squared, nats = (sum(part) / count for part in zip(*found, strict=True))
+        return math.sqrt(squared), nats
 
 
 def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):

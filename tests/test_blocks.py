@@ -589,9 +589,8 @@ def test_rows_are_mixed_with_others_of_their_pattern():
 
 def test_the_network_starts_at_zero_and_does_not_mix_rows():
     torch.manual_seed(0)
-    net = ModalityDenoiser(
-        [2, 5, 1], width=16, hidden=32, n_attention=2, n_layers=1, dropout=0.1
-    ).eval()
+    size = {"width": 16, "hidden": 32, "n_attention": 2, "n_layers": 1}
+    net = ModalityDenoiser([2, 5, 1], generator=generator(), **size)
     value, noisy = torch.randn(2, 6, 8).unbind(0)
     observed = torch.rand(6, 3) < 0.5
     observed[0] = True

@@ -583,7 +583,9 @@ def test_network_sizes_and_wide_tables_share_tokens():
     anchor = fit_anchor(
         torch.tensor(X), torch.tensor(observed), Coordinates(150, {}), 10.0, generator
     )
-    network = build_network(X, observed, Warp.identity(150), anchor, SIZES["small"])
+    network = build_network(
+        X, observed, Warp.identity(150), anchor, SIZES["small"], generator
+    )
     assert network.denoiser.embedding.n_tokens == 50
     targets = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.3)
     for posterior in network(torch.tensor(X), ~targets, targets):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from .._runtime import row_uniforms, slices
+from .._runtime import in_threads, row_uniforms, slices
 from ._diffusion import reverse
 
 BATCH_ELEMENTS = 2_000_000
@@ -33,7 +33,8 @@ def complete_blocks(model, values, observed, statistics):
     out = np.repeat(values.astype(np.float32)[None], len(statistics), axis=0)
     scores = [0.0 if s == "mean" else ndtri(s) for s in statistics]
     wants_spread = any(scores)
-    for rows in _batches(model, observed):
+
+    def complete_rows(rows):
         x, o = values[rows], observed[rows]
         for k, mean, variance in _posteriors(model, x, o, wants_spread):
             columns = model.columns[k]
@@ -44,6 +45,8 @@ def complete_blocks(model, values, observed, statistics):
                     found = mean + score * np.sqrt(variance)
                 own = target[np.ix_(rows, columns)]
                 target[np.ix_(rows, columns)] = np.where(missing, found, own)
+
+    in_threads(complete_rows, _batches(model, observed), model.device)
     return out
 
 
@@ -147,7 +150,8 @@ def draw_blocks(model, values, observed, n_steps, keys, stream):
         A row's draw depends on the row and its key, not on its companions.
     """
     out = values.astype(np.float32)
-    for rows in _batches(model, observed):
+
+    def draw_rows(rows):
         x, o = values[rows], observed[rows]
         white = ndtri(row_uniforms(keys[rows], model.n_outputs, stream))
         latent_noise, cell_noise = np.split(white, [model.anchor.n_latents], axis=1)
@@ -175,6 +179,8 @@ def draw_blocks(model, values, observed, n_steps, keys, stream):
             found = encoder.decode(own) + noise * np.sqrt(encoder.noise_)
             kept = out[np.ix_(rows, columns)]
             out[np.ix_(rows, columns)] = np.where(seen, kept, found)
+
+    in_threads(draw_rows, _batches(model, observed), model.device)
     return out
 
 

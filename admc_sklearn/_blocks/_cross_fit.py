@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._runtime import in_threads, numpy_generator
 from ._anchor import RIDGES, fit_moments, patterns_of
 from ._features import MAX_LANDMARKS, KernelFeatures
 
@@ -184,21 +185,33 @@ class CrossFit:
         enough = n >= MIN_FOLD_ROWS and len(patterns) and len(np.unique(fold)) > 2
         if enough:
             self.linear = self._choose_linear()
-            self.parts = [
-                self._fit(
-                    (self.fold != k) & (self.fold != 0), self.linear, MAX_LANDMARKS
-                )
-                for k in range(int(self.fold.max()) + 1)
-            ]
+            self.parts = self._fit_all(
+                [
+                    ((self.fold != k) & (self.fold != 0), self.linear, MAX_LANDMARKS)
+                    for k in range(int(self.fold.max()) + 1)
+                ]
+            )
         rows = torch.ones(n, dtype=torch.bool, device=latents.device)
-        self.fitted = self._fit(rows, self.linear, MAX_LANDMARKS, MAX_FIT_ROWS)
+        whole = rows, self.linear, MAX_LANDMARKS, MAX_FIT_ROWS
+        self.fitted = self._fit(*whole, generator=self.generator)
         if enough:
             self._tune()
 
-    def _fit(self, rows, linear, n_landmarks, limit=MAX_CROSS_ROWS):
+    def _fit_all(self, choices):
+        """Fit by several choices of `_fit`'s arguments, each with its own noise."""
+        rng = numpy_generator(self.generator)
+        seeds = rng.integers(2**62, size=len(choices)).tolist()
+
+        def fit(k):
+            own = torch.Generator().manual_seed(seeds[k])
+            return self._fit(*choices[k], generator=own)
+
+        return in_threads(fit, range(len(choices)), self.latents.device)
+
+    def _fit(self, rows, linear, n_landmarks, limit=MAX_CROSS_ROWS, *, generator):
         rows = rows.nonzero()[:, 0]
         if len(rows) > limit:
-            order = torch.randperm(len(rows), generator=self.generator)
+            order = torch.randperm(len(rows), generator=generator)
             rows = rows[order[:limit].to(rows.device)]
         n_landmarks = min(n_landmarks, max(8, len(rows)))
         return fit_fitted(
@@ -207,7 +220,7 @@ class CrossFit:
             self.owner,
             linear,
             n_landmarks,
-            self.generator,
+            generator,
         )
 
     def _left_out(self, k):
@@ -245,16 +258,21 @@ class CrossFit:
         return total, count
 
     def _choose_linear(self):
+        rows = self.fold != 0
+        choices = [(rows, linear, MAX_LANDMARKS // 2) for linear in LINEARS]
         best = (math.inf, LINEARS[0])
-        for linear in LINEARS:
-            fitted = self._fit(self.fold != 0, linear, MAX_LANDMARKS // 2)
+        for linear, fitted in zip(LINEARS, self._fit_all(choices), strict=True):
             total, _ = self.errors(0, fitted)
             best = min(best, (float(total.sum(1).min()), linear))
         return best[1]
 
     def _tune(self):
         """Ridge and spread of every latent, by the rows left out."""
-        found = [self.errors(k, part) for k, part in enumerate(self.parts)]
+        found = in_threads(
+            lambda k: self.errors(k, self.parts[k]),
+            range(len(self.parts)),
+            self.latents.device,
+        )
         total = sum(t for t, _ in found)
         count = sum(c for _, c in found)
         ridges = torch.tensor(RIDGES, dtype=total.dtype, device=total.device)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from .._denoiser import FeedForward, TokenAttention
+from .._denoiser import FeedForward, TokenAttention, dropout_factors, linear
 
 
 class ModalityDenoiser(nn.Module):
@@ -22,26 +22,26 @@ class ModalityDenoiser(nn.Module):
     sizes : list of int
         Latents of each modality; the i-th has ``sizes[i]`` inputs and outputs.
     width, hidden, n_attention, n_layers : int
-    dropout : float
+    generator : torch.Generator on the CPU
+        Of the weights.
 
     Shape in: value, deviation (B, D), observed (B, M) bool, log_sigma (B, 1), at most
     0 where the noise is infinite; out: (B, D), 0 at the start.
     """
 
-    def __init__(self, sizes, *, width, hidden, n_attention, n_layers, dropout):
+    def __init__(self, sizes, *, width, hidden, n_attention, n_layers, generator):
         super().__init__()
         self.sizes = list(sizes)
-        self.embed = nn.ModuleList(nn.Linear(2 * k + 4, width) for k in sizes)
+        self.embed = nn.ModuleList(linear(2 * k + 4, width, generator) for k in sizes)
         self.attention = nn.ModuleList(
-            TokenAttention(width) for _ in range(n_attention)
+            TokenAttention(width, generator) for _ in range(n_attention)
         )
-        self.mix = nn.Linear(len(self.sizes) * width, hidden)
+        self.mix = linear(len(self.sizes) * width, hidden, generator)
         self.layers = nn.ModuleList(
-            FeedForward(hidden, dropout) for _ in range(n_layers)
+            FeedForward(hidden, generator) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(width + hidden, k) for k in sizes)
+        self.heads = nn.ModuleList(linear(width + hidden, k, generator) for k in sizes)
         for head in self.heads:
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -67,13 +67,20 @@ class ModalityDenoiser(nn.Module):
             1,
         )
 
-    def forward(self, value, deviation, observed, log_sigma):
+    def factors(self, rate, n_rows, generator):
+        """Draw dropout's factors of the tokens, and of each layer, a list."""
+        shapes = [(n_rows, len(self.sizes), self.embed[0].out_features)]
+        shapes += [(n_rows, self.mix.out_features)] * len(self.layers)
+        return [dropout_factors(rate, shape, generator) for shape in shapes]
+
+    def forward(self, value, deviation, observed, log_sigma, factors=None):
         tokens = self.tokens(value, deviation, observed, log_sigma)
         for block in self.attention:
             tokens = block(tokens)
-        row = self.mix(self.dropout(tokens).flatten(1))
-        for layer in self.layers:
-            row = layer(row)
+        own, *inner = factors or [None] * (1 + len(self.layers))
+        row = self.mix((tokens if own is None else tokens * own).flatten(1))
+        for layer, factor in zip(self.layers, inner, strict=True):
+            row = layer(row, factor)
         row = self.norm(row)
         out = [
             head(torch.cat([token, row], 1))

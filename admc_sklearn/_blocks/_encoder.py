@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .._runtime import leading_vectors
+
 EXPLAINED = 0.9995
 MAX_LATENTS = 128
 MAX_FIT_ROWS = 10_000
@@ -48,20 +50,21 @@ class LinearEncoder:
         partial = not seen.all()
         x = np.where(seen, x, 0.0)
         self.mean_ = x.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        self._fit_complete(np.where(seen, x, self.mean_))
+        self._fit_complete(np.where(seen, x, self.mean_), generator)
         for _ in range(N_REFILLS if partial else 0):
             guess = self.decode(self.encode(x, seen)[0])
-            self._fit_complete(np.where(seen, x, guess))
+            self._fit_complete(np.where(seen, x, guess), generator)
         return self
 
-    def _fit_complete(self, x):
+    def _fit_complete(self, x, generator):
         self.mean_ = x.mean(axis=0)
         centered = x - self.mean_
         total = (centered**2).sum()
         size = min(MAX_LATENTS, *x.shape)
         if min(x.shape) > 4 * MAX_LATENTS:
-            rough = torch.svd_lowrank(torch.tensor(centered), q=size + 16, niter=4)
-            strength, components = rough[1].numpy(), rough[2].numpy().T
+            own = torch.Generator().manual_seed(int(generator.integers(2**62)))
+            rough = leading_vectors(torch.tensor(centered), size + 16, own)
+            strength, components = rough[0].numpy(), rough[1].numpy().T
         else:
             _, strength, components = np.linalg.svd(centered, full_matrices=False)
         explained = np.cumsum(strength**2)

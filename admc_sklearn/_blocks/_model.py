@@ -129,9 +129,10 @@ class BlockModel(nn.Module):
         found = self.correction(mean, sd, available, deviation, sigma)
         return clean + self.gate * c_out * sd * found
 
-    def correction(self, mean, sd, available, deviation, sigma):
-        """F, the output of the network, (n, D) float32."""
-        return self.denoiser(*self._inputs(mean, sd, available, deviation, sigma))
+    def correction(self, mean, sd, available, deviation, sigma, factors=None):
+        """F, the output of the network, (n, D) float32; with dropout by factors."""
+        inputs = self._inputs(mean, sd, available, deviation, sigma)
+        return self.denoiser(*inputs, factors)
 
     def _inputs(self, mean, sd, available, deviation, sigma):
         _, _, c_in = coefficients(sigma)

@@ -129,6 +129,7 @@ class BlockTrainer:
     def __init__(self, model, hidden, rows, plan, seed):
         self.model, self.hidden, self.rows, self.plan = model, hidden, rows, plan
         self.generator = torch.Generator(rows.device).manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
         self.parameters = list(model.denoiser.parameters())
         self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
         self.average = WeightAverage(self.parameters, EMA_DECAY)
@@ -144,8 +145,8 @@ class BlockTrainer:
         partner = torch.empty_like(order)
         partner[order] = other
         same = (shape[partner] == shape) & (hidden[partner] == hidden).all(1)
-        beta = torch.distributions.Beta(MIX_UP, MIX_UP).sample((len(shape), 1))
-        weight = torch.maximum(beta, 1 - beta).to(mean.device)
+        beta = torch.tensor(self.rng.beta(MIX_UP, MIX_UP, (len(shape), 1)))
+        weight = torch.maximum(beta, 1 - beta).to(mean.device, mean.dtype)
         weight = torch.where(same[:, None], weight, 1.0)
         latents = weight * latents + (1 - weight) * latents[partner]
         mean = weight * mean + (1 - weight) * mean[partner]
@@ -167,7 +168,8 @@ class BlockTrainer:
         noisy = torch.where(top, 0.0, deviation + sigma.clamp(max=1e6) * noise)
         c_skip, c_out, _ = coefficients(sigma)
         target = (deviation - torch.where(top, 0.0, c_skip * noisy)) / c_out
-        found = self.model.correction(mean, sd, kept, noisy, sigma) * sd
+        factors = self.model.denoiser.factors(DROPOUT, len(rows), self.generator)
+        found = self.model.correction(mean, sd, kept, noisy, sigma, factors) * sd
         # Relative to what the anchor leaves: every pattern counts alike.
         error = torch.where(hidden, found - target, 0.0).square().sum(1)
         total = torch.where(hidden, sd.square(), 0.0).sum(1)
@@ -280,7 +282,7 @@ def fit_blocks(
     patterns = choose_patterns(available, fixed, rng)
     fold = deal_folds(len(values), groups, rng)
     cross = CrossFit(latents, available, owner.to(device), patterns, fold, generator)
-    denoiser = ModalityDenoiser(sizes, dropout=DROPOUT, **SIZES[size])
+    denoiser = ModalityDenoiser(sizes, generator=generator, **SIZES[size])
     if start is not None:
         denoiser = copy.deepcopy(start.denoiser)
     denoiser.to(device)
