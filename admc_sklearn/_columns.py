@@ -6,13 +6,12 @@ and written through narwhals.
 
 from __future__ import annotations
 
-from numbers import Real
-
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
 from ._kinds import CategoryColumn, NumberColumn, TimeColumn, objects
+from ._markers import matches
 
 NUMBERS = {"floating", "integer", "mixed-integer-float", "decimal", "empty"}
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "category"}
@@ -78,6 +77,11 @@ def kind_of(values, null, dtype, name):
 class ColumnCodec:
     """Columns of one table: their kinds, and the way to numbers and back.
 
+    Parameters
+    ----------
+    codes : list of d lists
+        Of every column, what is missing besides nulls.
+
     Attributes
     ----------
     columns_ : list
@@ -88,8 +92,8 @@ class ColumnCodec:
         Columns that are completed by whole numbers, or by codes.
     """
 
-    def __init__(self, marker):
-        self.marker = marker
+    def __init__(self, codes):
+        self.codes = codes
 
     def fit(self, X, names, categorical):
         """Find the kinds and learn the levels.
@@ -109,7 +113,7 @@ class ColumnCodec:
         self.names_ = list(names)
         every = series_of(X)
         self.columns_ = [
-            self._column(series, names[j], categorical[j])
+            self._column(series, names[j], categorical[j], self.codes[j])
             for j, series in enumerate(every)
         ]
         self.dtypes_ = [None if isinstance(s, np.ndarray) else _dtype(s) for s in every]
@@ -117,8 +121,8 @@ class ColumnCodec:
         self.whole_ = np.array([c.whole for c in self.columns_])
         return self
 
-    def _column(self, series, name, categorical):
-        values, missing = self._read_column(series)
+    def _column(self, series, name, categorical, codes):
+        values, missing = self._read_column(series, codes)
         dtype = None if isinstance(series, np.ndarray) else series.dtype
         if isinstance(dtype, (nw.List, nw.Struct, nw.Array)):
             raise TypeError(
@@ -141,24 +145,17 @@ class ColumnCodec:
                 f"Column {name!r} has values that cannot be categories: {error}"
             ) from error
 
-    def _read_column(self, series):
+    def _read_column(self, series, codes):
         """Values of a column and which of them are missing."""
         values, missing = contents(series)
-        marker = self.marker
-        if marker is None or pd.isna(marker):
+        if not codes:
             return values, missing
         is_truth = values.dtype.kind == "b" or (
             not isinstance(series, np.ndarray) and isinstance(series.dtype, nw.Boolean)
         )
-        is_number = isinstance(marker, Real) and not isinstance(marker, bool)
-        if is_truth and is_number:  # 0 is not False
-            return values, missing
         seen = ~missing
         missing = missing.copy()
-        if values.dtype.kind == "f" and is_number:
-            missing[seen] = values[seen] == values.dtype.type(marker)
-        elif values.dtype.kind in "OUSb" or (is_number and values.dtype.kind in "iu"):
-            missing[seen] = (values[seen].astype(object) == marker).astype(bool)
+        missing[seen] = matches(values[seen], codes, is_truth)
         return values, missing
 
     def read(self, X):
@@ -184,7 +181,7 @@ class ColumnCodec:
         shape = (len(series[0]), len(series))
         numbers, missing = np.zeros(shape), np.zeros(shape, dtype=bool)
         for j, column in enumerate(self.columns_):
-            values, missing[:, j] = self._read_column(series[j])
+            values, missing[:, j] = self._read_column(series[j], self.codes[j])
             seen = ~missing[:, j]
             try:
                 numbers[seen, j] = column.read(values[seen])
