@@ -102,6 +102,14 @@ def select_columns(columns, X, names, where):
     return selected
 
 
+def check_quantiles(quantiles):
+    """List of levels, a sequence of floats strictly between 0 and 1."""
+    levels = np.asarray(quantiles, dtype=np.float64)
+    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
+    return levels.tolist()
+
+
 def warn_of_empty_columns(names, are_kept):
     """Say to who called `fit` what becomes of columns without any observed value."""
     if len(names):

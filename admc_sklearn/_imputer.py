@@ -14,7 +14,7 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import check_table, select_columns, warn_of_empty_columns
+from ._checks import check_quantiles, check_table, select_columns, warn_of_empty_columns
 from ._columns import is_frame
 from ._compat import (
     Interval,
@@ -514,16 +514,10 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             their own quantiles; categorical cells have the most probable level.
         """
         check_is_fitted(self)
-        levels = np.asarray(quantiles, dtype=np.float64)
-        if (
-            levels.ndim != 1
-            or not levels.size
-            or not ((levels > 0) & (levels < 1)).all()
-        ):
-            raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
+        levels = check_quantiles(quantiles)
         X = check_table(self, X, reset=False)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._summarise(cells, levels.tolist()))
+        return self._decode_all(X, cells, self._summarise(cells, levels))
 
     @available_if(_has_categories)
     def predict_proba(self, X, column):
@@ -662,7 +656,6 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = accepts_null(self.missing_values)
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
+        tags.input_tags.string = tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
