@@ -51,7 +51,8 @@ def check_table(estimator, X, reset):
         X = check_array(X, dtype=None, ensure_all_finite=False)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         return X.astype(object)
-    has_null = accepts_null(estimator.missing_values)
+    is_object = hasattr(X, "dtype") and X.dtype.kind == "O"
+    has_null = is_object or accepts_null(estimator.missing_values)
     try:
         return validate_data(
             estimator,

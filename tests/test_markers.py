@@ -91,6 +91,10 @@ def test_codes_in_arrays_of_floats_and_integers():
         marked[rows, 0] = -9.9
         completed = quick(missing_values=missing_values).fit_transform(marked)
         np.testing.assert_allclose(completed, expected)
+    objects = np.where(hidden, None, X)
+    objects[hidden[:, 0], 0] = -9.9
+    completed = quick(missing_values=[-9.9, -88]).fit_transform(objects)
+    np.testing.assert_allclose(completed, expected)
     whole = np.where(hidden, -99, np.rint(10 * X)).astype(np.int64)
     assert quick(missing_values=[-99, -88]).fit_transform(whole).min() > 0
 
