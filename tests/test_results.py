@@ -28,21 +28,21 @@ for split in range(n):
 
 def start(path, name, n):
     """Start a process that adds n rows once it gets a line."""
-    writer = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), name, str(n)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert writer.stdout.readline().strip() == "ready"
-    return writer
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_two_processes_lose_no_result_when_one_is_killed(tmp_path, suffix):
     path = tmp_path / f"results{suffix}"
     writers = {name: start(path, name, n) for name, n in [("a", N_ROWS), ("b", 10**6)]}
+    for writer in writers.values():
+        assert writer.stdout.readline().strip() == "ready"
     for writer in writers.values():
         writer.stdin.write("\n")
         writer.stdin.flush()
