@@ -6,10 +6,18 @@ import warnings
 from contextlib import contextmanager
 
 import numpy as np
-from sklearn.utils.validation import FLOAT_DTYPES, check_array, validate_data
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import (
+    FLOAT_DTYPES,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
 
 from ._columns import as_table, is_frame
-from ._compat import is_pandas_na, is_scalar_nan
+from ._markers import accepts_null
 from ._modalities import find_columns
 
 
@@ -44,7 +52,7 @@ def check_table(estimator, X, reset):
         The frame itself, a copy of an array of floats, or an array of whole numbers,
         dates, durations or objects. Masked cells are missing.
     """
-    if isinstance(X, np.ma.MaskedArray) and not is_nan_like(estimator.missing_values):
+    if isinstance(X, np.ma.MaskedArray) and not accepts_null(estimator.missing_values):
         X = X.astype(object)  # NaN would not be missing beside a marker
     X = as_table(X)
     if is_frame(X):
@@ -60,27 +68,28 @@ def check_table(estimator, X, reset):
         X = check_array(X, dtype=None, ensure_all_finite=False, estimator=estimator)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         return X
-    nan_like = is_nan_like(estimator.missing_values)
+    has_null = accepts_null(estimator.missing_values)
     try:
         return validate_data(
             estimator,
             X,
             dtype=FLOAT_DTYPES,
-            ensure_all_finite="allow-nan" if nan_like else True,
+            ensure_all_finite="allow-nan" if has_null else True,
             copy=True,
             reset=reset,
         )
     except ValueError as error:
+        if not has_null and "contains NaN" in str(error):
+            raise ValueError(
+                "Input X contains NaN, which is not among missing_values="
+                f"{estimator.missing_values!r}: where NaN is missing too, give a list "
+                "that has np.nan besides."
+            ) from error
         if "contains infinity" not in str(error):
             raise
         columns = np.flatnonzero(np.isinf(X).any(axis=0))
         names = ", ".join(f"'x{j}'" for j in columns)
         raise ValueError(f"{error} It is in the columns {names}.") from error
-
-
-def is_nan_like(marker):
-    """Whether a placeholder of missing values is NaN by one of its names."""
-    return marker is None or is_pandas_na(marker) or is_scalar_nan(marker)
 
 
 def select_columns(columns, X, names, where):
@@ -95,6 +104,14 @@ def select_columns(columns, X, names, where):
     return selected
 
 
+def check_quantiles(quantiles):
+    """List of levels, a sequence of floats strictly between 0 and 1."""
+    levels = np.asarray(quantiles, dtype=np.float64)
+    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
+    return levels.tolist()
+
+
 def warn_of_empty_columns(names, are_kept):
     """Say to who called `fit` what becomes of columns without any observed value."""
     if len(names):
@@ -104,3 +121,70 @@ def warn_of_empty_columns(names, are_kept):
             UserWarning,
             stacklevel=5,
         )
+
+
+def check_encoder(encoder, modality, n_columns):
+    """Check a user's encoder of a modality of ``n_columns`` columns.
+
+    Returns
+    -------
+    label : str
+        The encoder and its modality, for errors.
+    learn : callable or None
+        Fits it to rows of shape (n, n_columns) by a seed; None where it is fitted.
+
+    Raises
+    ------
+    TypeError
+        If it is a class, or lacks a method.
+    ValueError
+        If it was fitted to another number of columns, or is frozen and not fitted.
+    """
+    label = f"encoders: {_name_of(encoder)} of modality {modality!r}"
+    if isinstance(encoder, type):
+        raise TypeError(f"{label} is a class: pass an instance, {encoder.__name__}().")
+    for method in ("transform", "inverse_transform"):
+        if not hasattr(encoder, method):
+            raise TypeError(
+                f"{label} has no {method}: take a transformer that has both, such as "
+                "PCA, or leave this modality out of encoders."
+            )
+    # Objects that scikit-learn cannot clone are used as they are.
+    if hasattr(encoder, "fit") and hasattr(encoder, "get_params"):
+        try:
+            check_is_fitted(encoder)
+        except NotFittedError as error:
+            if not isinstance(encoder, FrozenEstimator):
+                return label, _fitted_clone
+            raise ValueError(
+                f"{label} is frozen, but not fitted: fit it first, or pass it without "
+                "FrozenEstimator to have it fitted to the modality's complete rows."
+            ) from error
+    n_features = getattr(encoder, "n_features_in_", n_columns)
+    if n_features != n_columns:
+        raise ValueError(
+            f"{label} was fitted to {n_features} columns, and the modality has "
+            f"{n_columns}: fit it to these, or pass it unfitted."
+        )
+    return label, None
+
+
+def _name_of(encoder):
+    """Name of a transformer's class, and of the one that is frozen."""
+    if isinstance(encoder, type):
+        return encoder.__name__
+    if isinstance(encoder, FrozenEstimator):
+        return f"FrozenEstimator({type(encoder.estimator).__name__})"
+    return type(encoder).__name__
+
+
+def _fitted_clone(encoder, rows, seed):
+    """Fit a clone to rows; the seed stands in for what its parameters leave open."""
+    encoder = clone(encoder)
+    seeds = {
+        name: seed
+        for name, value in encoder.get_params().items()
+        if name.split("__")[-1] == "random_state" and value is None
+    }
+    encoder.set_params(**seeds).fit(rows)
+    return encoder

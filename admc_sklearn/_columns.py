@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ._kinds import EXACT, CategoryColumn, NumberColumn, TimeColumn, objects
+from ._markers import matches
 
 NUMBERS = {"floating", "integer", "mixed-integer-float", "decimal", "empty"}
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "category"}
@@ -164,6 +165,11 @@ def _is_number(value):
 class ColumnCodec:
     """Columns of one table: their kinds, and the way to numbers and back.
 
+    Parameters
+    ----------
+    codes : list of d lists
+        Of every column, what is missing besides nulls.
+
     Attributes
     ----------
     columns_ : list
@@ -174,8 +180,8 @@ class ColumnCodec:
         Columns that are completed by whole numbers, or by codes.
     """
 
-    def __init__(self, marker):
-        self.marker = marker
+    def __init__(self, codes):
+        self.codes = codes
 
     def fit(self, X, names, categorical):
         """Find the kinds and learn the levels.
@@ -195,7 +201,7 @@ class ColumnCodec:
         self.names_ = list(names)
         every = series_of(X)
         self.columns_ = [
-            self._column(series, names[j], categorical[j])
+            self._column(series, names[j], categorical[j], self.codes[j])
             for j, series in enumerate(every)
         ]
         self.are_numbers_ = all(
@@ -207,7 +213,7 @@ class ColumnCodec:
         self.whole_ = np.array([c.whole for c in self.columns_])
         return self
 
-    def _column(self, series, name, categorical, n_values=None):
+    def _column(self, series, name, categorical, codes, n_values=None):
         """Kind of a column that learns from its first ``n_values`` observed cells."""
         dtype = None if isinstance(series, np.ndarray) else series.dtype
         if isinstance(dtype, _NESTED):
@@ -215,7 +221,7 @@ class ColumnCodec:
                 f"Column {name!r} has values of dtype {dtype}, which nothing can "
                 "complete: drop it, or make columns of its parts."
             )
-        values, missing = self._read_column(series)
+        values, missing = self._read_column(series, codes)
         kind = "category" if categorical else kind_of(values, missing, dtype, name)
         values = values[~missing][:n_values]
         if isinstance(dtype, nw.Unknown) and not categorical:
@@ -237,24 +243,17 @@ class ColumnCodec:
                 f"Column {name!r} has values that cannot be categories: {error}"
             ) from error
 
-    def _read_column(self, series):
+    def _read_column(self, series, codes):
         """Values of a column and which of them are missing."""
         values, missing = contents(series)
-        marker = self.marker
-        if marker is None or pd.isna(marker):
+        if not codes:
             return values, missing
         is_truth = values.dtype.kind == "b" or (
             not isinstance(series, np.ndarray) and isinstance(series.dtype, nw.Boolean)
         )
-        is_number = isinstance(marker, Real) and not isinstance(marker, bool)
-        if is_truth and is_number:  # 0 is not False
-            return values, missing
         seen = ~missing
         missing = missing.copy()
-        if values.dtype.kind == "f" and is_number:
-            missing[seen] = values[seen] == values.dtype.type(marker)
-        elif values.dtype.kind in "OUSb" or (is_number and values.dtype.kind in "iu"):
-            missing[seen] = (values[seen].astype(object) == marker).astype(bool)
+        missing[seen] = matches(values[seen], codes, is_truth)
         return values, missing
 
     def read(self, X):
@@ -280,7 +279,7 @@ class ColumnCodec:
         shape = (len(series[0]), len(series))
         numbers, missing = np.zeros(shape), np.zeros(shape, dtype=bool)
         for j, column in enumerate(self._columns_for(series)):
-            values, missing[:, j] = self._read_column(series[j])
+            values, missing[:, j] = self._read_column(series[j], self.codes[j])
             seen = ~missing[:, j]
             if not seen.any():
                 continue
@@ -306,8 +305,13 @@ class ColumnCodec:
         """Columns as in `fit`; one that was empty there has the kind it has now."""
         columns = list(self.columns_)
         for j, column in enumerate(columns):
-            if column.is_empty and not self._read_column(series[j])[1].all():
-                columns[j] = self._column(series[j], self.names_[j], False, n_values=0)
+            if (
+                column.is_empty
+                and not self._read_column(series[j], self.codes[j])[1].all()
+            ):
+                columns[j] = self._column(
+                    series[j], self.names_[j], False, self.codes[j], n_values=0
+                )
         return columns
 
     def write_frame(self, X, numbers, missing, keep, flags=None):

@@ -1,7 +1,6 @@
 """The only importer of scikit-learn's private helpers."""
 
 from sklearn.base import _fit_context
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import Interval, MissingValues, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in
@@ -13,6 +12,4 @@ __all__ = [
     "_check_feature_names_in",
     "_fit_context",
     "_get_output_config",
-    "is_pandas_na",
-    "is_scalar_nan",
 ]

@@ -13,11 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from ._checks import all_or_nothing
 from ._columns import as_table, is_frame
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
+from ._markers import accepts_null, placeholder
 from ._modalities import resolve_modalities
+from ._pickling import VersionedPickle
 from .missingness import _Table
 
 
-class CrossModalFeatures(TransformerMixin, BaseEstimator):
+class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
     """Append to every modality what the other modalities say of it.
 
     Rows with all modalities have something to gain too: for each modality its
@@ -187,9 +189,13 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
         container = _get_output_config("transform", self)["dense"]
         imputer.set_output(transform=container)
         completed = imputer.transform(X)
+        # Counterparts are features: to round them would only take from them.
+        counterpart = object.__new__(type(imputer))  # shares all that was learnt
+        vars(counterpart).update(vars(imputer), keep_whole_numbers=False)
         generated = [None] * completed.shape[1]
         for columns in self.modalities_.values():
-            found = imputer.transform(_lacking(X, columns, imputer.missing_values))
+            lacking = _lacking(X, columns, imputer.missing_values)
+            found = counterpart.transform(lacking)
             for j in columns:
                 generated[j] = _column(found, j)
         if isinstance(completed, np.ndarray):
@@ -226,13 +232,13 @@ class CrossModalFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _lacking(X, columns, marker):
+def _lacking(X, columns, missing_values):
     """Copy of X without any cell of the given columns."""
     removed = np.zeros(X.shape, dtype=bool)
     removed[:, columns] = True
     without = _Table(X).without(removed)
-    if not is_frame(X) and not (marker is None or pd.isna(marker)):
-        without[removed] = marker
+    if not is_frame(X) and not accepts_null(missing_values):
+        without[removed] = placeholder(missing_values)
     return without
 
 

@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import (
     all_or_nothing,
+    check_quantiles,
     check_table,
-    is_nan_like,
     select_columns,
     warn_of_empty_columns,
 )
@@ -43,7 +43,9 @@ from ._joint import (
     self_masking_slopes,
 )
 from ._layout import given_encoders
+from ._markers import accepts_null
 from ._modalities import resolve_modalities
+from ._pickling import VersionedPickle
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec
 
@@ -55,7 +57,7 @@ def _has_categories(imputer):
     return any(levels is not None for levels in getattr(imputer, "categories_", ()))
 
 
-class ADMCImputer(TransformerMixin, BaseEstimator):
+class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     """Complete missing values by an anchored, attention-based diffusion model.
 
     Tables may be mixed: numbers, whole numbers, truth values, categories, dates and
@@ -74,15 +76,20 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         whole in most rows is completed as a block: see Notes.
 
     encoders : dict or None, default=None
-        Fitted transformers with ``inverse_transform`` by the names of modalities, in
-        the place of principal components: what is completed are their latents.
+        Transformers with ``inverse_transform`` by the names of modalities, in the place
+        of principal components: what is completed are their latents. One that is not
+        fitted is cloned, and the clone fitted to the rows in which its modality is
+        complete, in the columns' own units. A fitted one is used as it is; but
+        :func:`sklearn.base.clone`, hence every cross-validation, takes away what it
+        learnt, and then it is fitted anew. `sklearn.frozen.FrozenEstimator` around it
+        prevents that. What is passed is not changed.
 
     strategy : {"mean", "median", "sample"}, default="mean"
         What a missing cell becomes: the mean of its posterior (lowest squared error),
         its median (lowest absolute error), both by one network call, or one joint draw
         of all the row's missing cells. Categorical cells become the most probable
-        level, or the draw; whole numbers and dates are rounded. May be changed on a
-        fitted imputer.
+        level, or the draw; whole numbers (see `keep_whole_numbers`) and dates are
+        rounded. May be changed on a fitted imputer.
 
     n_steps : int, default=8
         Rounds in which a draw reveals a row's missing cells. One round ignores how
@@ -95,9 +102,21 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         :func:`~admc_sklearn.pooling.pool_estimates`. 0 draws as if the model were
         known, which is too narrow for some hundred rows. Take about as many as draws.
 
-    missing_values : float, int, str, np.nan, None or pandas.NA, default=np.nan
-        The placeholder of missing values. In frames and arrays of objects ``np.nan``,
-        ``None``, ``pandas.NA`` and ``pandas.NaT`` are missing whatever it is.
+    missing_values : float, int, str, np.nan, None, pandas.NA, list or dict, \
+            default=np.nan
+        The placeholder of missing values; several in a list, such as
+        ``[-99, -88, "?"]``; by column in a dict, such as
+        ``{"age": 0, "income": [-99, -88]}``, names or indices being its keys. In
+        frames, arrays of objects and with a dict, ``np.nan``, ``None``, ``pandas.NA``
+        and ``pandas.NaT`` are missing besides; an array of floats with NaN is refused
+        where it is not listed. A number does not match text, nor 0 False.
+
+    keep_whole_numbers : bool, default=True
+        Whether a column of floats is completed by whole numbers, whatever the
+        statistic, where every observed cell of `fit` is one, as in integers that a CSV
+        file with gaps made floats of. False leaves the mean as it is, which has the
+        lower squared error. Columns of integers by dtype are always completed by whole
+        numbers. May be changed on a fitted imputer.
 
     categorical_features : "from_dtype", array-like or callable, default="from_dtype"
         Which columns are categorical. By dtype: categories, enumerations, text, truth
@@ -221,7 +240,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     A pickle holds the parameters, the network's weights, the columns' statistics and
     atoms (for columns with few distinct values, those values), and completed training
     rows, which are the landmarks of kernels: up to 800 rows of cells, and the latents
-    of blocks in up to 1500. It opens on machines without the device it was made on.
+    of blocks in up to 1500. It opens on machines without the device it was made on, by
+    the release of this package that made it, and with a warning by others of the same
+    minor version; other releases refuse it in a sentence.
 
     Numbers are told by the network and by a memory on top of it: kernel ridge
     regression on the completed rest of the row (a Laplace kernel with landmarks, the
@@ -271,7 +292,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         "strategy": [StrOptions({"mean", "median", "sample"})],
         "n_steps": [_COUNT],
         "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
-        "missing_values": [MissingValues(), None],
+        "missing_values": [MissingValues(), None, "array-like", Mapping],
+        "keep_whole_numbers": ["boolean"],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", callable],
         "self_masking": ["boolean", StrOptions({"auto"})],
         "add_indicator": ["boolean"],
@@ -299,6 +321,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         n_steps=8,
         n_bootstraps=0,
         missing_values=np.nan,
+        keep_whole_numbers=True,
         categorical_features="from_dtype",
         self_masking="auto",
         add_indicator=False,
@@ -322,6 +345,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self.n_steps = n_steps
         self.n_bootstraps = n_bootstraps
         self.missing_values = missing_values
+        self.keep_whole_numbers = keep_whole_numbers
         self.categorical_features = categorical_features
         self.self_masking = self_masking
         self.add_indicator = add_indicator
@@ -507,16 +531,10 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             their own quantiles; categorical cells have the most probable level.
         """
         check_is_fitted(self)
-        levels = np.asarray(quantiles, dtype=np.float64)
-        if (
-            levels.ndim != 1
-            or not levels.size
-            or not ((levels > 0) & (levels < 1)).all()
-        ):
-            raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
+        levels = check_quantiles(quantiles)
         X = check_table(self, X, reset=False)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._summarise(cells, levels.tolist()))
+        return self._decode_all(X, cells, self._summarise(cells, levels))
 
     @available_if(_has_categories)
     def predict_proba(self, X, column):
@@ -627,7 +645,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     def _decode(self, X, cells, values, container):
         """Fill X: an array, or a frame in the ``container`` library."""
-        numbers = self._codec.complete(cells, values)
+        numbers = self._codec.complete(cells, values, self.keep_whole_numbers)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))
@@ -639,7 +657,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         return self._codec.to_frame(X, cells, numbers, keep, flags, names, container)
 
     def __getstate__(self):
-        state = super().__getstate__().copy()
+        state = super().__getstate__()
         if state.get("model_") is not None:
             state["model_"] = copy_to(state["model_"], "cpu")
             state["device_"] = str(state["device_"])
@@ -656,8 +674,7 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = is_nan_like(self.missing_values)
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
+        tags.input_tags.allow_nan = accepts_null(self.missing_values)
+        tags.input_tags.string = tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._blocks._encoder import TransformerEncoder
+from ._checks import check_encoder
 
 # A modality of fewer columns, or with more rows that hold a part of it, is cells.
 MIN_COLUMNS = 5
@@ -74,7 +75,7 @@ def given_encoders(encoders, modalities, shared, codec):
     Parameters
     ----------
     encoders : dict or None
-        Fitted transformers by the names of modalities.
+        Transformers by the names of modalities, fitted or not.
     modalities, shared : dicts
         Columns of all modalities, and places among the kept columns of those that have
         several.
@@ -84,6 +85,8 @@ def given_encoders(encoders, modalities, shared, codec):
     ------
     ValueError
         Naming modalities that are not there or cannot be encoded.
+    TypeError
+        If one has no `transform` or no `inverse_transform`.
     """
     if unknown := [name for name in encoders or {} if name not in modalities]:
         raise ValueError(
@@ -100,5 +103,6 @@ def given_encoders(encoders, modalities, shared, codec):
                 "numbers, and none empty."
             )
         units = scaling.mean_[columns], scaling.scale_[columns]
-        out[name] = TransformerEncoder(encoder, *units)
+        label, learn = check_encoder(encoder, name, len(columns))
+        out[name] = TransformerEncoder(encoder, learn, label, *units)
     return out

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -24,7 +26,8 @@ class ResultFile:
     """A CSV or parquet file with a row for every run that ever finished.
 
     Rows are only added: a run of another configuration, or one that failed, stays
-    beside the one that replaces it.
+    beside the one that replaces it. Several processes may add to one file: each
+    holds a lock meanwhile, which the system takes back from a process that dies.
 
     Parameters
     ----------
@@ -94,17 +97,23 @@ class ResultFile:
     def append(self, row):
         """Add a row, a dict with `STORED` as keys, before anything else can fail."""
         row = pd.DataFrame([row]).reindex(columns=self.rows.columns)
-        if self.is_csv:
-            self._append_line(row)
-            return
-        parts = [self.rows, row] if len(self.rows) else [row]
-        self.rows = pd.concat(
+        with _locked(self.path):
+            if self.is_csv:
+                self._append_line(row)
+            else:
+                self._append_to_parquet(row)
+
+    def _append_to_parquet(self, row):
+        # Parquet cannot grow: what is there is read again, since another process may
+        # have added to it, and replaced at once, so that none reads half a file.
+        rows = self._read()
+        parts = [rows, row] if len(rows) else [row]
+        rows = pd.concat(
             [part.astype(dict.fromkeys(TEXTS, object)) for part in parts],
             ignore_index=True,
         )
-        # Parquet cannot grow; a reader never sees half a file.
         partial = self.path.with_name(self.path.name + ".partial")
-        self.rows.to_parquet(partial, index=False)
+        rows.to_parquet(partial, index=False)
         os.replace(partial, self.path)
 
     def _append_line(self, row):
@@ -116,6 +125,27 @@ class ResultFile:
                 if file.read(1) != b"\n":  # a line that a crash cut short
                     text = "\n" + text
             file.write(text.encode())
+
+
+@contextmanager
+def _locked(path):
+    """Hold the lock of a path: on an empty file beside it, which stays."""
+    with path.with_name(path.name + ".lock").open("ab") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows, where closing the file gives the lock back
+            import msvcrt
+
+            file.seek(0)
+            while True:
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                    break
+                except OSError:
+                    time.sleep(0.05)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _number(text):

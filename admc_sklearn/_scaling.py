@@ -20,7 +20,9 @@ class Standardiser:
         Values that a completion may have to hit exactly: all of a column with few,
         else those that recur often.
     whole_ : bool array of shape (n_kept,)
-        Columns that are completed by whole numbers.
+        Columns that are completed by whole numbers in any case.
+    looks_whole_ : bool array of shape (n_kept,)
+        Columns in which every observed training cell is a whole number.
     empty_ : int array of shape (n_columns - n_kept,)
         The other columns.
     """
@@ -35,7 +37,7 @@ class Standardiser:
         X : float array of shape (n, d)
         missing : bool array of shape (n, d)
         is_level, whole : bool arrays of shape (d,)
-            Columns that hold codes of levels, and that hold whole numbers.
+            Columns that hold codes of levels, and whole numbers by their dtype.
 
         Returns
         -------
@@ -44,11 +46,12 @@ class Standardiser:
         is_empty = missing.all(axis=0)
         self.kept_, self.empty_ = np.flatnonzero(~is_empty), np.flatnonzero(is_empty)
         self.whole_ = whole[self.kept_]
-        mean, scale, low, high, self.grids_ = [], [], [], [], []
+        mean, scale, low, high, looks_whole, self.grids_ = [], [], [], [], [], []
         for j in self.kept_:
             values = X[~missing[:, j], j].astype(np.float64)
             low.append(values.min())
             high.append(values.max())
+            looks_whole.append((values == np.rint(values)).all())
             if is_level[j]:
                 mean.append(0.0)
                 scale.append(1.0)
@@ -70,6 +73,7 @@ class Standardiser:
             scale.append(1.0 if constant else spread * unit)
         self.mean_, self.scale_ = np.array(mean), np.array(scale)
         self.low_, self.high_ = np.array(low), np.array(high)
+        self.looks_whole_ = np.array(looks_whole, dtype=bool)
         return self
 
     def encode(self, X, missing):
@@ -84,14 +88,16 @@ class Standardiser:
         values = np.clip(values, -1e6, 1e6)
         return np.where(observed, values, 0.0).astype(np.float32), observed
 
-    def decode_into(self, X, missing, values):
+    def decode_into(self, X, missing, values, keep_whole=True):
         """Write standardised ``values`` into the missing cells of ``X``, in place.
 
         Shape of ``values``: (n, n_kept). Cells of columns without any observed
         training cell become 0. Values that differ from a point of the column's grid
         by float32 rounding alone become that point; none leaves the range that
-        was observed.
+        was observed. ``keep_whole`` rounds the columns that look whole, as those are
+        in any case that are whole by their dtype.
         """
+        whole = self.whole_ | (self.looks_whole_ & keep_whole)
         for j in self.empty_:
             X[missing[:, j], j] = 0.0
         lacking = np.flatnonzero(missing[:, self.kept_].any(axis=0))
@@ -106,8 +112,8 @@ class Standardiser:
                 decoded[rows, place] = _snap(
                     decoded[rows, place], self.grids_[k], reach
                 )
-            if self.whole_[k]:
-                decoded[rows, place] = np.rint(decoded[rows, place])
+            if whole[k]:  # 0 is added since a small negative number becomes -0
+                decoded[rows, place] = np.rint(decoded[rows, place]) + 0.0
         decoded = decoded.clip(self.low_[lacking], self.high_[lacking])
         X[:, columns] = np.where(holes, decoded, X[:, columns])
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ._columns import ColumnCodec, is_frame
+from ._markers import codes_of, matches
 from ._scaling import Standardiser
 
 
@@ -35,19 +36,21 @@ class TableCodec:
 
     Parameters
     ----------
-    marker : object
-        The placeholder of missing values; nulls of any kind are missing beside it.
+    missing_values : scalar, array-like or dict
+        What is missing besides nulls of any kind; see `codes_of`.
 
     Attributes
     ----------
+    codes_ : list of d lists
+        Of every column, what is missing besides nulls.
     columns_ : ColumnCodec
     n_levels_ : int array of shape (d,)
         Levels of categorical columns, 0 for others.
     scaling_ : Standardiser
     """
 
-    def __init__(self, marker):
-        self.marker = marker
+    def __init__(self, missing_values):
+        self.missing_values = missing_values
 
     def fit(self, X, names, categorical, whole):
         """Learn kinds, levels, location and scale of the columns; return the cells.
@@ -61,7 +64,8 @@ class TableCodec:
         whole : bool
             Whether an array of numbers held whole ones only, by its dtype.
         """
-        self.columns_ = ColumnCodec(self.marker).fit(X, names, categorical)
+        self.codes_ = codes_of(self.missing_values, X, names)
+        self.columns_ = ColumnCodec(self.codes_).fit(X, names, categorical)
         self.n_levels_ = self.columns_.n_levels_
         numbers, missing, known = self._numbers(X)
         is_level = self.n_levels_ > 0
@@ -78,17 +82,23 @@ class TableCodec:
     def _numbers(self, X):
         if not self._is_plain(X):
             return self.columns_.read(X)
-        missing = np.isnan(X) if pd.isna(self.marker) else X == self.marker
+        missing = np.isnan(X)
+        for j, codes in enumerate(self.codes_):
+            if codes:
+                missing[:, j] |= matches(X[:, j], codes)
         return X, missing, ~missing
 
     def _is_plain(self, X):
         """Whether X is an array of floats and all its columns are numbers."""
         return not is_frame(X) and X.dtype.kind == "f" and self.columns_.are_numbers_
 
-    def complete(self, cells, values):
-        """Numbers with completed values, standardised (n, n_kept), where missing."""
+    def complete(self, cells, values, keep_whole=True):
+        """Numbers with completed values, standardised (n, n_kept), where missing.
+
+        ``keep_whole`` is `Standardiser.decode_into`'s.
+        """
         numbers = cells.numbers.copy()
-        self.scaling_.decode_into(numbers, cells.missing, values)
+        self.scaling_.decode_into(numbers, cells.missing, values, keep_whole)
         return numbers
 
     def to_array(self, X, cells, numbers, keep):

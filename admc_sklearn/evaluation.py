@@ -29,12 +29,13 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state
 
-from ._columns import as_table
+from ._columns import as_table, is_frame
 from ._comparison import Downstream, complete, measure_all, rows_of, steps_before
+from ._markers import accepts_null, placeholder
 from ._metrics import score_cells
 from ._progress import tqdm
 from ._results import FIGURES, KEY, ResultFile, describe, fingerprint
-from .missingness import MECHANISMS, ampute
+from .missingness import MECHANISMS, ampute, without_codes
 
 METRICS = ("rmse", "mae", "accuracy")
 # Where more is better.
@@ -171,6 +172,9 @@ class _ImputationScorer:
     def __call__(self, estimator, X, y=None):
         """Score a fitted imputer on rows X; y is ignored."""
         X = as_table(X)
+        before = steps_before(estimator)
+        markers = np.nan if before else getattr(estimator, "missing_values", np.nan)
+        X = without_codes(X, markers)
         X_incomplete = ampute(
             X,
             mechanism=self.mechanism,
@@ -178,10 +182,11 @@ class _ImputationScorer:
             modalities=self.modalities,
             random_state=self.random_state,
         )
-        before = steps_before(estimator)
         if before is None or hasattr(before, "inverse_transform"):
             # A copy: an imputer may work in place.
             given = rows_of(X_incomplete, np.arange(len(X_incomplete)))
+            if not is_frame(given) and not accepts_null(markers):
+                given[pd.isna(given)] = placeholder(markers)
             completed = complete(estimator, given)
         else:
             X, given = before.transform(X), before.transform(X_incomplete)
@@ -227,7 +232,8 @@ def compare_imputers(
         last one: these are undone by their `inverse_transform`.
     X : array-like or data frame of shape (n_samples, n_features)
         A pandas or polars frame, or an array. Cells that are really missing stay so
-        and never count.
+        and never count; they are NaN, None or null here, whatever an imputer's
+        ``missing_values``.
     mechanisms : str or sequence of str, default=("mcar",)
         See `ampute`.
     rates : float or sequence of float, default=(0.3,)
@@ -248,7 +254,8 @@ def compare_imputers(
         Processes; they share the cores. Times are longer then, and only comparable
         within one call.
     path : str or path-like, default=None
-        A CSV or parquet file to which each result is added as soon as it is there.
+        A CSV or parquet file to which each result is added as soon as it is there,
+        by several processes too. An empty file ``<path>.lock`` stays beside it.
         A result found there is not computed again if it has no error, and if X, y, the
         rows, the seed and all parameters, but not their code, were the same. What was
         not the same stays in the file beside the new result, with another

@@ -13,6 +13,7 @@ from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
 from ._columns import as_table
+from ._markers import codes_of, matches
 from ._modalities import resolve_modalities
 
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
@@ -300,6 +301,19 @@ class _Table:
         X = self.native.astype(holders.get(dtype.kind, dtype))
         X[removed] = "NaT" if X.dtype.kind in "mM" else np.nan
         return X
+
+
+def without_codes(X, missing_values):
+    """X with a null where a cell holds a code of an imputer's ``missing_values``."""
+    table = _Table(X)
+    names = [f"x{j}" if name == j else name for j, name in enumerate(table.names)]
+    codes = codes_of(missing_values, table.native, names)
+    held = ~table.known
+    for j, values in enumerate(table.columns):
+        rows = np.flatnonzero(table.known[:, j] if codes[j] else [])
+        held[rows, j] = matches(values[rows], codes[j])
+    held &= table.known
+    return table.without(held) if held.any() else X
 
 
 def _remove_from_frame(X, removed):

@@ -114,6 +114,7 @@ def main():
         with patch():
             imputer = ADMCImputer(
                 modalities=blocks.columns,
+                keep_whole_numbers=False,
                 max_time=options.max_time,
                 random_state=0,
                 **parameters,

@@ -66,6 +66,7 @@ class Admc:
     def __init__(self, seed, **parameters):
         from admc_sklearn import ADMCImputer
 
+        parameters = {"keep_whole_numbers": False, **parameters}
         self.imputer = ADMCImputer(random_state=seed, **parameters)
 
     def fit(self, X):

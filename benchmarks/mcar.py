@@ -33,6 +33,11 @@ LINE = (
 )
 
 
+def admc(seed, **parameters):
+    """Build our own imputer; peers do not round either."""
+    return ADMCImputer(keep_whole_numbers=False, random_state=seed, **parameters)
+
+
 def extra_trees(seed):
     """Build a MissForest of extremely randomised trees."""
     trees = ExtraTreesRegressor(50, min_samples_leaf=2, n_jobs=2, random_state=seed)
@@ -40,8 +45,8 @@ def extra_trees(seed):
 
 
 IMPUTERS = {
-    "admc": lambda seed: ADMCImputer(random_state=seed),
-    "anchor": lambda seed: ADMCImputer(max_epochs=0, random_state=seed),
+    "admc": lambda seed: admc(seed),
+    "anchor": lambda seed: admc(seed, max_epochs=0),
     "mean": lambda seed: SimpleImputer(keep_empty_features=True),
     "knn": lambda seed: KNNImputer(n_neighbors=10, weights="distance"),
     "iterative": lambda seed: IterativeImputer(random_state=seed),

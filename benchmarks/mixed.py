@@ -111,7 +111,8 @@ def by_codes(name):
 
 def admc(seed, **parameters):
     """Build our own imputer, frames in and out."""
-    imputer = ADMCImputer(random_state=seed, **parameters)
+    parameters = {"keep_whole_numbers": False, "random_state": seed, **parameters}
+    imputer = ADMCImputer(**parameters)
     return imputer.set_output(transform="pandas")
 
 

@@ -46,11 +46,17 @@ def build(name, max_time):
     """Make the factory of an imputer, which gets a seed and modalities' columns."""
     if name == "admc":
         return lambda seed, columns: ADMCImputer(
-            modalities=columns, max_time=max_time, random_state=seed
+            modalities=columns,
+            keep_whole_numbers=False,
+            max_time=max_time,
+            random_state=seed,
         )
     if name == "anchor":
         return lambda seed, columns: ADMCImputer(
-            modalities=columns, max_epochs=0, random_state=seed
+            modalities=columns,
+            keep_whole_numbers=False,
+            max_epochs=0,
+            random_state=seed,
         )
     return BASELINES[name]
 

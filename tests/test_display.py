@@ -18,6 +18,7 @@ from sklearn.impute import KNNImputer
 from admc_sklearn import ADMCImputer
 from admc_sklearn._display import KINDS, ImputationDisplay
 from admc_sklearn._display._data import transform_ranks
+from admc_sklearn._display._layout import labels
 from admc_sklearn._display._panels import bin_edges
 
 
@@ -426,3 +427,29 @@ def test_modalities_without_blocks_are_an_error():
     imputer = ADMCImputer(max_epochs=0).fit(np.arange(30.0).reshape(10, 3))
     with pytest.raises(TypeError, match="block"):
         ImputationDisplay.from_imputer(imputer, kind="modalities")
+
+
+def test_long_names_keep_both_ends_and_are_told_apart():
+    long = [f"household_income_{way}_tax_weighted_mean" for way in ("before", "after")]
+    found = labels([*long, "short", "x" * 30, "x" * 40, "x" * 30], 20)
+    assert len(set(found)) == len(found)
+    assert max(map(len, found)) <= 20
+    assert found[2] == "short"
+    for name, label in zip(long, found, strict=False):
+        assert label.startswith(name[:3])
+        assert label.endswith(name[-3:])
+    assert "before" in found[0]
+    assert "after" in found[1]
+    assert labels(["a" * 25 + "b"]) == ["a" * 10 + "…" + "a" * 8 + "b"]
+
+
+def test_the_other_patterns_have_a_bar_of_their_own():
+    X = gaussian(300, 9, 0.4)
+    imputer = KNNImputer().fit(X[:5])
+    display = ImputationDisplay.from_imputer(imputer, X, kind="pattern")
+    _, cells, right = display.axes_
+    widths = [bar.get_width() for bar in right.patches]
+    assert len(widths) == len(cells.get_yticklabels()) == 21
+    assert widths[-1] == display.data["counts"][20:].sum()
+    assert sum(widths) == 300
+    assert right.get_xlim()[1] < widths[-1]  # it is cut, so as not to dwarf the others

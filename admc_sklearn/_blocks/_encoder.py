@@ -7,6 +7,8 @@ error of the latents the same error of the columns.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
@@ -150,13 +152,18 @@ class LinearEncoder:
 
 
 class TransformerEncoder:
-    """A user's own encoder: any fitted transformer with an inverse.
+    """A user's own encoder: any transformer with an inverse.
 
     Parameters
     ----------
     transformer : object
         With ``transform`` and ``inverse_transform``, from and to columns in their own
-        units.
+        units. A copy of it is used.
+    learn : callable or None
+        Fits a transformer: gets it, rows of shape (n, d) in the columns' own units and
+        a seed, and returns it fitted. None where it is fitted.
+    name : str
+        The transformer and its modality, for errors.
     mean, scale : arrays of shape (d,)
         Of the columns, which come in standardised.
 
@@ -166,20 +173,51 @@ class TransformerEncoder:
     that is there in part do not inform its others.
     """
 
-    def __init__(self, transformer, mean, scale):
-        self.transformer, self.mean, self.scale = transformer, mean, scale
+    def __init__(self, transformer, learn, name, mean, scale):
+        self.transformer, self.learn, self.name = transformer, learn, name
+        self.mean, self.scale = mean, scale
 
     def fit(self, values, observed, generator):
-        """Measure latents and round trip in the rows that are complete."""
-        del generator
+        """Fit to the rows that are complete, and measure the round trip in them.
+
+        Raises
+        ------
+        ValueError
+            Naming the modality, if no row is complete, the transformer fails, or what
+            it returns does not have the shape of the rows or is not finite.
+        """
         rows = values[observed.all(axis=1)].astype(np.float64)
-        self.center_, self.unit_ = 0.0, 1.0
-        latents = self._latents(rows)
-        back = self._columns(latents)
-        if back.shape != rows.shape:
+        if not len(rows):
             raise ValueError(
-                f"{type(self.transformer).__name__}.inverse_transform gives an array "
-                f"of shape {back.shape} for rows of shape {rows.shape}."
+                f"{self.name} has no row in which all columns of the modality are "
+                "observed, to be fitted to and measured on: leave this modality out "
+                "of encoders, or give it fewer columns."
+            )
+        self.center_, self.unit_ = 0.0, 1.0
+        try:
+            if self.learn is None:
+                transformer = copy.deepcopy(self.transformer)
+            else:
+                own, seed = rows * self.scale + self.mean, generator.integers(2**31)
+                transformer = self.learn(self.transformer, own, int(seed))
+            self.transformer, self.learn = transformer, None
+            latents = self._latents(rows)
+            back = self._columns(latents)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.name} fails on the {len(rows)} complete rows of its "
+                f"{rows.shape[1]} columns: {error}"
+            ) from error
+        if back.shape != rows.shape or len(latents) != len(rows):
+            raise ValueError(
+                f"{self.name}: inverse_transform gives an array of shape {back.shape} "
+                f"for latents of shape {latents.shape}, where the rows have shape "
+                f"{rows.shape}. An encoder must be made for these columns alone."
+            )
+        if not (np.isfinite(latents).all() and np.isfinite(back).all()):
+            raise ValueError(
+                f"{self.name} gives values that are not finite: it must map every "
+                "complete row to finite latents, and these to finite values."
             )
         self.noise_ = np.maximum(((rows - back) ** 2).mean(axis=0), MIN_NOISE)
         self.center_, spread = latents.mean(axis=0), latents.std(axis=0)
@@ -191,12 +229,16 @@ class TransformerEncoder:
         return self
 
     def _latents(self, values):
-        raw = np.asarray(self.transformer.transform(values * self.scale + self.mean))
-        return (raw.astype(np.float64) - self.center_) / self.unit_
+        raw = _dense(self.transformer.transform(values * self.scale + self.mean))
+        if raw.ndim != 2:
+            raise ValueError(f"latents must have two dimensions, got shape {raw.shape}")
+        return (raw - self.center_) / self.unit_
 
     def _columns(self, latents):
         raw = latents * self.unit_ + self.center_
-        back = np.asarray(self.transformer.inverse_transform(raw), dtype=np.float64)
+        back = _dense(self.transformer.inverse_transform(raw))
+        if back.shape[1:] != self.mean.shape:  # `fit` says what is wrong
+            return back
         return (back - self.mean) / self.scale
 
     @property
@@ -229,3 +271,9 @@ class TransformerEncoder:
         """Variance of the columns, as far as that of the latents goes: (n, d)."""
         share = variance.sum(axis=1) / self.variance_.sum()
         return share[:, None] * self.column_variance_ + self.noise_
+
+
+def _dense(array):
+    """Array of float64 of what a transformer returns, a sparse matrix perhaps."""
+    array = array.toarray() if hasattr(array, "toarray") else array
+    return np.asarray(array, dtype=np.float64)

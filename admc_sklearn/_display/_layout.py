@@ -6,6 +6,8 @@ matplotlib is imported where it is used, as it is optional.
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
+from itertools import count, takewhile
 
 SMALL, TINY = "small", "x-small"
 
@@ -81,15 +83,59 @@ def plain(ax):
 
 
 def short(text, width=20):
-    """Text cut to a width."""
+    """Text cut to a width, both of its ends kept."""
     text = str(text)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def labels(texts, width=20):
+    """Texts cut to a width, a list in which no two look alike.
+
+    Those that would also show the part in which they differ, or else get numbers.
+    """
+    texts = [str(text) for text in texts]
+    cut = [short(text, width) for text in texts]
+    alike = {label: [] for label in cut}
+    for text, label in zip(texts, cut, strict=True):
+        alike[label].append(text)
+    for k, text in enumerate(texts):
+        if len(alike[cut[k]]) > 1:
+            cut[k] = _with_middle(text, alike[cut[k]], width)
+    counts, taken = Counter(cut), set(cut)
+    for k, text in enumerate(texts):
+        if counts[cut[k]] > 1:
+            marks = (f" ({number})" for number in count(1))
+            numbered = (short(text, width - len(mark)) + mark for mark in marks)
+            cut[k] = next(label for label in numbered if label not in taken)
+            taken.add(cut[k])
+    return cut
+
+
+def _with_middle(text, others, width):
+    """Text cut to its ends and what is between those that all ``others`` share."""
+    start = _n_shared(others)
+    stop = len(text) - _n_shared([other[start:][::-1] for other in others])
+    middle = short(text[start:stop], width - 8)
+    if not middle or len(text) <= width:
+        return short(text, width)
+    tail = (width - 2 - len(middle)) // 2
+    head = width - 2 - len(middle) - tail
+    return f"{text[:head]}…{middle}…{text[len(text) - tail :]}"
+
+
+def _n_shared(texts):
+    """Count the first characters that are the same in all texts."""
+    same = (len(set(letters)) == 1 for letters in zip(*texts, strict=False))
+    return sum(takewhile(bool, same))
 
 
 def left_out_note(names):
     """Name the columns that are left out; nothing where there are none."""
     if not names:
         return ""
-    some = ", ".join(short(name) for name in names[:6])
+    some = ", ".join(labels(names)[:6])
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return f"{len(names)} columns left out: {some}{more}"

@@ -13,11 +13,11 @@ from ._layout import (
     SMALL,
     TINY,
     caption,
+    labels,
     left_out_note,
     new_figure,
     open_grid,
     plain,
-    short,
 )
 
 PALE, MIDDLE, DARK = "0.78", "0.55", "0.1"
@@ -27,6 +27,7 @@ MAX_BINS = 24
 POINT_MASS = 0.7  # a bin with more flattens the others, but on a logarithmic axis
 N_NAMED = 3  # columns named in a picture of coverage
 MAX_LABELS = 50
+MAX_OTHERS = 2  # a longer bar of all other patterns, in those of the most frequent
 
 
 def draw_density(data, ax, figsize):
@@ -42,14 +43,15 @@ def draw_density(data, ax, figsize):
     for panel in panels[len(columns) :]:
         panel.remove()
     n_draws = max(1, data["n_draws"])
-    for panel, (name, (observed, imputed)) in zip(
-        panels, columns.items(), strict=False
+    names = labels(columns)
+    for panel, name, (observed, imputed) in zip(
+        panels, names, columns.values(), strict=False
     ):
         categorical = isinstance(observed.dtype, pd.CategoricalDtype)
         (_bars if categorical else _histogram)(panel, observed, imputed)
         n_missing = len(imputed) // n_draws
         share = 100 * n_missing / (n_missing + len(observed))
-        panel.set_title(f"{short(name)}, {share:.0f} % missing", fontsize=TINY)
+        panel.set_title(f"{name}, {share:.0f} % missing", fontsize=TINY)
         plain(panel)
     source = f"{data['n_draws']} draws" if data["n_draws"] else "completion"
     handles = [
@@ -126,18 +128,18 @@ def _bars(ax, observed, imputed):
             for values in (observed, imputed)
         ]
     )
-    labels = [short(level, 12) for level in levels]
+    ticks = labels(levels, 12)
     if len(levels) > MAX_LEVELS:
         often = np.sort(
             np.argsort(-shares.sum(axis=0), kind="stable")[: MAX_LEVELS - 1]
         )
         rest = np.delete(shares, often, axis=1).sum(axis=1, keepdims=True)
         shares = np.hstack([shares[:, often], rest])
-        labels = [labels[i] for i in often] + [f"{len(levels) - len(often)} others"]
-    places = np.arange(len(labels))
+        ticks = [ticks[i] for i in often] + [f"{len(levels) - len(often)} others"]
+    places = np.arange(len(ticks))
     ax.barh(places - 0.2, shares[0], 0.38, color=PALE)
     ax.barh(places + 0.2, shares[1], 0.38, color="white", edgecolor=DARK, lw=1)
-    ax.set_yticks(places, labels)
+    ax.set_yticks(places, ticks)
     ax.locator_params(axis="x", nbins=4)
     ax.invert_yaxis()
 
@@ -156,9 +158,9 @@ def draw_calibration(data, ax, figsize):
         if name not in named:
             ax.plot(nominal, line, color=PALE, lw=0.8, label=label, zorder=1)
             label = None  # one entry of the legend stands for all
-    for name, style in zip(named, (":", "-.", "--"), strict=False):
-        line = columns[name]
-        ax.plot(nominal, line, color="0.35", lw=1.2, ls=style, label=short(name))
+    styles = zip(named, labels(named), (":", "-.", "--"), strict=False)
+    for name, label, style in styles:
+        ax.plot(nominal, columns[name], color="0.35", lw=1.2, ls=style, label=label)
     label = f"all {data['n_cells']} hidden cells"
     ax.plot(nominal, data["pooled"], color="black", lw=2.2, label=label)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -174,10 +176,11 @@ def draw_scatter(data, ax, figsize):
         ax = new_figure(figsize).add_subplot()
     x, y = (data["values"][k] for k in (0, 1))
     lost_x, lost_y = data["missing"].T
+    names = labels(data["names"])
     groups = [
         ("both observed", ~lost_x & ~lost_y, {"color": PALE, "marker": "o"}),
-        (f"{short(data['names'][0])} drawn", lost_x & ~lost_y, {"marker": "_"}),
-        (f"{short(data['names'][1])} drawn", ~lost_x & lost_y, {"marker": "|"}),
+        (f"{names[0]} drawn", lost_x & ~lost_y, {"marker": "_"}),
+        (f"{names[1]} drawn", ~lost_x & lost_y, {"marker": "|"}),
         ("both drawn", lost_x & lost_y, {"marker": "x"}),
     ]
     size = np.clip(12000 / len(x), 9, 28)
@@ -185,7 +188,8 @@ def draw_scatter(data, ax, figsize):
         style = {"color": DARK, "linewidths": 1.1} | style
         label = f"{label} ({rows.sum()})"
         ax.scatter(x[rows], y[rows], s=size, label=label, **style)
-    ax.set(xlabel=data["names"][0], ylabel=data["names"][1])
+    names = labels(data["names"], 50)
+    ax.set(xlabel=names[0], ylabel=names[1])
     ax.legend(
         fontsize=SMALL, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
     )
@@ -197,11 +201,11 @@ def draw_pattern(data, ax, figsize):
     """Patterns of missing cells: columns' shares, patterns, how many rows have them."""
     patterns, counts = data["patterns"], data["counts"]
     cells, sizes = patterns[:MAX_PATTERNS].astype(float), counts[:MAX_PATTERNS]
-    labels = [f"{n}" for n in patterns[:MAX_PATTERNS].sum(axis=1)]
+    sums = [f"{n}" for n in patterns[:MAX_PATTERNS].sum(axis=1)]
     rest = counts[MAX_PATTERNS:]
     if len(rest):
         share = rest @ patterns[MAX_PATTERNS:] / rest.sum()
-        cells, labels = np.vstack([cells, share]), [*labels, f"{len(rest)} others"]
+        cells, sums = np.vstack([cells, share]), [*sums, f"{len(rest)} others"]
     n_rows, n_columns = cells.shape
     width = float(np.clip(2.4 + 0.25 * n_columns, 5, 9.5))
     side = 0.8 / (width - 1.6)  # inches of the counts to those of the cells
@@ -219,7 +223,7 @@ def draw_pattern(data, ax, figsize):
     top.bar(np.arange(n_columns), counts @ patterns / counts.sum(), 0.8, color=MIDDLE)
     top.set(xticks=[], xlim=(-0.5, n_columns - 0.5))
     top.yaxis.set_major_formatter("{x:.0%}")
-    _cells(middle, cells, labels, data["names"])
+    _cells(middle, cells, sums, data["names"])
     _counts(right, sizes, rest.sum(), middle.get_ylim())
     for panel in (top, right):
         plain(panel)
@@ -231,7 +235,7 @@ def draw_pattern(data, ax, figsize):
     return np.array([top, middle, right])
 
 
-def _cells(ax, cells, labels, names):
+def _cells(ax, cells, sums, names):
     """Draw a matrix of shares missing, 0 to 1, with named columns and rows."""
     n_rows, n_columns = cells.shape
     ax.pcolormesh(0.1 + 0.8 * cells, cmap="Greys", vmin=0, vmax=1)
@@ -239,8 +243,9 @@ def _cells(ax, cells, labels, names):
     if n_columns <= MAX_LABELS:  # lines between narrower cells would hide them
         ax.vlines(np.arange(n_columns + 1), 0, n_rows, color="white", lw=1)
     places = np.arange(0, n_columns, -(-n_columns // MAX_LABELS))
-    ax.set_xticks(places + 0.5, [short(names[i]) for i in places], rotation=90)
-    ax.set_yticks(np.arange(n_rows) + 0.5, labels)
+    names = labels(names)
+    ax.set_xticks(places + 0.5, [names[i] for i in places], rotation=90)
+    ax.set_yticks(np.arange(n_rows) + 0.5, sums)
     ax.set_ylabel("missing cells in a row", fontsize=SMALL)
     ax.set(xlim=(0, n_columns), ylim=(n_rows, 0))
     ax.tick_params(length=0, labelsize=TINY)
@@ -248,17 +253,26 @@ def _cells(ax, cells, labels, names):
 
 
 def _counts(ax, sizes, n_others, limits):
-    """Draw how many rows have each pattern; the others' number, without a bar."""
+    """Draw how many rows have each pattern; a paler bar is for all others together.
+
+    It is cut at the edge of the panel where it would dwarf the patterns' bars.
+    """
+    limit = MAX_OTHERS * max(sizes)
+    shades = [MIDDLE] * len(sizes)
+    if n_others:
+        sizes, shades = [*sizes, n_others], [*shades, PALE]
     places = np.arange(len(sizes)) + 0.5
-    ax.barh(places, sizes, 0.8, color=MIDDLE)
+    ax.barh(places, sizes, 0.8, color=shades)
     style = {"textcoords": "offset points", "va": "center", "fontsize": TINY}
     for place, size in zip(places, sizes, strict=True):
-        ax.annotate(f"{size}", (size, place), (2, 0), **style)
-    if n_others:  # a bar of theirs would dwarf the patterns'
-        ax.annotate(f"{n_others}", (0, len(sizes) + 0.5), (2, 0), **style)
+        ax.annotate(f"{size}", (min(size, limit), place), (2, 0), **style)
     ax.set(ylim=limits, yticks=[], xticks=[])
     ax.set_xlabel("rows", fontsize=SMALL)
     ax.margins(x=0.4)
+    if n_others > limit:
+        ax.set_xlim(0, 1.4 * limit)
+        cut = {"color": "white", "ha": "center", "va": "center", "fontsize": SMALL}
+        ax.text(0.75 * limit, places[-1], "//", **cut)
 
 
 def draw_training(data, ax, figsize):
@@ -303,7 +317,7 @@ def draw_modalities(data, ax, figsize):
             text = "?" if np.isnan(share) else f"{100 * share:.0f} %"
             shade = "white" if share > 0.5 else "black"
             panel.text(column, row, text, ha="center", va="center", color=shade)
-    names = [short(str(name)) for name in data["shares"].columns]
+    names = labels(data["shares"].columns)
     ticks = range(len(names))
     panel.set_xticks(ticks, names, fontsize=SMALL, rotation=30, ha="right")
     panel.set_yticks(ticks, names, fontsize=SMALL)
@@ -326,9 +340,10 @@ def draw_comparison(data, ax, figsize):
     for panel in panels[len(titles) :]:
         panel.remove()
     panels = panels[: len(titles)]
+    cut = labels(titles, 40)
     for k, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         _dots(panel, values[values["panel"] == title], order, metric)
-        panel.set_title(short(title, 40), fontsize=SMALL)
+        panel.set_title(cut[k], fontsize=SMALL)
         if k % n_cols:
             panel.set_yticklabels([])
     dot = {"color": "white", "ls": "", "marker": "o"}
@@ -365,7 +380,7 @@ def _dots(ax, values, order, metric):
         ax.set_xscale("log")
     else:
         ax.locator_params(axis="x", nbins=4)
-    ax.set_yticks(range(len(order)), [short(name, 28) for name in order])
+    ax.set_yticks(range(len(order)), labels(order, 28))
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="y", color="0.9", lw=0.8)
     ax.set_axisbelow(True)

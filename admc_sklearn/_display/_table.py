@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .._columns import NUMBERS, as_table, is_frame, series_of
+from .._markers import codes_of, matches, placeholder
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,16 @@ class Table:
                 "This kind of picture needs draws, and "
                 f"{type(self.imputer).__name__} has no `sample`."
             )
-        X = self.X if hidden is None else hide(self.X, hidden, marker_of(self.imputer))
+        X = self.X
+        if hidden is not None:
+            X = hide(X, hidden, placeholder(marker_of(self.imputer)))
         seed = rng.randint(np.iinfo(np.int32).max)
         draws = self.imputer.sample(X, n_draws=n_draws, random_state=seed)
         return [as_columns(draw) for draw in draws]
 
 
 def marker_of(imputer):
-    """Return the placeholder of missing values."""
+    """Return what is missing besides nulls, one value, several, or by column."""
     return getattr(imputer, "missing_values", np.nan)
 
 
@@ -99,9 +102,8 @@ def read_table(imputer, X, n_rows, rng):
         X = X.iloc[rows] if hasattr(X, "iloc") else X[rows]
     names = getattr(imputer, "feature_names_in_", None)
     names = [f"x{j}" for j in range(n_features)] if names is None else list(names)
-    marker, columns = marker_of(imputer), as_columns(X)
-    if marker is not None and not pd.isna(marker):
-        columns = [c.mask((c.astype(object) == marker).astype(bool)) for c in columns]
+    codes = codes_of(marker_of(imputer), X, names)
+    columns = [_without_codes(*pair) for pair in zip(as_columns(X), codes, strict=True)]
     learnt = getattr(imputer, "categories_", None) or [None] * n_features
     places = _places(names, list(imputer.get_feature_names_out()))
     if len(set(names)) < len(names):
@@ -115,6 +117,16 @@ def read_table(imputer, X, n_rows, rng):
         [_levels(series, known) for series, known in zip(columns, learnt, strict=True)],
         places,
     )
+
+
+def _without_codes(series, codes):
+    """Column with a null where it holds a code."""
+    seen = series.dropna()
+    is_truth = pd.api.types.is_bool_dtype(series.dtype)
+    found = np.zeros(len(series), dtype=bool)
+    values = seen.to_numpy(object if is_truth else None)
+    found[seen.index] = matches(np.asarray(values), codes, is_truth)
+    return series.mask(found) if found.any() else series
 
 
 def _levels(series, learnt):
@@ -160,10 +172,9 @@ def hide(X, hidden, marker):
             known = nw.new_series("", ~hidden[:, j], nw.Boolean, backend=backend)
             out.append(series.zip_with(known, null))
         return frame.with_columns(*out).to_native()
-    is_nan = marker is None or pd.isna(marker)
     kind = X.dtype.kind
-    if is_nan and kind not in "fO":  # dtypes that cannot hold a null
+    if kind not in "fO":  # dtypes that cannot hold a null, or not every code
         X = X.astype(np.float64 if kind in "iub" else object)
     X = X.copy()
-    X[hidden] = np.nan if is_nan and X.dtype.kind == "f" else marker
+    X[hidden] = marker
     return X
