@@ -438,13 +438,14 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         self._validate_params()
         X = check_table(self, X, reset=False)
         cells = self._codec.read(X)
+        agree = "means"
         if self.strategy == "sample":
-            values = self._draw(cells, 1, self._sampling_seed)[0]
+            values, agree = self._draw(cells, 1, self._sampling_seed)[0], "draws"
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
             values = self._summarise(cells, [statistic])[0]
         container = _get_output_config("transform", self)["dense"]
-        return self._decode(X, cells, values, container)
+        return self._decode(X, cells, values, container, agree)
 
     def sample(self, X, n_draws=5, random_state=None):
         """Joint draws of the missing cells of X from their posterior.
@@ -472,7 +473,8 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._draw(cells, n_draws, seed))
+        draws = self._draw(cells, n_draws, seed)
+        return self._decode_all(X, cells, draws, agree="draws")
 
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Quantiles of the missing cells of X, each cell by itself.
@@ -533,9 +535,10 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
         cells = self._codec.read(X)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = probabilities(self.model_, cells.values, cells.observed, k)
-        known = np.flatnonzero(cells.observed[:, k])
+        numbers, known = self._codec.determined(cells)
+        known = np.flatnonzero(known[:, k])
         proba[known] = 0.0
-        proba[known, cells.values[known, k].astype(int)] = 1.0
+        proba[known, numbers[known, k].astype(int)] = 1.0
         return proba
 
     def attention(self, X):
@@ -600,15 +603,17 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
             self.model_, cells.values, cells.observed, n_draws, self.n_steps, seed
         )
 
-    def _decode_all(self, X, cells, completions):
+    def _decode_all(self, X, cells, completions, agree=None):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
         container = "native" if is_frame(X) else "default"
-        tables = [self._decode(X, cells, values, container) for values in completions]
+        tables = [
+            self._decode(X, cells, values, container, agree) for values in completions
+        ]
         return tables if is_frame(X) else np.stack(tables)
 
-    def _decode(self, X, cells, values, container):
+    def _decode(self, X, cells, values, container, agree):
         """Fill X: an array, or a frame in the ``container`` library."""
-        numbers = self._codec.complete(cells, values)
+        numbers = self._codec.complete(cells, values, agree)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))

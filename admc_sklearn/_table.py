@@ -13,6 +13,7 @@ import pandas as pd
 
 from ._columns import ColumnCodec, contents, is_frame, series_of
 from ._kinds import CategoryColumn
+from ._relations import Relations
 from ._scaling import Standardiser
 
 
@@ -45,6 +46,8 @@ class TableCodec:
     n_levels_ : int array of shape (d,)
         Levels of categorical columns, 0 for others.
     scaling_ : Standardiser
+    relations_ : Relations
+        Among the columns that are modelled, ``scaling_.kept_``.
     """
 
     def __init__(self, marker):
@@ -68,7 +71,17 @@ class TableCodec:
         self.scaling_ = Standardiser().fit(
             numbers, ~known, self.n_levels_ > 0, self.columns_.whole_ | whole
         )
-        return Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
+        cells = Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
+        kept = self.scaling_.kept_
+        self.relations_ = Relations().fit(
+            numbers[:, kept], cells.observed, self.n_levels_[kept] > 0
+        )
+        found, found_known = self.determined(cells)
+        found_known &= ~cells.observed
+        for place, j in enumerate(kept):
+            if found_known[:, place].any():
+                self.columns_.columns_[j].widen(found[found_known[:, place], place])
+        return cells
 
     def read(self, X):
         """Cells of a table."""
@@ -85,10 +98,40 @@ class TableCodec:
         """Whether X is an array of floats and all its columns numbers."""
         return not is_frame(X) and X.dtype.kind == "f" and not self.n_levels_.any()
 
-    def complete(self, cells, values):
-        """Numbers with completed values, standardised (n, n_kept), where missing."""
+    def determined(self, cells):
+        """Numbers of the modelled columns with those that observed cells determine.
+
+        Returns
+        -------
+        numbers : float64 array of shape (n, n_kept)
+        known : bool array of shape (n, n_kept)
+            Cells that are observed or determined.
+        """
+        numbers = cells.numbers[:, self.scaling_.kept_].astype(np.float64)
+        known = cells.observed.copy()
+        self.relations_.determine(numbers, known)
+        return numbers, known
+
+    def complete(self, cells, values, agree):
+        """Numbers with completed values, standardised (n, n_kept), where missing.
+
+        Cells that observed ones determine are computed instead. ``agree`` says which
+        of the others are made to agree with each other: ``"means"``, which are carried
+        over by straight lines alone, ``"draws"``, or None.
+        """
         numbers = cells.numbers.copy()
         self.scaling_.decode_into(numbers, cells.missing, values)
+        if not self.relations_.rules_:
+            return numbers
+        kept = self.scaling_.kept_
+        exact, known = self.determined(cells)
+        found = np.where(known, exact, numbers[:, kept])
+        if agree is not None:
+            self.relations_.reconcile(found, known, drawn=agree == "draws")
+            inside = found.clip(self.scaling_.low_, self.scaling_.high_)
+            found = np.where(known, found, inside)
+        missing = cells.missing[:, kept]
+        numbers[:, kept] = np.where(missing, found, numbers[:, kept])
         return numbers
 
     def to_array(self, X, cells, numbers, keep):
