@@ -13,7 +13,7 @@ Knows no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linprog
@@ -134,7 +134,9 @@ class Relations:
         keeps its completion. Means are carried over by straight lines alone, draws by
         every relation.
         """
-        rules = [rule for rule in self.rules_ if drawn or rule.is_affine]
+        rules = self.rules_
+        if not drawn:  # the mean of rounded values is not rounded
+            rules = [replace(r, decimals=None) for r in rules if r.is_affine]
         known = known.copy()
         for j in sorted({rule.source for rule in rules}):
             if not known[:, j].all():
@@ -226,13 +228,16 @@ def _near_lines(parts, seen, column, limit):
 
 
 def _spread(y):
-    """Standard deviation, of numbers as large or small as they may be."""
+    """Find the standard deviation of numbers as large or small as they may be."""
     unit = np.abs(y).max() or 1.0
     return (y / unit).std() * unit
 
 
 def _rounding(y):
-    """Tolerance of computing, step and number of decimals of a column's values."""
+    """Tolerance of computing, step and number of decimals of a column's values.
+
+    The step is 0, or the decimals None, where lines are not to be sought by them.
+    """
     spread, size = _spread(y), np.abs(y).max()
     tolerance = EXACT * spread
     with np.errstate(over="ignore"):
@@ -241,11 +246,11 @@ def _rounding(y):
             tolerance = max(tolerance, min(single, SINGLE * spread))
     for decimals in range(-3, MAX_DECIMALS):
         step, scaled = 10.0**-decimals, y * 10.0**decimals
-        if (np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.abs(scaled) + 1e-9).all():
-            # What has as many digits as double precision is not rounded.
-            if step <= MAX_STEP * spread and np.abs(scaled).max() < 1e12:
-                return tolerance, step, decimals
+        # What has as many digits as double precision is not rounded.
+        if np.abs(scaled).max() > 1e12:
             break
+        if (np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.abs(scaled)).all():
+            return tolerance, step if step <= MAX_STEP * spread else 0.0, decimals
     return tolerance, 0.0, None
 
 
@@ -262,7 +267,7 @@ def _fit_line(x, y, logs, rounding, pair):
     line = Line(*pair, logs, float(center), float(v.mean()), float(slope))
     residual = np.abs(y - line(x)).max()
     if residual <= tolerance:
-        return 0.0, line
+        return 0.0, replace(line, decimals=decimals)
     if step == 0 or len(x) < MIN_ROUNDED_ROWS or not residual <= step:
         return None
     if not logs[1] and residual > step / 2:
@@ -293,13 +298,10 @@ def _centered(line, u, v):
     if not found.success:
         return line
     shift, turn, _ = found.x * unit
-    return Line(
-        line.source,
-        line.target,
-        line.logs,
-        line.center,
-        float(line.intercept + shift),
-        float(line.slope + turn / np.abs(u).max()),
+    return replace(
+        line,
+        intercept=float(line.intercept + shift),
+        slope=float(line.slope + turn / np.abs(u).max()),
     )
 
 

@@ -129,6 +129,7 @@ class TableCodec:
         if agree is not None:
             self.relations_.reconcile(found, known, drawn=agree == "draws")
             inside = found.clip(self.scaling_.low_, self.scaling_.high_)
+            inside = np.where(self.scaling_.whole_, np.rint(inside), inside)
             found = np.where(known, found, inside)
         missing = cells.missing[:, kept]
         numbers[:, kept] = np.where(missing, found, numbers[:, kept])

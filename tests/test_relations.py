@@ -179,3 +179,14 @@ def test_wide_columns_of_levels_are_no_identifiers():
     X = np.c_[np.arange(200.0), rng.integers(0, 3, 200)]
     assert found(X) == set()
     assert found(X, is_level=np.array([True, True])) == set()
+
+
+def test_a_copy_of_whole_numbers_has_whole_numbers():
+    """Not 6.999999."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 9, 300).astype(float)
+    X = np.c_[code, code, 3 - code, rng.normal(size=300)]
+    holes = rng.random(X.shape) < 0.2
+    full = imputer().fit_transform(np.where(holes, np.nan, X))
+    sure = ~holes[:, :3].all(1)
+    np.testing.assert_array_equal(full[sure, :3], X[sure, :3])
