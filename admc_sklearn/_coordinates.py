@@ -10,6 +10,7 @@ import torch
 
 from ._anchor import fitter
 from ._folds import Folds
+from ._gaussian import MIN_SD, GaussianAnchor
 from ._warp import Warp
 
 # Cells that decide: with more, the candidates' errors hardly change.
@@ -31,6 +32,8 @@ MIN_FOLD_GAIN = 0.01
 # each other that they mislead where cells far from the median are missing.
 MAX_FOLDED, MAX_FOLDED_AT_RANDOM = 48, 64
 MIN_WARP_GAIN = 0.05
+# Nats a cell that variances without what the ridge adds to them have to gain.
+MIN_RELIEF = 0.005
 # Where a warp gains more than this without folds, columns are bent and stay so.
 MAX_BEND = 0.1
 # Larger errors decide nothing: with folds, a few outliers in long tails would.
@@ -85,9 +88,13 @@ class HiddenCellError:
         self.fit, self.ridges = fitter(*values.shape)
 
     def of(self, warp, ridges):
-        """Sum the squared error for every ridge and column, (n_ridges, d)."""
+        """Sum the squared error for every ridge and column, (n_ridges, d).
+
+        And the negative log-likelihood for every ridge, (n_ridges,), in nats.
+        """
         warped = warp(self.values)
         errors = torch.zeros(len(ridges), self.values.shape[1], dtype=torch.float64)
+        nats = torch.zeros(len(ridges), dtype=torch.float64)
         for fold in range(self.n_folds):
             held, kept = self.fold == fold, self.fold != fold
             anchor, best = None, torch.inf
@@ -100,15 +107,16 @@ class HiddenCellError:
                     max_iter=TUNING_ITER,
                     deadline=self.deadline,
                 )
-                error = self._error(warp, anchor, warped, held)
+                error, n_nats = self._error(warp, anchor, warped, held)
                 errors[i] += error
+                nats[i] += n_nats
                 told = float(self.total(error))
                 best = min(best, told)
                 # Far past the valley: what is rougher still can only be worse.
                 if told > 1.5 * best or self.is_late:
                     errors[np.asarray(ridges) < ridges[i]] += 1.5 * error
                     break
-        return errors
+        return errors, nats
 
     @property
     def is_late(self):
@@ -129,12 +137,14 @@ class HiddenCellError:
     def best(self, warp, ridges):
         """Squared error of every column under the best ridge, that ridge, the weakest.
 
-        The weakest is the smallest whose error is as good as the best.
+        Of ridges whose error is as good as the lowest the best is the most likely one,
+        which knows of cells that are known nearly how well they are; the weakest is
+        the smallest.
         """
-        errors = self.of(warp, ridges)
+        errors, nats = self.of(warp, ridges)
         total = self.total(errors).numpy()
-        best = int(total.argmin())
-        as_good = total <= AS_GOOD * total[best]
+        as_good = total <= AS_GOOD * total.min()
+        best = int(np.where(as_good, nats.numpy(), np.inf).argmin())
         weakest = min(
             ridge for ridge, good in zip(ridges, as_good, strict=True) if good
         )
@@ -153,7 +163,37 @@ class HiddenCellError:
             expected += weight * torch.clamp(value, self.low, self.high)
         error = torch.where(hidden, expected - truth, 0.0)
         error = error.clamp(-self.reach, self.reach)
-        return error.square().sum(0).double().cpu() * self.weight
+        nats = _nats(mean, sd, warped[rows], hidden)[:, : self.n_told].sum()
+        return error.square().sum(0).double().cpu() * self.weight, float(nats)
+
+    def likes_relief(self, ridge):
+        """Whether anchors without what the ridge adds to variances are more likely.
+
+        Values are warped already.
+        """
+        nats, n_cells = [0.0, 0.0], 0
+        for fold in range(self.n_folds):
+            held, kept = self.fold == fold, self.fold != fold
+            anchor = self.fit(self.values[kept], self.observed[kept], ridge)
+            if not isinstance(anchor, GaussianAnchor):
+                return False
+            values, hidden = self.values[held], self.hidden[held][:, : self.n_told]
+            seen = self.observed[held] & ~self.hidden[held]
+            for k, excess in enumerate((0.0, ridge / (int(kept.sum()) + ridge))):
+                anchor.excess = excess
+                moments = anchor.condition(values, seen, n_asked=self.n_told)
+                nats[k] += float(
+                    _nats(*moments, values[:, : self.n_told], hidden).sum()
+                )
+            n_cells += int(hidden.sum())
+        return nats[0] - nats[1] > MIN_RELIEF * n_cells
+
+
+def _nats(mean, sd, truth, hidden):
+    """Negative log-likelihood of hidden cells, 0 elsewhere; shapes are alike."""
+    sd = sd.double().clamp_min(MIN_SD)
+    z = (truth - mean).double() / sd
+    return torch.where(hidden, 0.5 * z * z + sd.log(), 0.0)
 
 
 def _near(grid, known):
@@ -221,7 +261,20 @@ def choose_coordinates(
         found = _folded(x, o, coordinates, tried, ridge, generator, deadline)
         if found is not None:
             warp, ridge, weakest = found
-    return warp.select(numeric).spread(coordinates.numeric, d), ridge, weakest
+    warp = warp.select(numeric).spread(coordinates.numeric, d)
+    if not judge.is_late:
+        _relieve(warp(values), observed, coordinates, ridge, generator)
+    return warp, ridge, weakest
+
+
+def _relieve(warped, observed, coordinates, ridge, generator):
+    """Decide whether the anchor's variances are freed of what the ridge adds."""
+    x, o = coordinates.expand(warped, observed)
+    column = coordinates.column
+    if coordinates.folds is not None:
+        column = torch.cat([column, column[: coordinates.n_numeric]])
+    judge = HiddenCellError(x, o, column, generator, n_told=coordinates.n_base)
+    coordinates.is_relieved = judge.likes_relief(ridge)
 
 
 def _folded(x, o, coordinates, warps, ridge, generator, deadline):
