@@ -220,9 +220,9 @@ class ADMCImputer(TransformerMixin, BaseEstimator):
     kernel of a forest of random cuts [3]_), followed as far as held-out cells approve.
     Draws, probabilities of levels and blocks do without it.
 
-    A cell that one other, observed cell determines exactly (the same quantity in other
-    units, a copy, a ratio or a power, a level's code) is computed from it; its quantiles
-    and draws are that value, which may lie beyond the range that was observed.
+    A cell that one other, observed cell determines exactly (the same quantity in
+    other units, a copy, a ratio or a power, a level's code) is computed from it; its
+    quantiles and draws are that value, which may lie beyond the range observed.
 
     A modality is a block if it has at least five columns, all of numbers, and at most
     a fifth of the rows that hold it hold but a part of it, or if it has an encoder.
