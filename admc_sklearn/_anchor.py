@@ -209,4 +209,6 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options
     x, observed = coordinates.expand(x, observed)
     fit, _ = fitter(*x.shape)
     gaussian = fit(x, observed, ridge, start and start.gaussian, **options)
+    if coordinates.is_relieved:
+        gaussian.excess = ridge / (len(x) + ridge)
     return ColumnAnchor(coordinates, gaussian)

@@ -10,6 +10,7 @@ import torch
 
 from ._anchor import fitter
 from ._folds import Folds
+from ._gaussian import MIN_SD, GaussianAnchor
 from ._runtime import in_threads
 from ._warp import Warp
 
@@ -32,6 +33,10 @@ MIN_FOLD_GAIN = 0.01
 # each other that they mislead where cells far from the median are missing.
 MAX_FOLDED, MAX_FOLDED_AT_RANDOM = 48, 64
 MIN_WARP_GAIN = 0.05
+# Nats a cell that variances without what the ridge adds to them have to gain.
+MIN_RELIEF = 0.005
+# A smaller part of the variances, added by the ridge, changes no interval.
+MIN_EXCESS = 1e-4
 # Where a warp gains more than this without folds, columns are bent and stay so.
 MAX_BEND = 0.1
 # Larger errors decide nothing: with folds, a few outliers in long tails would.
@@ -158,6 +163,37 @@ class HiddenCellError:
         error = error.clamp(-self.reach, self.reach)
         return error.square().sum(0).double().cpu() * self.weight
 
+    def likes_relief(self, ridge):
+        """Whether anchors without what the ridge adds to variances are more likely.
+
+        Values are warped already.
+        """
+        nats, n_cells = [0.0, 0.0], 0
+        for fold in range(self.n_folds):
+            held, kept = self.fold == fold, self.fold != fold
+            anchor = self.fit(
+                self.values[kept], self.observed[kept], ridge, max_iter=TUNING_ITER
+            )
+            if not isinstance(anchor, GaussianAnchor):
+                return False
+            values, hidden = self.values[held], self.hidden[held][:, : self.n_told]
+            seen = self.observed[held] & ~self.hidden[held]
+            for k, excess in enumerate((0.0, ridge / (int(kept.sum()) + ridge))):
+                anchor.excess = excess
+                moments = anchor.condition(values, seen, n_asked=self.n_told)
+                nats[k] += float(
+                    _nats(*moments, values[:, : self.n_told], hidden).sum()
+                )
+            n_cells += int(hidden.sum())
+        return nats[0] - nats[1] > MIN_RELIEF * n_cells
+
+
+def _nats(mean, sd, truth, hidden):
+    """Negative log-likelihood of hidden cells, 0 elsewhere; shapes are alike."""
+    sd = sd.double().clamp_min(MIN_SD)
+    z = (truth - mean).double() / sd
+    return torch.where(hidden, 0.5 * z * z + sd.log(), 0.0)
+
 
 def _near(grid, known):
     """Ridges worth trying where some are known to be best for other coordinates."""
@@ -224,7 +260,21 @@ def choose_coordinates(
         found = _folded(x, o, coordinates, tried, ridge, generator, deadline)
         if found is not None:
             warp, ridge, weakest = found
-    return warp.select(numeric).spread(coordinates.numeric, d), ridge, weakest
+    warp = warp.select(numeric).spread(coordinates.numeric, d)
+    if not judge.is_late and ridge > MIN_EXCESS * len(values):
+        _relieve(warp(values), observed, coordinates, ridge, generator)
+    return warp, ridge, weakest
+
+
+def _relieve(warped, observed, coordinates, ridge, generator):
+    """Decide whether the anchor's variances are freed of what the ridge adds."""
+    x, o = coordinates.expand(warped, observed)
+    column = coordinates.column
+    if coordinates.folds is not None:
+        column = torch.cat([column, column[: coordinates.n_numeric]])
+    n_told = None if coordinates.folds is None else coordinates.n_base
+    judge = HiddenCellError(x, o, column, generator, n_told=n_told)
+    coordinates.is_relieved = judge.likes_relief(ridge)
 
 
 def _folded(x, o, coordinates, warps, ridge, generator, deadline):

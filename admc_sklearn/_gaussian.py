@@ -16,6 +16,8 @@ from ._linalg import cholesky
 from ._runtime import in_threads, slices
 
 MIN_SD = 1e-4
+# Of a conditional variance, whatever the ridge may have added to it.
+MIN_VARIANCE_LEFT = 0.01
 # The prior is worth so many rows.
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
 # Elements of one batch of (n, d, d) matrices; keeps the working set within ~100 MB.
@@ -58,11 +60,16 @@ class GaussianAnchor(nn.Module):
     the inverse of its missing block for a covariance, so that only a block as large as
     the number of missing cells is factorised.
 
+    A ridge improves means and adds to every variance: of it ``excess``, what it added
+    to the diagonal of ``cov``, is taken off again. What is left is the variance of the
+    errors of the same means, see `_relief`.
+
     Shape of ``mean``: (d,), of ``cov`` and ``precision``: (d, d).
     """
 
     def __init__(self, mean, cov):
         super().__init__()
+        self.excess = 0.0
         cov = cov.double()
         self.register_buffer("mean", mean.double())
         self.register_buffer("cov", cov)
@@ -153,6 +160,23 @@ class GaussianAnchor(nn.Module):
             parts.append((inverse[p] * z).sum(1))
         return -torch.cat(parts)
 
+    def _relief(self, factors):
+        """Variance that a unit of ``excess`` adds to the cells in corners, (P, A).
+
+        The mean of a missing cell is a line in the observed ones, with coefficients b:
+        noise of variance e in each of these columns adds e (1 + b'b) to the variance
+        of its error. With C the covariance of the missing cells and P the precision,
+        1 + b'b is the diagonal of C (P P) C.
+        """
+        columns, filled, chol, corner = factors
+        eye = torch.eye(chol.shape[-1], dtype=chol.dtype, device=chol.device)
+        inverse = torch.linalg.solve_triangular(chol, eye.expand_as(chol), upper=False)
+        rows = inverse[:, :, -corner.shape[1] :].mT @ inverse  # (P, A, U)
+        rows = rows * filled[:, None]
+        cell = columns[:, :, None] * len(self.mean) + columns[:, None, :]
+        square = (self.precision @ self.precision).flatten().take(cell)
+        return ((rows @ square) * rows).sum(-1)
+
     def marginal(self, blocks):
         """Mean (C, r) and covariance (C, r, r) of blocks of columns, (C, r)."""
         return self.mean[blocks], self.cov[blocks[:, :, None], blocks[:, None, :]]
@@ -196,7 +220,11 @@ class GaussianAnchor(nn.Module):
                 joint[rows] = found[pattern]
             target = columns[pattern, -inverse.shape[1] :]
             mean[rows] = mean[rows].scatter(1, target, deviation)
-            spread = inverse.square().sum(1)[pattern]
+            spread = inverse.square().sum(1)
+            if self.excess:
+                less = spread - self.excess * self._relief(factors)
+                spread = torch.maximum(less, MIN_VARIANCE_LEFT * spread)
+            spread = spread[pattern]
             variance[rows] = variance[rows].scatter(1, target, spread)
 
         in_threads(condition_batch, self._batches(observed, shared), x.device)

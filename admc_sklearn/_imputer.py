@@ -249,6 +249,10 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     kernel of a forest of random cuts [3]_), followed as far as held-out cells approve.
     Draws, probabilities of levels and blocks do without it.
 
+    A cell that one other, observed cell determines exactly (the same quantity in
+    other units, a copy, a ratio or a power, a level's code) is computed from it; its
+    quantiles and draws are that value, which may lie beyond the range observed.
+
     A modality is a block if it has at least five columns, all of numbers, and at most
     a fifth of the rows that hold it hold but a part of it, or if it has an encoder.
     Blocks are completed in their encoders' latents (principal components of 99.95 % of
@@ -479,13 +483,14 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         self._validate_params()
         X = check_table(self, X, reset=False)
         cells = self._codec.read(X)
+        agree = "means"
         if self.strategy == "sample":
-            values = self._draw(cells, 1, self._sampling_seed)[0]
+            values, agree = self._draw(cells, 1, self._sampling_seed)[0], "draws"
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
             values = self._summarise(cells, [statistic])[0]
         container = _get_output_config("transform", self)["dense"]
-        return self._decode(X, cells, values, container)
+        return self._decode(X, cells, values, container, agree)
 
     def sample(self, X, n_draws=5, random_state=None):
         """Joint draws of the missing cells of X from their posterior.
@@ -513,7 +518,8 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._draw(cells, n_draws, seed))
+        draws = self._draw(cells, n_draws, seed)
+        return self._decode_all(X, cells, draws, agree="draws")
 
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Quantiles of the missing cells of X, each cell by itself.
@@ -568,8 +574,9 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         cells = self._codec.read(X)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = probabilities(self.model_, cells.values, cells.observed, k)
+        numbers, known = self._codec.determined(cells)
         column = self._codec.columns_.columns_[j]
-        return column.probabilities(proba, cells.numbers[:, j], cells.observed[:, k])
+        return column.probabilities(proba, numbers[:, k], known[:, k])
 
     def attention(self, X):
         """Attention of the modalities to each other while those missing in X are drawn.
@@ -637,15 +644,18 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             self.model_, cells.values, cells.observed, n_draws, self.n_steps, seed
         )
 
-    def _decode_all(self, X, cells, completions):
+    def _decode_all(self, X, cells, completions, agree=None):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
         container = "native" if is_frame(X) else "default"
-        tables = [self._decode(X, cells, values, container) for values in completions]
+        tables = [
+            self._decode(X, cells, values, container, agree) for values in completions
+        ]
         return tables if is_frame(X) else np.stack(tables)
 
-    def _decode(self, X, cells, values, container):
+    def _decode(self, X, cells, values, container, agree):
         """Fill X: an array, or a frame in the ``container`` library."""
-        numbers = self._codec.complete(cells, values, self.keep_whole_numbers)
+        keep_whole = self.keep_whole_numbers
+        numbers = self._codec.complete(cells, values, keep_whole, agree)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))

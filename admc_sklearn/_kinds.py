@@ -58,6 +58,16 @@ class NumberColumn:
         if whole or not self.is_number:
             low, high = (0, 0) if self.is_empty else (values.min(), values.max())
             self.low, self.high = (int(low), int(high)) if whole else (low, high)
+            limits = np.iinfo(values.dtype if values.dtype.kind in "iu" else np.int64)
+            self.limits = int(limits.min), int(limits.max)
+
+    def widen(self, numbers):
+        """Let the range hold further numbers, as far as the column's dtype does."""
+        if self.whole:
+            low, high = int(np.rint(numbers.min())), int(np.rint(numbers.max()))
+            least, most = self.limits
+            self.low = min(self.low, max(low, least))
+            self.high = max(self.high, min(high, most))
 
     def read(self, values):
         """Values as float64."""
@@ -117,6 +127,15 @@ class TimeColumn:
         self.step = max(1, int(np.gcd.reduce(gaps))) if len(gaps) else 1
         self.start = int(ticks[0]) if len(ticks) else 0
         self.end = int(ticks[-1]) if len(ticks) else 0
+        self.first, self.last = 0, (self.end - self.start) // self.step
+
+    def widen(self, numbers):
+        """Let the range hold further steps, as far as they can be told apart."""
+        if self.end - self.start < SAFE:
+            far = (SAFE - abs(self.start)) // self.step
+            low, high = np.rint(numbers.min()), np.rint(numbers.max())
+            self.first = min(self.first, max(int(low), -far))
+            self.last = max(self.last, min(int(high), far))
 
     def _ticks(self, values):
         if values.dtype == object and len(values):
@@ -151,8 +170,7 @@ class TimeColumn:
 
     def write(self, numbers):
         """Completed values, an array of datetime64, timedelta64 or objects."""
-        n_steps = (self.end - self.start) // self.step
-        steps = _whole(numbers, 0, n_steps)
+        steps = _whole(numbers, self.first, self.last)
         if self.end - self.start < SAFE:
             ticks = self.start + steps * self.step
         else:
@@ -238,6 +256,9 @@ class CategoryColumn:
                 UserWarning,
                 stacklevel=2,
             )
+
+    def widen(self, numbers):
+        """Nothing: what is determined is one of the levels."""
 
     def read(self, values):
         """Codes as float64; -1 for levels that were not there in `fit`."""

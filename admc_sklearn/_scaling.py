@@ -88,6 +88,10 @@ class Standardiser:
         values = np.clip(values, -1e6, 1e6)
         return np.where(observed, values, 0.0).astype(np.float32), observed
 
+    def is_whole(self, keep_whole):
+        """Columns that are completed by whole numbers, bool (n_kept,)."""
+        return self.whole_ | (self.looks_whole_ & keep_whole)
+
     def decode_into(self, X, missing, values, keep_whole=True):
         """Write standardised ``values`` into the missing cells of ``X``, in place.
 
@@ -97,7 +101,7 @@ class Standardiser:
         was observed. ``keep_whole`` rounds the columns that look whole, as those are
         in any case that are whole by their dtype.
         """
-        whole = self.whole_ | (self.looks_whole_ & keep_whole)
+        whole = self.is_whole(keep_whole)
         for j in self.empty_:
             X[missing[:, j], j] = 0.0
         lacking = np.flatnonzero(missing[:, self.kept_].any(axis=0))

@@ -63,6 +63,8 @@ class Coordinates(nn.Module):
         self.n_numeric, self.n_columns = len(numeric), n_columns
         # Further coordinates that only tell: `Folds` of those here.
         self.folds = None
+        # Whether the anchor's variances are freed of what its ridge adds to them.
+        self.is_relieved = False
         for name, array in {
             "numeric": numeric,
             "column": np.concatenate([numeric, *column]).astype(np.int64),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ._columns import ColumnCodec, is_frame
 from ._markers import codes_of, matches
+from ._relations import Relations
 from ._scaling import Standardiser
 
 
@@ -47,6 +48,8 @@ class TableCodec:
     n_levels_ : int array of shape (d,)
         Levels of categorical columns, 0 for others.
     scaling_ : Standardiser
+    relations_ : Relations
+        Among the columns that are modelled, ``scaling_.kept_``.
     """
 
     def __init__(self, missing_values):
@@ -72,7 +75,17 @@ class TableCodec:
         self.scaling_ = Standardiser().fit(
             numbers, ~known, is_level, self.columns_.whole_ | (whole & ~is_level)
         )
-        return Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
+        cells = Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
+        kept = self.scaling_.kept_
+        self.relations_ = Relations().fit(
+            numbers[:, kept], cells.observed, self.n_levels_[kept] > 0
+        )
+        found, found_known = self.determined(cells)
+        found_known &= ~cells.observed
+        for place, j in enumerate(kept):
+            if found_known[:, place].any():
+                self.columns_.columns_[j].widen(found[found_known[:, place], place])
+        return cells
 
     def read(self, X):
         """Cells of a table."""
@@ -92,13 +105,43 @@ class TableCodec:
         """Whether X is an array of floats and all its columns are numbers."""
         return not is_frame(X) and X.dtype.kind == "f" and self.columns_.are_numbers_
 
-    def complete(self, cells, values, keep_whole=True):
+    def determined(self, cells):
+        """Numbers of the modelled columns with those that observed cells determine.
+
+        Returns
+        -------
+        numbers : float64 array of shape (n, n_kept)
+        known : bool array of shape (n, n_kept)
+            Cells that are observed or determined.
+        """
+        numbers = cells.numbers[:, self.scaling_.kept_].astype(np.float64)
+        known = cells.observed.copy()
+        self.relations_.determine(numbers, known)
+        return numbers, known
+
+    def complete(self, cells, values, keep_whole=True, agree=None):
         """Numbers with completed values, standardised (n, n_kept), where missing.
 
-        ``keep_whole`` is `Standardiser.decode_into`'s.
+        Cells that observed ones determine are computed instead. ``agree`` says which
+        of the others are made to agree with each other: ``"means"``, which are carried
+        over by straight lines alone, ``"draws"``, or None. ``keep_whole`` is
+        `Standardiser.decode_into`'s.
         """
         numbers = cells.numbers.copy()
         self.scaling_.decode_into(numbers, cells.missing, values, keep_whole)
+        if not self.relations_.rules_:
+            return numbers
+        kept = self.scaling_.kept_
+        exact, known = self.determined(cells)
+        found = np.where(known, exact, numbers[:, kept])
+        if agree is not None:
+            self.relations_.reconcile(found, known, drawn=agree == "draws")
+            inside = found.clip(self.scaling_.low_, self.scaling_.high_)
+            whole = self.scaling_.is_whole(keep_whole)
+            inside = np.where(whole, np.rint(inside), inside)
+            found = np.where(known, found, inside)
+        missing = cells.missing[:, kept]
+        numbers[:, kept] = np.where(missing, found, numbers[:, kept])
         return numbers
 
     def to_array(self, X, cells, numbers, keep):

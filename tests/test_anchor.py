@@ -184,3 +184,25 @@ def test_patterns_are_told_apart_by_a_number(n_columns):
     expected = {tuple(row) for row in observed.tolist()}
     assert len(patterns) == len(expected)
     assert {tuple(row) for row in patterns.tolist()} == expected
+
+
+@pytest.mark.parametrize("n_asked", [None, 4])
+def test_what_the_ridge_added_to_variances_is_taken_off(n_asked):
+    """The variance is that of the errors of the same means, without the ridge."""
+    X, mean, cov = gaussian_table(30, 7, 0)
+    ridge = 0.2
+    observed = np.random.default_rng(1).random(X.shape) < 0.6
+    observed[0] = False
+    anchor = GaussianAnchor(torch.tensor(mean), torch.tensor(cov + ridge * np.eye(7)))
+    anchor.excess = ridge
+    _, sd = anchor.condition(torch.tensor(X), torch.tensor(observed), n_asked=n_asked)
+    for i, seen in enumerate(observed):
+        o, u = np.flatnonzero(seen), np.flatnonzero(~seen)
+        own = cov[np.ix_(o, o)]
+        line = cov[np.ix_(u, o)] @ np.linalg.inv(own + ridge * np.eye(len(o)))
+        error = cov[np.ix_(u, u)] + line @ own @ line.T
+        error -= line @ cov[np.ix_(o, u)] + cov[np.ix_(u, o)] @ line.T
+        asked = u < (n_asked or 7)
+        np.testing.assert_allclose(
+            sd[i, u[asked]], np.sqrt(np.diag(error))[asked], atol=1e-9
+        )
