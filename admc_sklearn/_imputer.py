@@ -111,12 +111,13 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         and ``pandas.NaT`` are missing besides; an array of floats with NaN is refused
         where it is not listed. A number does not match text, nor 0 False.
 
-    keep_whole_numbers : bool, default=True
+    keep_whole_numbers : bool or "from_frame", default="from_frame"
         Whether a column of floats is completed by whole numbers, whatever the
-        statistic, where every observed cell of `fit` is one, as in integers that a CSV
-        file with gaps made floats of. False leaves the mean as it is, which has the
-        lower squared error. Columns of integers by dtype are always completed by whole
-        numbers. May be changed on a fitted imputer.
+        statistic, where `fit` saw three or more cells of it, all of them whole.
+        ``"from_frame"`` does so where `fit` got a data frame, as frames hold integers
+        with gaps as floats; True in arrays too; False never, which leaves the mean
+        with its lower squared error. Columns of integers by dtype are always completed
+        by whole numbers. May be changed on a fitted imputer.
 
     categorical_features : "from_dtype", array-like or callable, default="from_dtype"
         Which columns are categorical. By dtype: categories, enumerations, text, truth
@@ -297,7 +298,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         "n_steps": [_COUNT],
         "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
         "missing_values": [MissingValues(), None, "array-like", Mapping],
-        "keep_whole_numbers": ["boolean"],
+        "keep_whole_numbers": ["boolean", StrOptions({"from_frame"})],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", callable],
         "self_masking": ["boolean", StrOptions({"auto"})],
         "add_indicator": ["boolean"],
@@ -325,7 +326,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         n_steps=8,
         n_bootstraps=0,
         missing_values=np.nan,
-        keep_whole_numbers=True,
+        keep_whole_numbers="from_frame",
         categorical_features="from_dtype",
         self_masking="auto",
         add_indicator=False,

@@ -22,12 +22,14 @@ class Standardiser:
     whole_ : bool array of shape (n_kept,)
         Columns that are completed by whole numbers in any case.
     looks_whole_ : bool array of shape (n_kept,)
-        Columns in which every observed training cell is a whole number.
+        Columns whose observed training cells, `min_whole` or more, are all whole.
     empty_ : int array of shape (n_columns - n_kept,)
         The other columns.
     """
 
     max_grid = 64
+    # One or two whole numbers happen by chance where values are rounded coarsely.
+    min_whole = 3
 
     def fit(self, X, missing, is_level, whole):
         """Learn the columns' location and scale.
@@ -51,7 +53,8 @@ class Standardiser:
             values = X[~missing[:, j], j].astype(np.float64)
             low.append(values.min())
             high.append(values.max())
-            looks_whole.append((values == np.rint(values)).all())
+            is_whole = (values == np.rint(values)).all()
+            looks_whole.append(is_whole and len(values) >= self.min_whole)
             if is_level[j]:
                 mean.append(0.0)
                 scale.append(1.0)

@@ -45,6 +45,8 @@ class TableCodec:
     codes_ : list of d lists
         Of every column, what is missing besides nulls.
     columns_ : ColumnCodec
+    is_frame_ : bool
+        Whether the table of `fit` was a frame.
     n_levels_ : int array of shape (d,)
         Levels of categorical columns, 0 for others.
     scaling_ : Standardiser
@@ -67,6 +69,7 @@ class TableCodec:
         whole : bool
             Whether an array of numbers held whole ones only, by its dtype.
         """
+        self.is_frame_ = is_frame(X)
         self.codes_ = codes_of(self.missing_values, X, names)
         self.columns_ = ColumnCodec(self.codes_).fit(X, names, categorical)
         self.n_levels_ = self.columns_.n_levels_
@@ -119,15 +122,17 @@ class TableCodec:
         self.relations_.determine(numbers, known)
         return numbers, known
 
-    def complete(self, cells, values, keep_whole=True, agree=None):
+    def complete(self, cells, values, keep_whole="from_frame", agree=None):
         """Numbers with completed values, standardised (n, n_kept), where missing.
 
         Cells that observed ones determine are computed instead. ``agree`` says which
         of the others are made to agree with each other: ``"means"``, which are carried
-        over by straight lines alone, ``"draws"``, or None. ``keep_whole`` is
-        `Standardiser.decode_into`'s.
+        over by straight lines alone, ``"draws"``, or None. ``keep_whole`` is the
+        imputer's ``keep_whole_numbers``.
         """
         numbers = cells.numbers.copy()
+        if isinstance(keep_whole, str):
+            keep_whole = self.is_frame_
         self.scaling_.decode_into(numbers, cells.missing, values, keep_whole)
         if not self.relations_.rules_:
             return numbers

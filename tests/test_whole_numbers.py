@@ -41,7 +41,8 @@ def test_answers_that_read_csv_made_floats_stay_whole(survey, library):
         "array": survey.to_numpy(),
         "float32": survey.to_numpy(np.float32),
     }[library]
-    imputer = quick().fit(table)
+    is_array = isinstance(table, np.ndarray)
+    imputer = quick(keep_whole_numbers=True if is_array else "from_frame").fit(table)
     ways = [
         imputer.transform(table),
         imputer.set_params(strategy="median").transform(table),
@@ -68,6 +69,28 @@ def test_whole_numbers_can_be_switched_off_after_fit(survey):
     np.testing.assert_array_equal(np.rint(mean), rounded)
 
 
+def test_arrays_of_floats_are_rounded_only_where_that_is_asked_for(survey):
+    X = survey.to_numpy()
+    imputer = quick().fit(X)
+    mean = cells(survey, imputer.transform(X), "answer")
+    assert (mean != np.rint(mean)).any()
+    imputer.set_params(keep_whole_numbers=True)
+    rounded = cells(survey, imputer.transform(X), "answer")
+    np.testing.assert_array_equal(np.rint(mean), rounded)
+
+
+def test_one_or_two_whole_values_are_no_evidence():
+    x = np.random.default_rng(0).normal(size=40)
+    order = np.argsort(x)
+    frame = pd.DataFrame({"x": x, "few": np.nan})
+    frame.loc[order[[0, -1]], "few"] = 0.0, 5.0
+    found = quick().fit_transform(frame)[:, 1]
+    assert (found != np.rint(found)).any()
+    frame.loc[order[20], "few"] = 2.0
+    found = quick().fit_transform(frame)[:, 1]
+    assert (found == np.rint(found)).all()
+
+
 def test_integers_by_dtype_stay_whole_when_it_is_switched_off(survey):
     frame = survey.astype({"answer": "Int64"})
     imputer = quick(keep_whole_numbers=False).set_output(transform="pandas")
@@ -84,7 +107,7 @@ def test_a_small_negative_number_is_not_rounded_to_minus_zero():
     rng = np.random.default_rng(0)
     X = np.rint(2 * rng.normal(size=(200, 2)))
     X[::3, 0] = np.nan
-    completed = quick().fit_transform(X)[::3, 0]
+    completed = quick(keep_whole_numbers=True).fit_transform(X)[::3, 0]
     zeros = completed[completed == 0]
     assert len(zeros)
     assert not np.signbit(zeros).any()
@@ -96,8 +119,9 @@ def test_huge_floats_are_whole_and_left_alone(scale):
     z = rng.normal(size=100)
     X = np.column_stack([z + 0.1 * rng.normal(size=100), z])
     X[:20, 0] = np.nan
+    rounding = quick(keep_whole_numbers=True)
     expected = quick().fit_transform(X)
-    completed = quick().fit_transform(X * [scale, 1.0])
+    completed = rounding.fit_transform(X * [scale, 1.0])
     np.testing.assert_allclose(completed[:, 0] / scale, expected[:, 0], rtol=1e-4)
 
 
@@ -107,7 +131,7 @@ def test_constant_and_almost_empty_columns_of_whole_numbers():
     X[3:, 2] = np.nan
     X[:3, 2] = [1.0, 2.0, 4.0]
     X[::2, 0] = np.nan
-    completed = quick().fit_transform(X)
+    completed = quick(keep_whole_numbers=True).fit_transform(X)
     assert (completed[:, 0] == 7).all()
     assert np.isin(completed[:, 2], [1, 2, 3, 4]).all()
 

@@ -206,7 +206,9 @@ class TransformerEncoder:
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.name} fails on the {len(rows)} complete rows of its "
-                f"{rows.shape[1]} columns: {error}"
+                f"{rows.shape[1]} columns: {error}. Take one that can be fitted to "
+                "them, pass a fitted one in sklearn.frozen.FrozenEstimator, or leave "
+                "this modality out of encoders."
             ) from error
         if back.shape != rows.shape or len(latents) != len(rows):
             raise ValueError(
