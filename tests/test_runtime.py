@@ -83,7 +83,7 @@ def table(n, d):
     return np.where(rng.random((n, d)) < 0.3, np.nan, X)
 
 def imputer(**options):
-    return ADMCImputer(**{"max_epochs": 2, "random_state": 0, **options})
+    return ADMCImputer(max_epochs=1, self_masking=False, random_state=0, **options)
 
 def in_child(work):
     pid = os.fork()
@@ -98,7 +98,7 @@ def in_child(work):
 """
 
 
-def run(code, limit=240):
+def run(code, limit=600):
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", TABLE + textwrap.dedent(code)],
@@ -130,7 +130,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 def test_a_forked_child_of_two_threads_completes_rows_and_fits():
     run("""
     torch.set_num_threads(2)
-    X = table(300, 6)
+    X = table(60, 4)
     fitted = imputer().fit(X)
     expected = fitted.transform(X)
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # the parent's own two threads
@@ -153,7 +153,7 @@ def test_a_forked_child_of_two_threads_completes_rows_and_fits():
 def test_a_child_forked_while_another_thread_fits_can_fit():
     run("""
     torch.set_num_threads(2)
-    X = table(200, 5)
+    X = table(60, 4)
     expected = imputer().fit(X).transform(X)
     stop = threading.Event()
 
@@ -181,10 +181,10 @@ def test_a_pool_of_forked_processes_completes_rows():
     run("""
     import multiprocessing
     torch.set_num_threads(2)
-    X = table(200, 5)
+    X = table(60, 4)
     fitted = imputer().fit(X)
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        parts = pool.map(fitted.transform, [X[:100], X[100:]])
+        parts = pool.map(fitted.transform, [X[:30], X[30:]])
     np.testing.assert_allclose(np.vstack(parts), fitted.transform(X), atol=1e-4)
     """)
 
@@ -277,7 +277,7 @@ def test_an_error_in_a_thread_is_raised_and_ends_the_work(two_threads):
 def test_fits_in_threads_are_those_of_one_beside_a_user_of_the_global_generator(
     two_threads,
 ):
-    X = incomplete(200, 5)
+    X = incomplete(80, 4)
     alone = [quick(random_state=k).fit(X).transform(X) for k in (0, 1)]
     stop = threading.Event()
 
