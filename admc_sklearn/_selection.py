@@ -172,6 +172,8 @@ def _compete(network, values, observed, generator, decide):
     d = observed.shape[1]
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
     slopes = np.zeros(d)
+    if not pairs.n:  # there are too few rows, or none that have a cell in common
+        return Selection(tilts, slopes), Evidence(0.0, 0.0, 0.0, False)
     own, rival, both = np.zeros((3, pairs.n))
     competing = torch.randperm(d, generator=generator)[:MAX_COMPETING].tolist()
     reasons = _observed_reasons(network, pairs)

@@ -226,7 +226,7 @@ def test_masked_cells_are_missing_to_scores_and_amputation_too():
     completed = np.where(MISSING, 0.0, X)
     expected = imputation_scores(X, HOLES, completed)
     assert imputation_scores(X, masked, completed) == expected
-    assert np.isnan(ampute(masked, 0.1, random_state=0)[0][MISSING]).all()
+    assert np.isnan(ampute(masked, rate=0.1, random_state=0)[MISSING]).all()
     features = CrossModalFeatures(imputer(), cv=2)
     np.testing.assert_array_equal(
         features.fit_transform(masked), features.fit_transform(HOLES)
