@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 from sklearn.base import clone
@@ -16,7 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._columns import as_table, is_frame
+from ._containers import as_table, is_frame
 from ._markers import accepts_null
 from ._modalities import find_columns
 
@@ -102,6 +103,15 @@ def select_columns(columns, X, names, where):
     selected = np.zeros(len(names), dtype=bool)
     selected[find_columns(columns, X, names, where)] = True
     return selected
+
+
+def with_distinct(names, more):
+    """Names and more of them: one that is taken ends in ``_2``, ``_3``, an array."""
+    names = list(names)
+    for name in more:
+        free = (f"{name}_{k}" if k > 1 else name for k in count(1))
+        names.append(next(each for each in free if each not in names))
+    return np.array(names, dtype=object)
 
 
 def check_quantiles(quantiles):

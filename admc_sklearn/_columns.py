@@ -14,6 +14,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
+from ._containers import contents, is_frame, series_of
+from ._filling import cells_of, dtype_of, filled, is_dictionary, scatter
 from ._kinds import EXACT, CategoryColumn, NumberColumn, TimeColumn, objects
 from ._markers import matches
 
@@ -23,114 +25,6 @@ _KINDS |= {"m": "time", "M": "time"}
 _TIMES = {"datetime64", "datetime", "date", "timedelta64", "timedelta", "period"}
 _MIXED = {"mixed", "mixed-integer"}  # Decimals beside floats, or words beside numbers
 _NESTED = (nw.List, nw.Struct, nw.Array)
-_LONG = (nw.Int128, nw.UInt128)
-# Tables of other libraries have one of these, and one of the ways to convert them.
-_NAMES = ("columns", "column_names", "schema")
-_CONVERSIONS = ("collect", "compute", "to_pandas", "toPandas")
-
-
-def is_frame(X):
-    """Whether X is a pandas or polars data frame."""
-    return nw.dependencies.is_pandas_dataframe(
-        X
-    ) or nw.dependencies.is_polars_dataframe(X)
-
-
-def as_table(X):
-    """Convert what users give to a frame, or to an array that keeps its values.
-
-    Parameters
-    ----------
-    X : frame or array-like
-        Masked cells of a masked array become NaN, NaT or None.
-
-    Returns
-    -------
-    frame, ndarray, or what scikit-learn's own check refuses
-        Arrays of text are arrays of objects.
-
-    Raises
-    ------
-    TypeError
-        If X is no table, or one of a library that is not supported; the message names
-        what converts it.
-    """
-    kind = type(X)
-    is_void = getattr(getattr(X, "dtype", None), "kind", "") == "V"
-    if is_frame(X) or hasattr(X, "tocsr"):
-        return X
-    if getattr(X, "ndim", 2) != 2 and not is_void:
-        return X
-    if any(hasattr(kind, name) for name in _NAMES):
-        ways = [f"X.{name}()" for name in _CONVERSIONS if hasattr(kind, name)]
-        raise TypeError(
-            f"X is a {kind.__module__}.{kind.__name__}, which is not supported: pass "
-            f"{' or '.join(ways[:1] or ['a pandas or polars data frame'])} instead."
-        )
-    if isinstance(X, np.ma.MaskedArray):
-        return _unmasked(X)
-    table = _as_array(X)
-    if is_void or (table.dtype == object and table.ndim < 2):
-        cells = f" of {type(table[0]).__name__}" if table.ndim and len(table) else ""
-        raise TypeError(
-            f"X must be a data frame or an array-like of rows, got {kind.__name__}"
-            f"{cells}: pass pandas.DataFrame(X), or pandas.DataFrame(list(X))."
-        )
-    return table.astype(object) if table.dtype.kind in "UST" else table
-
-
-def _as_array(X):
-    if isinstance(X, np.ndarray):
-        return X
-    try:
-        table = np.asarray(X)
-    except (TypeError, RuntimeError) as error:  # a tensor that NumPy cannot hold
-        raise TypeError(
-            f"X is a {type(X).__module__}.{type(X).__name__} that cannot become an "
-            f"array: {error}. Pass an array of floats instead."
-        ) from error
-    if hasattr(X, "dtype") or table.dtype.kind not in "USf":
-        return table
-    # In lists a word makes words of all numbers, and a fraction rounds large ones.
-    if table.dtype.kind == "f" and not (np.abs(table) >= EXACT).any():
-        return table
-    return np.asarray(X, dtype=object)
-
-
-def _unmasked(X):
-    """Put a null of its dtype, or None into an array of objects, where X is masked."""
-    blank = {"f": np.nan, "m": "NaT", "M": "NaT"}.get(X.dtype.kind)
-    table = X.data.astype(object if blank is None else X.dtype)
-    table[np.ma.getmaskarray(X)] = blank
-    return table
-
-
-def series_of(X):
-    """Columns of a frame as narwhals series, of an array as they are."""
-    if not is_frame(X):
-        return list(X.T)
-    if nw.dependencies.is_pandas_dataframe(X):
-        X = X.set_axis([str(j) for j in range(X.shape[1])], axis=1)  # names may recur
-    return list(nw.from_native(X, eager_only=True).iter_columns())
-
-
-def contents(series):
-    """Values of a column and which of them are null, as arrays."""
-    if isinstance(series, np.ndarray):
-        return series, pd.isna(series)
-    null = np.asarray(series.is_null().to_numpy(), dtype=bool)
-    if isinstance(series.dtype, _LONG):  # NumPy has none of this length
-        return np.array([*series.to_list(), None], dtype=object)[:-1], null
-    if series.dtype.is_integer():
-        # Filled, so that neither library makes floats of them.
-        values = series.fill_null(0) if null.any() else series
-        return np.asarray(values.to_numpy()), null
-    if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone:
-        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    values = series.to_numpy()
-    if values.dtype.kind in "fOmM":
-        null = null | pd.isna(values)
-    return values, null
 
 
 def kind_of(values, null, dtype, name):
@@ -208,7 +102,9 @@ class ColumnCodec:
             isinstance(column, NumberColumn) and column.is_number
             for column in self.columns_
         )
-        self.dtypes_ = [None if isinstance(s, np.ndarray) else _dtype(s) for s in every]
+        self.dtypes_ = [
+            None if isinstance(s, np.ndarray) else dtype_of(s) for s in every
+        ]
         self.n_levels_ = np.array([c.n_levels for c in self.columns_])
         self.whole_ = np.array([c.whole for c in self.columns_])
         return self
@@ -234,7 +130,7 @@ class ColumnCodec:
             return TimeColumn(values, isinstance(dtype, nw.Duration))
         declared = None
         is_truth = isinstance(dtype, nw.Boolean) or values.dtype.kind == "b"
-        if isinstance(dtype, (nw.Categorical, nw.Enum)) and not _is_dictionary(series):
+        if isinstance(dtype, (nw.Categorical, nw.Enum)) and not is_dictionary(series):
             declared = series.cat.get_categories().to_numpy()
         try:
             return CategoryColumn(values, declared, is_truth, name)
@@ -325,23 +221,23 @@ class ColumnCodec:
         columns = self._columns_for(series)
         for j in keep:
             rows = np.flatnonzero(missing[:, j])
-            filled = series[j].alias(str(j))
+            column = series[j].alias(str(j))
             if len(rows):
                 values = columns[j].write(numbers[rows, j])
                 try:
-                    filled = _filled(filled, rows, values, self.dtypes_[j])
+                    column = filled(column, rows, values, self.dtypes_[j])
                 except (TypeError, ValueError, ArithmeticError) as error:
                     raise TypeError(
                         f"Column {self.names_[j]!r}: the completed value {values[0]!r} "
-                        f"does not fit its dtype {_dtype(filled)[0]}; convert it to "
+                        f"does not fit its dtype {dtype_of(column)[0]}; convert it to "
                         "the dtype that it had in fit, or to object."
                     ) from error
-            out.append(filled)
+            out.append(column)
         if flags is not None:
             for k, flag in enumerate(flags.T.astype(bool)):
                 # Out of the first column, so that it has the index.
                 blank = series[0].is_null().alias(f"flag {k}")
-                out.append(_scatter(blank, np.arange(len(flag)), flag))
+                out.append(scatter(blank, np.arange(len(flag)), flag))
         if not out:
             return X.iloc[:, :0] if hasattr(X, "iloc") else X.select([])
         return out[0].to_frame().with_columns(*out[1:]).to_native()
@@ -362,7 +258,7 @@ class ColumnCodec:
             rows = missing[:, j]
             values = columns[j].write(numbers[rows, j])
             if dtype.kind == "O":
-                out[:, k] = _cells(series[j])
+                out[:, k] = cells_of(series[j])
                 out[rows, k] = objects(values)
             else:
                 out[~rows, k] = contents(series[j])[0][~rows]
@@ -392,107 +288,6 @@ def _is_float(column, series):
         return column.is_number
     found = pd.api.types.infer_dtype(contents(series)[0], skipna=True)
     return found in NUMBERS | {"boolean", "integer"}
-
-
-def _dtype(series):
-    """Dtype of the frame library's own, and whether that is pandas."""
-    return series.to_native().dtype, series.implementation.is_pandas()
-
-
-def _is_dictionary(series):
-    """Whether pandas holds an Arrow dictionary, which has no accessor of categories."""
-    dtype, is_pandas = _dtype(series)
-    return is_pandas and not isinstance(dtype, pd.CategoricalDtype)
-
-
-def _cells(series):
-    """Cells of a column as an array of objects."""
-    if isinstance(series, np.ndarray):
-        return objects(series)
-    native = series.to_native()
-    native = native.astype(object) if hasattr(native, "astype") else native
-    return np.array([*native.to_list(), None], dtype=object)[:-1]
-
-
-def _filled(series, rows, values, fitted):
-    """Put values into some rows of a narwhals series, in its dtype.
-
-    A column without values often has a dtype that says nothing: it gets the dtype that
-    it had in fit, ``fitted``.
-    """
-    dtype, is_pandas = _dtype(series)
-    is_blank = len(rows) == len(series)
-    if is_blank and fitted is not None and fitted[1] == is_pandas:
-        if fitted[0] != dtype:
-            return _rewritten(series, rows, values, fitted[0])
-    is_categorical = isinstance(series.dtype, (nw.Categorical, nw.Enum))
-    if is_pandas and is_categorical and not _is_dictionary(series):
-        return _scatter_levels(series, rows, values)
-    is_plain = not isinstance(series.dtype, (nw.Unknown, nw.Decimal, *_LONG))
-    if is_plain and not (is_pandas and is_categorical):
-        if is_pandas or not isinstance(series.dtype, nw.Object):
-            return _scatter(series, rows, values)
-    is_null = str(dtype) in ("Null", "null[pyarrow]")
-    return _rewritten(series, rows, values, None if is_null else dtype)
-
-
-def _rewritten(series, rows, values, dtype):
-    """Put values into a series as Python's objects, and make ``dtype`` of the whole.
-
-    This works for every dtype of both libraries, but is slow; None finds a dtype.
-    """
-    cells, filling = _cells(series), objects(values)
-    arrow = getattr(dtype, "pyarrow_dtype", None)
-    if values.dtype.kind == "M" and getattr(dtype, "tz", getattr(arrow, "tz", None)):
-        filling = [value.tz_localize("UTC") for value in filling]
-    cells[rows] = filling
-    native = series.to_native()
-    if series.implementation.is_pandas():
-        native = pd.Series(cells, index=native.index, name=series.name, dtype=object)
-        native = native.infer_objects() if dtype is None else native.astype(dtype)
-    else:
-        backend = nw.get_native_namespace(series)
-        native = backend.Series(series.name, cells.tolist(), dtype=dtype, strict=False)
-    return nw.from_native(native, series_only=True)
-
-
-def _scatter(series, rows, values):
-    """Put values into some rows of a narwhals series, by the library's own means."""
-    dtype = series.dtype
-    backend = series.implementation
-    if values.dtype.kind in "mM":
-        fill = nw.new_series("", values, backend=backend)
-        zone = getattr(dtype, "time_zone", None)
-        if zone:
-            fill = fill.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
-        return series.scatter(rows, fill.cast(dtype))
-    if dtype.is_integer():
-        values = objects(values)
-        values[:] = [
-            int(np.rint(v)) if isinstance(v, float) else int(v) for v in values
-        ]
-    if isinstance(dtype, nw.Enum):
-        levels = series.cat.get_categories().to_list()
-        new = [level for level in pd.unique(values) if level not in levels]
-        dtype = nw.Enum(levels + new)
-        series = series.cast(dtype)
-    is_object = isinstance(dtype, nw.Object)
-    fill = nw.new_series(
-        "", values.tolist(), dtype=nw.Object if is_object else None, backend=backend
-    )
-    if dtype.is_float() or (backend.is_polars() and not is_object):
-        fill = fill.cast(dtype)
-    return series.scatter(rows, fill)
-
-
-def _scatter_levels(series, rows, values):
-    """Put levels into a pandas column of categories, which may not have them yet."""
-    native = series.to_native()
-    known = native.cat.categories
-    new = [level for level in pd.unique(values) if level not in known]
-    native = native.cat.add_categories(new) if new else native.copy()
-    native.iloc[rows] = values
-    return nw.from_native(native, series_only=True)
 
 
 def _warn_of_unknown_levels(name, levels, values):

@@ -14,7 +14,7 @@ from joblib.parallel import get_active_backend
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from ._columns import is_frame
+from ._containers import is_frame
 from ._kinds import objects
 from ._metrics import Columns, score_cells
 from ._results import FIGURES

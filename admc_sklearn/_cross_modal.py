@@ -11,8 +11,8 @@ from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
 from ._checks import all_or_nothing
-from ._columns import as_table, is_frame
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
+from ._containers import as_table, is_frame
 from ._markers import accepts_null, placeholder
 from ._modalities import resolve_modalities
 from ._pickling import VersionedPickle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from itertools import count
 from numbers import Integral, Real
 
 import numpy as np
@@ -20,8 +19,8 @@ from ._checks import (
     check_table,
     select_columns,
     warn_of_empty_columns,
+    with_distinct,
 )
-from ._columns import is_frame
 from ._compat import (
     Interval,
     MissingValues,
@@ -30,6 +29,7 @@ from ._compat import (
     _fit_context,
     _get_output_config,
 )
+from ._containers import is_frame
 from ._epochs import TrainingPlan, summarise_history
 from ._joint import (
     attention,
@@ -44,7 +44,7 @@ from ._joint import (
 )
 from ._layout import given_encoders
 from ._markers import accepts_null
-from ._modalities import resolve_modalities
+from ._modalities import resolve_modalities, shared_places
 from ._pickling import VersionedPickle
 from ._runtime import draw_seeds, resolve_device
 from ._table import TableCodec
@@ -402,7 +402,6 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     def _fit(self, X, groups):
         """Fit; see `fit`, which has this done to a copy of the imputer."""
         started = time.monotonic()
-        whole = getattr(getattr(X, "dtype", None), "kind", "") in ("i", "u")
         start = getattr(self, "model_", None) if self.warm_start else None
         X = check_table(self, X, reset=start is None)
         self.device_ = resolve_device(self.device)
@@ -422,7 +421,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             modalities = resolve_modalities(self.modalities, X, names)
         if start is None:
             self._codec = TableCodec(self.missing_values)
-            cells = self._codec.fit(X, names, categorical, whole)
+            cells = self._codec.fit(X, names, categorical)
         else:
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
@@ -434,7 +433,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         warn_of_empty_columns(empty, self.keep_empty_features)
         self.model_, history = None, []
         kept = self._codec.scaling_.kept_
-        shared = self._shared(modalities)
+        shared = shared_places(modalities, kept)
         if len(kept):
             self.model_, history = fit_model(
                 cells.values,
@@ -455,13 +454,6 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         self.dependence_ = dependence(self.model_)
         self.self_masking_ = np.zeros(self.n_features_in_)
         self.self_masking_[kept] = self_masking_slopes(self.model_)
-
-    def _shared(self, modalities):
-        """Places among the kept columns of modalities that have more than one."""
-        kept = self._codec.scaling_.kept_
-        own = {name: np.intersect1d(c, kept) for name, c in modalities.items()}
-        own = {name: np.searchsorted(kept, c) for name, c in own.items()}
-        return {name: c for name, c in own.items() if len(c) > 1}
 
     def transform(self, X):
         """Complete the missing cells of X; observed cells stay as they are.
@@ -519,8 +511,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
         cells = self._codec.read(X)
-        draws = self._draw(cells, n_draws, seed)
-        return self._decode_all(X, cells, draws, agree="draws")
+        return self._decode_all(X, cells, self._draw(cells, n_draws, seed), "draws")
 
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Quantiles of the missing cells of X, each cell by itself.
@@ -622,11 +613,8 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         names = input_features[self._columns_out()]
         if self.indicator_ is None:
             return names
-        names = list(names)
-        for name in self.indicator_.get_feature_names_out(input_features):
-            free = (f"{name}_{k}" if k > 1 else name for k in count(1))
-            names.append(next(each for each in free if each not in names))
-        return np.array(names, dtype=object)
+        flags = self.indicator_.get_feature_names_out(input_features)
+        return with_distinct(names, flags)
 
     def _columns_out(self):
         if self.keep_empty_features:
@@ -655,8 +643,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
 
     def _decode(self, X, cells, values, container, agree):
         """Fill X: an array, or a frame in the ``container`` library."""
-        keep_whole = self.keep_whole_numbers
-        numbers = self._codec.complete(cells, values, keep_whole, agree)
+        numbers = self._codec.complete(cells, values, self.keep_whole_numbers, agree)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))

@@ -9,7 +9,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from ._columns import is_frame
+from ._containers import is_frame
 from ._modalities import quoted
 
 # NaN of the narrowest type, which leaves the type to the numbers beside it.

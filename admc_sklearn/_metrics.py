@@ -5,7 +5,8 @@ from __future__ import annotations
 import narwhals.stable.v2 as nw
 import numpy as np
 
-from ._columns import as_table, contents, is_frame, kind_of, series_of
+from ._columns import kind_of
+from ._containers import as_table, contents, is_frame, series_of
 from ._kinds import NumberColumn, TimeColumn, objects
 
 # Differences above this share of a standard deviation are not rounding.

@@ -213,3 +213,16 @@ def resolve_modalities(modalities, X, names):
             )
         blocks[names[j]] = np.array([j])
     return blocks
+
+
+def shared_places(modalities, kept):
+    """Places among the kept columns of modalities that have more than one of them.
+
+    Parameters
+    ----------
+    modalities : dict
+        Columns of every modality, int arrays.
+    kept : int array of shape (n_kept,), sorted
+    """
+    own = {name: np.intersect1d(c, kept) for name, c in modalities.items()}
+    return {name: np.searchsorted(kept, c) for name, c in own.items() if len(c) > 1}

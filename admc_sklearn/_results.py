@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from ._columns import contents, is_frame, series_of
+from ._containers import contents, is_frame, series_of
 
 KEY = ("imputer", "mechanism", "rate", "split")
 FIGURES = ("rmse", "mae", "accuracy", "fit_time", "transform_time", "score")

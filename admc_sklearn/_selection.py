@@ -41,32 +41,35 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.special import expit, log_expit
+from scipy.special import log_expit
 
+from ._pair_regression import (
+    N_TURNS,
+    PAIR_WEIGHT,
+    PRECISION,
+    fisher_scoring,
+    fit_tilt,
+    log_odds_of,
+)
 from ._posterior import NumericHead
 from ._validation import is_gain
 
 MAX_ROWS = 2000
 MAX_CELLS = 400_000
-# Every row is paired with so many others, of its own part of the rows.
-N_TURNS, N_PARTS = 8, 4
-# Pairs that share rows repeat each other: with all of them a column's cells count twice
-# as much as in a single turn.
-PAIR_WEIGHT = 2 / N_TURNS
-# A step whose score statistic is smaller ends a fit. Where that of the first one is no
-# more than chance makes it, one a parameter, nothing can be gained on held-out rows.
-MIN_STATISTIC, CHANCE_STATISTIC = 0.02, 1.0
+# Parts of the rows, each with pairs of its own.
+N_PARTS = 4
+# Where the score statistic is no more than chance makes it, one a parameter, nothing
+# can be gained on held-out rows.
+CHANCE_STATISTIC = 1.0
 # Fewer cells of either kind say nothing.
 MIN_CELLS = 20
 MAX_LEVELS = 50
 # Columns that the mechanisms compete for; more would cost much and tell the same.
 MAX_COMPETING = 64
-# Of normal priors: on theta, and on the rival's weights, the best of which counts.
-PRECISION, RIVAL_PRECISIONS = 1.0, (1.0, 10.0, 100.0)
+# Of normal priors on the rival's weights, the best of which counts.
+RIVAL_PRECISIONS = (1.0, 10.0, 100.0)
 # Beyond so many standard deviations a tilt grows no more.
 MAX_VALUE = 6.0
-# Of the logarithm of what a tilt makes of an outcome, so that sums stay finite.
-MAX_EXPONENT = 500.0
 # Share of the rival's gain that a tilt must reach.
 # Chosen on Gaussian tables of three columns, where the two are hardest to tell apart.
 AS_GOOD = 0.9
@@ -301,53 +304,10 @@ class _Cells:
                 (self.case[rows], self.control[rows], scores, difference[rows])
                 for rows in (self.fold != fold, self.fold == fold)
             )
-            found = _fisher_scoring(partial(_log_odds, *taught), precision, start)
-            log_odds, _ = _log_odds(*held, found)
+            found = fisher_scoring(partial(log_odds_of, *taught), precision, start)
+            log_odds, _ = log_odds_of(*held, found)
             gains[self.fold == fold] = PAIR_WEIGHT * (log_expit(log_odds) + np.log(2))
         return gains
-
-
-def _log_odds(case, control, scores, difference, parameters):
-    """Log-odds that the case is the missing one, (N,), and their gradient, (N, p).
-
-    ``parameters`` are theta and the weights of the ``difference`` in reasons, (N, m).
-    """
-    n_scores = scores.shape[1]
-    theta, weights = parameters[:n_scores], parameters[n_scores:]
-    log_odds, gradient = difference @ weights, difference
-    if n_scores:
-        growth = np.exp(np.clip(scores @ theta, -MAX_EXPONENT, MAX_EXPONENT))  # (K,)
-        moments = growth[:, None] * np.column_stack([np.ones(len(growth)), scores])
-        (case, case_slope), (control, control_slope) = (
-            np.split(share @ moments, [1], axis=1) for share in (case, control)
-        )
-        log_odds = log_odds + np.log(case / control)[:, 0]
-        slope = case_slope / case - control_slope / control
-        gradient = np.concatenate([slope, difference], 1)
-    return log_odds, gradient
-
-
-def fit_tilt(case, control, scores, least=0.0):
-    """Log-odds of being missing, by the posterior mode under a normal prior.
-
-    Parameters
-    ----------
-    case, control : float arrays of shape (N, K)
-        Probabilities of the outcomes of a missing cell and of an observed one, given
-        the same cells of their rows.
-    scores : float array of shape (K, p)
-        Statistic t of every outcome.
-    least : float
-        Score statistic, of a chi-squared distribution with p degrees of freedom by
-        chance, below which theta is 0.
-
-    Returns
-    -------
-    float64 array of shape (p,)
-    """
-    evaluate = partial(_log_odds, case, control, scores, np.empty((len(case), 0)))
-    start = np.zeros(scores.shape[1])
-    return _fisher_scoring(evaluate, np.full(len(start), PRECISION), start, least)
 
 
 @torch.no_grad()
@@ -415,43 +375,6 @@ def _outcome_scores(head, slot):
     if not 2 <= n_levels <= MAX_LEVELS:
         return None
     return np.eye(head.n_outcomes, n_levels)
-
-
-def _fisher_scoring(evaluate, precision, start, least=0.0, n_iter=25):
-    """Parameters of a conditional logistic regression, (p,).
-
-    ``evaluate`` returns the log-odds (N,) of what came true and their gradient (N, p);
-    ``precision`` (p,) is that of the parameters' normal prior. A first step whose score
-    statistic is below ``least`` is not taken.
-    """
-
-    def penalised(log_odds, parameters):
-        fit = PAIR_WEIGHT * log_expit(log_odds).sum()
-        return fit - 0.5 * precision @ parameters**2
-
-    parameters = start
-    log_odds, gradient = evaluate(parameters)
-    best = penalised(log_odds, parameters)
-    for iteration in range(n_iter):
-        chance = expit(log_odds)
-        slope = PAIR_WEIGHT * (gradient.T @ (1 - chance)) - precision * parameters
-        weighted = PAIR_WEIGHT * gradient * (chance * (1 - chance))[:, None]
-        # The prior's precision keeps the system from being singular.
-        step = np.linalg.solve(weighted.T @ gradient + np.diag(precision), slope)
-        if slope @ step < (MIN_STATISTIC if iteration else least):
-            break
-        # Half the step until it helps: the problem need not be concave.
-        for _ in range(8):
-            trial = parameters + step
-            found = evaluate(trial)
-            value = penalised(found[0], trial)
-            if value >= best:
-                break
-            step = step / 2
-        else:
-            break
-        parameters, (log_odds, gradient), best = trial, found, value
-    return parameters
 
 
 def _observed_reasons(network, pairs):

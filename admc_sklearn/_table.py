@@ -11,7 +11,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from ._columns import ColumnCodec, is_frame
+from ._columns import ColumnCodec
+from ._containers import is_frame
 from ._markers import codes_of, matches
 from ._relations import Relations
 from ._scaling import Standardiser
@@ -57,7 +58,7 @@ class TableCodec:
     def __init__(self, missing_values):
         self.missing_values = missing_values
 
-    def fit(self, X, names, categorical, whole):
+    def fit(self, X, names, categorical):
         """Learn kinds, levels, location and scale of the columns; return the cells.
 
         Parameters
@@ -66,8 +67,6 @@ class TableCodec:
         names : sequence of d str
         categorical : bool array of shape (d,)
             Columns that are categorical whatever their dtype.
-        whole : bool
-            Whether an array of numbers held whole ones only, by its dtype.
         """
         self.is_frame_ = is_frame(X)
         self.codes_ = codes_of(self.missing_values, X, names)
@@ -76,7 +75,7 @@ class TableCodec:
         numbers, missing, known = self._numbers(X)
         is_level = self.n_levels_ > 0
         self.scaling_ = Standardiser().fit(
-            numbers, ~known, is_level, self.columns_.whole_ | (whole & ~is_level)
+            numbers, ~known, is_level, self.columns_.whole_
         )
         cells = Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
         kept = self.scaling_.kept_
@@ -143,7 +142,7 @@ class TableCodec:
             self.relations_.reconcile(found, known, drawn=agree == "draws")
             inside = found.clip(self.scaling_.low_, self.scaling_.high_)
             whole = self.scaling_.is_whole(keep_whole)
-            inside = np.where(whole, np.rint(inside), inside)
+            inside = np.where(whole, np.rint(inside) + 0.0, inside)
             found = np.where(known, found, inside)
         missing = cells.missing[:, kept]
         numbers[:, kept] = np.where(missing, found, numbers[:, kept])

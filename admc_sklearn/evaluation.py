@@ -29,8 +29,8 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state
 
-from ._columns import as_table, is_frame
 from ._comparison import Downstream, complete, measure_all, rows_of, steps_before
+from ._containers import as_table, is_frame
 from ._markers import accepts_null, placeholder
 from ._metrics import score_cells
 from ._progress import tqdm

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
-from ._columns import as_table
+from ._containers import as_table
 from ._markers import codes_of, matches
 from ._modalities import resolve_modalities
 

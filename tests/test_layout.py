@@ -19,17 +19,21 @@ ORDER = [
     "_kinds",
     "_modalities",
     "_markers",
+    "_containers",
+    "_filling",
     "_columns",
     "_joining",
     "missingness",
     "pooling",
     "_checks",
     "_scaling",
+    "_relations",
     "_table",
     "_metrics",
     "_results",
     "_comparison",
     "evaluation",
+    "_linalg",
     "_warp",
     "_folds",
     "_scores",
@@ -45,6 +49,7 @@ ORDER = [
     "_posterior",
     "_network",
     "_bootstrap",
+    "_pair_regression",
     "_selection",
     "_memory",
     "_recall",
@@ -71,9 +76,12 @@ TORCH_FREE |= {
     "_joining",
     "missingness",
     "pooling",
+    "_containers",
+    "_filling",
     "_columns",
     "_checks",
     "_scaling",
+    "_relations",
     "_table",
     "_metrics",
     "_results",
@@ -105,7 +113,7 @@ def test_pictures_need_neither_torch_nor_the_model():
         outside, inside = imports(f"_display/{path.stem}")
         assert "torch" not in outside
         own = {"_data", "_layout", "_panels", "_table"}
-        assert inside <= {"_columns", "_markers"} | own
+        assert inside <= {"_columns", "_containers", "_markers"} | own
 
 
 def test_every_file_has_its_place():

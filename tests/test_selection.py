@@ -9,7 +9,8 @@ from scipy.special import expit
 from sklearn.datasets import load_breast_cancer
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._selection import Evidence, fit_tilt
+from admc_sklearn._pair_regression import fit_tilt
+from admc_sklearn._selection import Evidence
 from admc_sklearn.missingness import ampute
 
 from .conftest import gaussian_table, hide, quick

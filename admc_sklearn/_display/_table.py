@@ -8,7 +8,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from .._columns import NUMBERS, as_table, is_frame, series_of
+from .._columns import NUMBERS
+from .._containers import as_table, is_frame, series_of
 from .._markers import codes_of, matches, placeholder
 
 

@@ -1,0 +1,104 @@
+"""Conditional logistic regression of pairs: which of two rows lacks a cell.
+
+Log-odds are linear in reasons and in the statistics of the cell's own value, of which
+only a distribution is known; see `_selection`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from scipy.special import expit, log_expit
+
+# Every row is in so many pairs.
+N_TURNS = 8
+# Pairs that share rows repeat each other: with all of them a column's cells count twice
+# as much as in a single turn.
+PAIR_WEIGHT = 2 / N_TURNS
+# Of the normal prior on theta.
+PRECISION = 1.0
+# Of the logarithm of what a tilt makes of an outcome, so that sums stay finite.
+MAX_EXPONENT = 500.0
+# A step whose score statistic is smaller ends a fit.
+MIN_STATISTIC = 0.02
+
+
+def log_odds_of(case, control, scores, difference, parameters):
+    """Log-odds that the case is the missing one, (N,), and their gradient, (N, p).
+
+    ``parameters`` are theta and the weights of the ``difference`` in reasons, (N, m).
+    """
+    n_scores = scores.shape[1]
+    theta, weights = parameters[:n_scores], parameters[n_scores:]
+    log_odds, gradient = difference @ weights, difference
+    if n_scores:
+        growth = np.exp(np.clip(scores @ theta, -MAX_EXPONENT, MAX_EXPONENT))  # (K,)
+        moments = growth[:, None] * np.column_stack([np.ones(len(growth)), scores])
+        (case, case_slope), (control, control_slope) = (
+            np.split(share @ moments, [1], axis=1) for share in (case, control)
+        )
+        log_odds = log_odds + np.log(case / control)[:, 0]
+        slope = case_slope / case - control_slope / control
+        gradient = np.concatenate([slope, difference], 1)
+    return log_odds, gradient
+
+
+def fit_tilt(case, control, scores, least=0.0):
+    """Log-odds of being missing, by the posterior mode under a normal prior.
+
+    Parameters
+    ----------
+    case, control : float arrays of shape (N, K)
+        Probabilities of the outcomes of a missing cell and of an observed one, given
+        the same cells of their rows.
+    scores : float array of shape (K, p)
+        Statistic t of every outcome.
+    least : float
+        Score statistic, of a chi-squared distribution with p degrees of freedom by
+        chance, below which theta is 0.
+
+    Returns
+    -------
+    float64 array of shape (p,)
+    """
+    evaluate = partial(log_odds_of, case, control, scores, np.empty((len(case), 0)))
+    start = np.zeros(scores.shape[1])
+    return fisher_scoring(evaluate, np.full(len(start), PRECISION), start, least)
+
+
+def fisher_scoring(evaluate, precision, start, least=0.0, n_iter=25):
+    """Parameters of a conditional logistic regression, (p,).
+
+    ``evaluate`` returns the log-odds (N,) of what came true and their gradient (N, p);
+    ``precision`` (p,) is that of the parameters' normal prior. A first step whose score
+    statistic is below ``least`` is not taken.
+    """
+
+    def penalised(log_odds, parameters):
+        fit = PAIR_WEIGHT * log_expit(log_odds).sum()
+        return fit - 0.5 * precision @ parameters**2
+
+    parameters = start
+    log_odds, gradient = evaluate(parameters)
+    best = penalised(log_odds, parameters)
+    for iteration in range(n_iter):
+        chance = expit(log_odds)
+        slope = PAIR_WEIGHT * (gradient.T @ (1 - chance)) - precision * parameters
+        weighted = PAIR_WEIGHT * gradient * (chance * (1 - chance))[:, None]
+        # The prior's precision keeps the system from being singular.
+        step = np.linalg.solve(weighted.T @ gradient + np.diag(precision), slope)
+        if slope @ step < (MIN_STATISTIC if iteration else least):
+            break
+        # Half the step until it helps: the problem need not be concave.
+        for _ in range(8):
+            trial = parameters + step
+            found = evaluate(trial)
+            value = penalised(found[0], trial)
+            if value >= best:
+                break
+            step = step / 2
+        else:
+            break
+        parameters, (log_odds, gradient), best = trial, found, value
+    return parameters
