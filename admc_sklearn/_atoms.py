@@ -79,14 +79,13 @@ def _bins(distinct, counts, points, n_bins):
         edges = np.unique(np.concatenate([edges, inner]))
         # The bin of every value: (edges[k], edges[k + 1]], the first one closed.
         place = np.clip(np.searchsorted(edges, distinct) - 1, 0, max(0, len(edges) - 2))
-        for k in np.unique(place):
-            inside = place == k
-            total = counts[inside].sum()
-            # A bin ends at its own values: none spans the gap to an outlier.
-            bins["low"].append(distinct[inside][0])
-            bins["high"].append(distinct[inside][-1])
-            bins["center"].append((distinct[inside] * counts[inside]).sum() / total)
-            bins["count"].append(total)
+        first = np.flatnonzero(np.diff(place, prepend=-1))
+        total = np.add.reduceat(counts, first)
+        # A bin ends at its own values: none spans the gap to an outlier.
+        bins["low"] = distinct[first]
+        bins["high"] = distinct[np.append(first[1:], len(distinct)) - 1]
+        bins["center"] = np.add.reduceat(distinct * counts, first) / total
+        bins["count"] = total
     return bins
 
 

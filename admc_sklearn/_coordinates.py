@@ -33,6 +33,8 @@ MIN_FOLD_GAIN = 0.01
 # each other that they mislead where cells far from the median are missing.
 MAX_FOLDED, MAX_FOLDED_AT_RANDOM = 48, 64
 MIN_WARP_GAIN = 0.05
+# Share of the time left that the fit of a warp may take, judged by so many columns.
+WARP_SHARE, FEW_COLUMNS = 0.5, 16
 # Nats a cell that variances without what the ridge adds to them have to gain.
 MIN_RELIEF = 0.005
 # A smaller part of the variances, added by the ridge, changes no interval.
@@ -172,7 +174,11 @@ class HiddenCellError:
         for fold in range(self.n_folds):
             held, kept = self.fold == fold, self.fold != fold
             anchor = self.fit(
-                self.values[kept], self.observed[kept], ridge, max_iter=TUNING_ITER
+                self.values[kept],
+                self.observed[kept],
+                ridge,
+                max_iter=TUNING_ITER,
+                deadline=self.deadline,
             )
             if not isinstance(anchor, GaussianAnchor):
                 return False
@@ -252,6 +258,8 @@ def choose_coordinates(
         return Warp.identity(d).to(device), ridge, weakest
     arrays = x[:, numeric].cpu().numpy(), o[:, numeric].cpu().numpy()
     for ends in (False, True):
+        if _is_beyond(arrays, ends, deadline):
+            break
         warp = Warp.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
     warp, ridge, weakest, gain = _best_warp(judge, warps)
@@ -262,18 +270,32 @@ def choose_coordinates(
             warp, ridge, weakest = found
     warp = warp.select(numeric).spread(coordinates.numeric, d)
     if not judge.is_late and ridge > MIN_EXCESS * len(values):
-        _relieve(warp(values), observed, coordinates, ridge, generator)
+        _relieve(warp(values), observed, coordinates, ridge, generator, deadline)
     return warp, ridge, weakest
 
 
-def _relieve(warped, observed, coordinates, ridge, generator):
+def _is_beyond(arrays, ends, deadline):
+    """Whether fitting a warp takes most of the time left, by that of some columns."""
+    if deadline == math.inf:
+        return False
+    started = time.monotonic()
+    few = [array[:, :FEW_COLUMNS] for array in arrays]
+    Warp.fit(*few, ends=ends)
+    now = time.monotonic()
+    seconds = (now - started) * arrays[0].shape[1] / few[0].shape[1]
+    return seconds > WARP_SHARE * (deadline - now)
+
+
+def _relieve(warped, observed, coordinates, ridge, generator, deadline):
     """Decide whether the anchor's variances are freed of what the ridge adds."""
     x, o = coordinates.expand(warped, observed)
     column = coordinates.column
     if coordinates.folds is not None:
         column = torch.cat([column, column[: coordinates.n_numeric]])
     n_told = None if coordinates.folds is None else coordinates.n_base
-    judge = HiddenCellError(x, o, column, generator, n_told=n_told)
+    judge = HiddenCellError(
+        x, o, column, generator, n_told=n_told, deadline=deadline
+    )
     coordinates.is_relieved = judge.likes_relief(ridge)
 
 

@@ -119,7 +119,7 @@ def fit_network(
         place(network, device)
         history = []
         validation = None
-        if len(held):
+        if len(held) and time.monotonic() < plan.end:
             validation = Validation(network, x[held], o[held], generator)
         if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
             # The rest of the time is for what comes after the epochs.

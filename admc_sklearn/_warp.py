@@ -153,6 +153,6 @@ def _fit_column(values, ends):
 def _yeo_johnson(x, powers):
     """Values under every power, (n_powers, n)."""
     up, down = (np.where(np.abs(p) < _TINY, _TINY, p) for p in (powers, 2 - powers))
-    up, down = up[:, None], down[:, None]
-    above = np.expm1(up * np.log1p(np.maximum(x, 0))) / up
-    return np.where(x >= 0, above, -np.expm1(down * np.log1p(-np.minimum(x, 0))) / down)
+    above = x >= 0
+    power = np.where(above, up[:, None], down[:, None])
+    return np.copysign(np.expm1(power * np.log1p(np.abs(x))) / power, x)

@@ -8,6 +8,9 @@ rows take part by expectation-maximisation.
 
 from __future__ import annotations
 
+import math
+import time
+
 import torch
 from torch import nn
 
@@ -135,11 +138,11 @@ def patterns_of(available):
     return list(zip(patterns, order.split(counts), strict=True))
 
 
-def fit_moments(latents, features, available, owner_z, owner_f):
+def fit_moments(latents, features, available, owner_z, owner_f, deadline=math.inf):
     """Fit the Gaussian to rows that may lack modalities.
 
     Shapes: (n, D), (n, P), (n, M) bool, (D,), (P,). What stands at missing modalities
-    is ignored.
+    is ignored. ``deadline`` is of `time.monotonic`: no step of EM begins after it.
 
     Returns
     -------
@@ -155,12 +158,18 @@ def fit_moments(latents, features, available, owner_z, owner_f):
     n = len(y)
     if bool(available.all()):
         return BlockAnchor(owner_z, owner_f, mean, deviation.T @ deviation / n, n)
-    anchor = BlockAnchor(
-        owner_z, owner_f, mean, torch.diag(deviation.square().sum(0) / count), n
-    )
+    # Begun with independent latents and features, where nothing tells of what is
+    # missing, the first step of EM is this.
+    lacking = (deviation.square().sum(0) / count) * (~seen).sum(0)
+    shift = deviation.sum(0) / n
+    moments = (deviation.T @ deviation + torch.diag(lacking)) / n
+    moments = moments - torch.outer(shift, shift)
+    anchor = BlockAnchor(owner_z, owner_f, mean + shift, moments, n)
     groups = patterns_of(available)
     n_steps = max(MIN_EM_STEPS, min(N_EM_STEPS, MAX_EM_SOLVES // len(groups)))
-    for _ in range(n_steps):
+    for _ in range(n_steps - 1):
+        if time.monotonic() > deadline:
+            break
         anchor = _em_step(anchor, y, groups, owner)
     return anchor
 
@@ -168,25 +177,9 @@ def fit_moments(latents, features, available, owner_z, owner_f):
 def _em_step(anchor, y, groups, owner):
     """Complete moments expected under the anchor, as the next anchor."""
     n = len(y)
-    d = anchor.n_latents
-    first, second = torch.zeros_like(anchor.mean), torch.zeros_like(anchor.moments)
-    for pattern, rows in groups:
-        missing = ~pattern[owner]
-        given = ~missing
-        given[:d] = False
-        deviation = torch.where(missing, 0.0, y[rows] - anchor.mean)
-        if bool(missing.any()):
-            among = anchor.moments[given][:, given].clone()
-            among.diagonal().add_(MIDDLE / anchor.n_rows)
-            cross = anchor.moments[given][:, missing]
-            slopes = torch.cholesky_solve(cross, cholesky(among))
-            deviation[:, missing] = deviation[:, given] @ slopes
-            cov = anchor.moments[missing][:, missing] - cross.T @ slopes
-            place = torch.nonzero(missing)[:, 0]
-            second[place[:, None], place] += len(rows) * cov
-        first += deviation.sum(0)
-        second += deviation.T @ deviation
-    shift = first / n
+    deviation, second = completed(anchor, y, groups, owner)
+    shift = deviation.sum(0) / n
+    second += deviation.T @ deviation
     moments = second / n - torch.outer(shift, shift)
     return BlockAnchor(
         anchor.owner_z,
@@ -195,3 +188,55 @@ def _em_step(anchor, y, groups, owner):
         (moments + moments.T) / 2,
         n,
     )
+
+
+def completed(anchor, y, groups, owner):
+    """Rows about the mean, completed by the features that are there: the E-step.
+
+    By the precision of the features f, to whose covariance S the ridge is added:
+    given those that are there, those that are missing have the inverse C of its
+    missing block for a covariance, so that what is factorised is as large as what is
+    missing. The latents follow by their regression B = cov(z, f) S^-1 on all features:
+    E[z | there] = B E[f | there], and what the missing features leave of it is B C B'.
+
+    Shapes: ``y`` (n, D + P), what stands at missing modalities being ignored;
+    ``groups`` as `patterns_of` returns them; ``owner`` (D + P,).
+
+    Returns
+    -------
+    deviation : tensor of shape (n, D + P)
+    cov : tensor of shape (D + P, D + P)
+        Conditional covariance of what is missing, summed over the rows.
+    """
+    d = anchor.n_latents
+    moments, ridge = anchor.moments, MIDDLE / anchor.n_rows
+    among = moments[d:, d:].clone()
+    among.diagonal().add_(ridge)
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(among))
+    slopes = moments[:d, d:] @ precision  # (D, P)
+    left = moments[:d, :d] - slopes @ moments[d:, :d]
+    deviation, cov = torch.empty_like(y), torch.zeros_like(moments)
+    width = len(owner)
+    for pattern, rows in groups:
+        missing = ~pattern[owner]
+        own = torch.where(missing, 0.0, y[rows] - anchor.mean)
+        z, f = (part.nonzero()[:, 0] for part in (missing[:d], missing[d:]))
+        if len(f):
+            pull = precision.index_select(0, f)
+            block = torch.linalg.cholesky(pull.index_select(1, f))
+            block = torch.cholesky_inverse(block)
+            own[:, d + f] = -(own[:, d:] @ pull.T) @ block
+        if len(z):
+            own[:, z] = own[:, d:] @ slopes[z].T
+        deviation[rows] = own
+        if len(f):
+            through = slopes[z][:, f] @ block  # cov(z, f | there)
+            spread = left[z][:, z] + through @ slopes[z][:, f].T
+            block.diagonal().sub_(ridge)
+            spread = torch.cat(
+                [torch.cat([spread, through], 1), torch.cat([through.T, block], 1)]
+            )
+            place = torch.cat([z, d + f])
+            cell = (place[:, None] * width + place).flatten()
+            cov.view(-1).index_add_(0, cell, spread.flatten(), alpha=len(rows))
+    return deviation, cov

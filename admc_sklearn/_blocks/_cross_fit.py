@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from .._runtime import in_threads, numpy_generator
-from ._anchor import RIDGES, fit_moments, patterns_of
+from ._anchor import RIDGES, completed, fit_moments, patterns_of
 from ._features import MAX_LANDMARKS, KernelFeatures
 
 N_FOLDS = 6
@@ -26,6 +27,10 @@ MAX_FIT_ROWS = 10_000
 # Features of all modalities together.
 MAX_FEATURES = 512
 MAX_BLOCK_FEATURES = 80
+# Distinct patterns of the rows times features cubed: what the factorisations cost.
+MAX_EM_WORK = 10_000_000_000
+# Landmarks of an anchor that has to be fitted in no time.
+FEW_LANDMARKS = 150
 # Weights of the linear kernel to choose from.
 LINEARS = (0.02, 1.0, math.inf)
 N_PATTERNS = 16
@@ -49,7 +54,9 @@ class FeatureMap(nn.Module):
     def __init__(self, latents, available, owner, linear, n_landmarks, generator):
         super().__init__()
         m = available.shape[1]
-        size = max(4, min(MAX_BLOCK_FEATURES, MAX_FEATURES // m))
+        n_patterns = max(1, len(torch.unique(available, dim=0)))
+        limit = min(MAX_FEATURES, int((MAX_EM_WORK / n_patterns) ** (1 / 3)))
+        size = max(4, min(MAX_BLOCK_FEATURES, limit // m))
         self.maps = nn.ModuleList()
         for k in range(m):
             own, rows = owner == k, available[:, k]
@@ -88,34 +95,32 @@ class Fitted:
     anchor: object
 
 
-def fit_fitted(latents, available, owner, linear, n_landmarks, generator):
+def fit_fitted(
+    latents, available, owner, linear, n_landmarks, generator, deadline=math.inf
+):
     """Fit features and anchor to rows that may lack modalities."""
     complete = latents
     if not bool(available.all()):
-        complete = _fill(latents, available, owner)
+        complete = _fill(latents, available, owner, deadline)
     arguments = (linear, n_landmarks, generator)
     features = FeatureMap(complete, available, owner, *arguments)
     found = features(latents, available)
-    anchor = fit_moments(latents, found, available, owner, features.owner)
+    anchor = fit_moments(latents, found, available, owner, features.owner, deadline)
     return Fitted(features, anchor)
 
 
-def _fill(latents, available, owner):
+def _fill(latents, available, owner, deadline):
     """Latents with missing modalities by linear regression on the others."""
     seen = available[:, owner]
     spread = torch.where(seen, latents, 0.0).square().sum(0) / seen.sum(0).clamp_min(1)
     total = torch.zeros(available.shape[1], dtype=latents.dtype, device=latents.device)
     total.index_add_(0, owner, spread)
     scaled = latents / total.clamp_min(1e-12).sqrt()[owner]
-    anchor = fit_moments(latents, scaled, available, owner, owner)
-    out = latents.clone()
-    for pattern, rows in patterns_of(available):
-        if bool(pattern.all()):
-            continue
-        conditional = anchor.conditional(pattern)
-        place = conditional.latents.nonzero()[:, 0]
-        out[rows[:, None], place] = anchor.predict(scaled[rows], conditional)
-    return out
+    anchor = fit_moments(latents, scaled, available, owner, owner, deadline)
+    y, owners = torch.cat([latents, scaled], 1), torch.cat([owner, owner])
+    deviation, _ = completed(anchor, y, patterns_of(available), owners)
+    d = len(owner)
+    return torch.where(seen, latents, (anchor.mean + deviation)[:, :d])
 
 
 def choose_patterns(available, fixed, generator):
@@ -166,6 +171,9 @@ class CrossFit:
     patterns : bool tensor of shape (P, M)
     fold : int array of shape (n,)
     generator : torch.Generator on the CPU
+    deadline : float
+        Of `time.monotonic`. Where what is left until then seems too short, no rows are
+        left out, and where it is very short, the features have few landmarks.
 
     Attributes
     ----------
@@ -176,26 +184,47 @@ class CrossFit:
         the noise of those rows, with its sign turned. Empty where there are too few.
     """
 
-    def __init__(self, latents, available, owner, patterns, fold, generator):
+    def __init__(
+        self, latents, available, owner, patterns, fold, generator, deadline=math.inf
+    ):
         self.latents, self.available, self.owner = latents, available, owner
         self.patterns, self.generator = patterns, generator
         self.fold = torch.as_tensor(fold, device=latents.device)
-        self.parts, self.linear = [], LINEARS[0]
+        self.parts, self.linear, self.deadline = [], LINEARS[0], deadline
         n = len(latents)
+        every = torch.ones(n, dtype=torch.bool, device=latents.device)
+        if deadline < math.inf:
+            seconds = self._fit_timed(every, math.inf, FEW_LANDMARKS)
+            if self._is_late(4 * seconds):
+                return
         enough = n >= MIN_FOLD_ROWS and len(patterns) and len(np.unique(fold)) > 2
+        n_folds = int(self.fold.max()) + 1
+        if enough and deadline < math.inf:
+            seconds = self._fit_timed(every, self.linear, MAX_LANDMARKS // 2)
+            if self._is_late((len(LINEARS) + 2 * n_folds + 2) * seconds):
+                return
         if enough:
             self.linear = self._choose_linear()
             self.parts = self._fit_all(
                 [
                     ((self.fold != k) & (self.fold != 0), self.linear, MAX_LANDMARKS)
-                    for k in range(int(self.fold.max()) + 1)
+                    for k in range(n_folds)
                 ]
             )
-        rows = torch.ones(n, dtype=torch.bool, device=latents.device)
-        whole = rows, self.linear, MAX_LANDMARKS, MAX_FIT_ROWS
+        whole = every, self.linear, MAX_LANDMARKS, MAX_FIT_ROWS
         self.fitted = self._fit(*whole, generator=self.generator)
         if enough:
             self._tune()
+
+    def _is_late(self, seconds):
+        """Whether there is no time for what takes so long."""
+        return time.monotonic() + seconds > self.deadline
+
+    def _fit_timed(self, *choice):
+        """Fit, for want of a better one, and return the seconds that it took."""
+        started = time.monotonic()
+        self.fitted = self._fit(*choice, generator=self.generator)
+        return time.monotonic() - started
 
     def _fit_all(self, choices):
         """Fit by several choices of `_fit`'s arguments, each with its own noise."""
@@ -221,6 +250,7 @@ class CrossFit:
             linear,
             n_landmarks,
             generator,
+            self.deadline,
         )
 
     def _left_out(self, k):

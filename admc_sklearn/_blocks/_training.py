@@ -32,6 +32,9 @@ MIX_UP = 0.3
 # covariances of all distinct patterns, and how many of those.
 MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
 MAX_VALIDATION_ROWS = 2000
+# Of the time there is, for the anchors; of what is left then, for what they say of the
+# patterns to train on.
+START_SHARE, SHAPES_SHARE = 0.5, 0.3
 
 
 class HiddenRows:
@@ -94,13 +97,24 @@ class HiddenRows:
         return out
 
 
-def affordable(available, patterns, n_latents, rng):
+def _affordable_shapes(cross, deadline):
+    """How many distinct patterns there is time for, in a part of what is left."""
+    if deadline == math.inf:
+        return MAX_SHAPES
+    started = time.monotonic()
+    cross.fitted.anchor._conditional(cross.patterns[-1])
+    now = time.monotonic()
+    cost = (now - started) * (len(cross.parts) + 1)
+    return int(SHAPES_SHARE * max(0.0, deadline - now) / max(cost, 1e-9))
+
+
+def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
     """Rows, as an int array, and patterns that `HiddenRows` can hold.
 
     Where rows lack modalities in many ways, fewer patterns are laid on each of them,
     then the rarest ways are left out; of very many rows there is a random part.
     """
-    limit = max(1, min(MAX_SHAPES, MAX_ROOTS // n_latents**2))
+    limit = max(1, min(limit, MAX_SHAPES, MAX_ROOTS // n_latents**2))
     groups = patterns_of(available)
     groups.sort(key=lambda group: -len(group[1]))
     n_patterns = max(1, min(len(patterns), max(2, limit // len(groups))))
@@ -281,7 +295,16 @@ def fit_blocks(
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     patterns = choose_patterns(available, fixed, rng)
     fold = deal_folds(len(values), groups, rng)
-    cross = CrossFit(latents, available, owner.to(device), patterns, fold, generator)
+    now = time.monotonic()
+    cross = CrossFit(
+        latents,
+        available,
+        owner.to(device),
+        patterns,
+        fold,
+        generator,
+        now + START_SHARE * (plan.end - now),
+    )
     denoiser = ModalityDenoiser(sizes, generator=generator, **SIZES[size])
     if start is not None:
         denoiser = copy.deepcopy(start.denoiser)
@@ -289,7 +312,8 @@ def fit_blocks(
     model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
     history = []
     if cross.parts:
-        some, patterns = affordable(available, patterns, latents.shape[1], rng)
+        limit = _affordable_shapes(cross, plan.end)
+        some, patterns = affordable(available, patterns, latents.shape[1], rng, limit)
         fold, some = fold[some], torch.as_tensor(some, device=device)
         hidden = HiddenRows(
             model, latents[some], available[some], patterns, cross.parts, fold
