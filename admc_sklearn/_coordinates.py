@@ -293,9 +293,7 @@ def _relieve(warped, observed, coordinates, ridge, generator, deadline):
     if coordinates.folds is not None:
         column = torch.cat([column, column[: coordinates.n_numeric]])
     n_told = None if coordinates.folds is None else coordinates.n_base
-    judge = HiddenCellError(
-        x, o, column, generator, n_told=n_told, deadline=deadline
-    )
+    judge = HiddenCellError(x, o, column, generator, n_told=n_told, deadline=deadline)
     coordinates.is_relieved = judge.likes_relief(ridge)
 
 
