@@ -12,6 +12,7 @@ from admc_sklearn import ADMCImputer
 from admc_sklearn._pair_regression import fit_tilt
 from admc_sklearn._selection import Evidence
 from admc_sklearn.missingness import ampute
+from benchmarks.lost_together import PATTERNS, lost_together
 
 from .conftest import gaussian_table, hide, quick
 
@@ -103,41 +104,6 @@ def test_self_masking_is_recognised(seed):
     X, _, _ = gaussian_table(1000, 5, seed)
     incomplete = ampute(X, mechanism="mnar", rate=0.3, random_state=seed)
     assert np.abs(quick(max_epochs=0).fit(incomplete).self_masking_).min() > 0.2
-
-
-def lost_together(pattern, X, rng):
-    """Cells that are lost in groups, whatever they hold, as merged tables lose them."""
-    n, d = X.shape
-    lost = np.zeros((n, d), dtype=bool)
-    if pattern == "one block":
-        lost[np.ix_(rng.random(n) < 0.4, np.arange(d // 2))] = True
-    elif pattern in ("two blocks", "three blocks"):
-        blocks = np.array_split(np.arange(d), 2 if pattern == "two blocks" else 3)
-        which = rng.integers(0, 2 * len(blocks), n)
-        for k, block in enumerate(blocks):
-            lost[np.ix_(which == k, block)] = True
-    elif pattern == "panel":
-        lost = np.arange(d) >= rng.integers(1, 2 * d, n)[:, None]
-    elif pattern == "clusters":
-        rates = expit(1.2 * rng.normal(size=(5, 3)) - 1)
-        own = rates[rng.integers(0, 5, n)][:, rng.integers(0, 3, d)]
-        lost = rng.random((n, d)) < own
-    elif pattern == "latent factor":
-        factor = rng.normal(size=(n, 2)) @ rng.normal(size=(2, d))
-        lost = rng.random((n, d)) < expit(factor - 1)
-    elif pattern == "two-phase":  # observed columns decide for all others together
-        cheap = X[:, : d // 2] @ rng.normal(size=d // 2)
-        cheap = (cheap - cheap.mean()) / cheap.std()
-        lost[np.ix_(rng.random(n) < expit(2 * cheap - 0.8), np.arange(d // 2, d))] = (
-            True
-        )
-    elif pattern == "second source":
-        lost[np.ix_(np.arange(n) < 0.4 * n, np.arange(max(2, d // 3)))] = True
-    return lost
-
-
-PATTERNS = ["one block", "two blocks", "three blocks", "panel", "clusters"]
-PATTERNS += ["latent factor", "two-phase", "second source"]
 
 
 @pytest.mark.parametrize("table", ["gaussian", "skewed", "breast_cancer"])
