@@ -15,11 +15,12 @@ from torch import nn
 
 def linear(n_in, n_out, generator):
     """Make an `nn.Linear` with its usual start, by a generator of ours on the CPU."""
-    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    # Without a start of its own. `nn.utils.skip_init` imports sympy, in a second.
+    layer = nn.Linear(n_in, n_out, device="meta")
     bound = 1 / math.sqrt(n_in)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+    for name, shape in (("weight", (n_out, n_in)), ("bias", (n_out,))):
+        start = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        setattr(layer, name, nn.Parameter(start))
     return layer
 
 

@@ -53,7 +53,8 @@ class BlockModel(nn.Module):
     @property
     def n_landmarks(self):
         """Landmarks of the modality with the most of them."""
-        return max(len(features.landmarks) for features in self.features.maps)
+        sizes = [len(features.landmarks) for features in self.features.maps]
+        return max(sizes, default=0)
 
     @property
     def device(self):
