@@ -24,12 +24,12 @@ def linear(n_in, n_out, generator):
     return layer
 
 
-def dropout_factors(rate, shape, generator):
-    """Factors of entries, 0 at this rate and else above 1; on the generator's device.
+def dropout_factors(rate, shape, generator, device):
+    """Factors of entries, 0 at this rate and else above 1, on the generator's device.
 
     The mean is 1. They are an argument of the networks: training draws them.
     """
-    factors = torch.empty(shape, device=generator.device)
+    factors = torch.empty(shape, device=device)
     return factors.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
 
 

@@ -173,7 +173,7 @@ class Trainer:
         if not rate:
             return None
         shape = len(denoiser.layers), n_rows, denoiser.hidden
-        return dropout_factors(rate, shape, self.generator)
+        return dropout_factors(rate, shape, self.generator, self.values.device)
 
     def _step_in_parts(self, batch, factors):
         """One training step, the gradient being the sum of those of parts of the rows.

@@ -670,10 +670,10 @@ def test_max_time_ends_the_training(table, monkeypatch):
     # The time of this process: on a busy machine steps take longer.
     monkeypatch.setattr(time, "monotonic", time.process_time)
     X, modalities = table
-    imputer = quick(modalities=modalities, max_epochs=100_000, max_time=0.5)
+    imputer = quick(modalities=modalities, max_epochs=100_000, max_time=4)
     imputer.set_params(n_iter_no_change=100_000).fit(X)
     assert imputer.history_["epoch"].iloc[-1] < 10_000
-    assert imputer.history_["seconds"].iloc[-1] < 2
+    assert imputer.history_["seconds"].iloc[-1] < 4
 
 
 # How good it is

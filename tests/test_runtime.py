@@ -354,7 +354,7 @@ def test_leading_vectors_are_those_of_the_singular_value_decomposition():
 
 def test_dropout_keeps_the_mean_and_drops_at_the_rate():
     generator = torch.Generator().manual_seed(0)
-    factors = dropout_factors(0.3, (200, 500), generator)
+    factors = dropout_factors(0.3, (200, 500), generator, "cpu")
     share = float((factors == 0).float().mean())
     error = 5 * (0.3 * 0.7 / factors.numel()) ** 0.5
     assert abs(share - 0.3) < error

@@ -71,7 +71,8 @@ class ModalityDenoiser(nn.Module):
         """Draw dropout's factors of the tokens, and of each layer, a list."""
         shapes = [(n_rows, len(self.sizes), self.embed[0].out_features)]
         shapes += [(n_rows, self.mix.out_features)] * len(self.layers)
-        return [dropout_factors(rate, shape, generator) for shape in shapes]
+        device = self.mix.weight.device
+        return [dropout_factors(rate, shape, generator, device) for shape in shapes]
 
     def forward(self, value, deviation, observed, log_sigma, factors=None):
         tokens = self.tokens(value, deviation, observed, log_sigma)
