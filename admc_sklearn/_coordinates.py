@@ -33,8 +33,9 @@ MIN_FOLD_GAIN = 0.01
 # each other that they mislead where cells far from the median are missing.
 MAX_FOLDED, MAX_FOLDED_AT_RANDOM = 48, 64
 MIN_WARP_GAIN = 0.05
-# Share of the time left that the fit of a warp may take, judged by so many columns.
-WARP_SHARE, FEW_COLUMNS = 0.5, 16
+# Share of the time left that the fit of a warp may take, judged by one in so many
+# columns.
+WARP_SHARE, TIMED_COLUMNS = 0.5, 64
 # Nats a cell that variances without what the ridge adds to them have to gain.
 MIN_RELIEF = 0.005
 # A smaller part of the variances, added by the ridge, changes no interval.
@@ -279,7 +280,7 @@ def _is_beyond(arrays, ends, deadline):
     if deadline == math.inf:
         return False
     started = time.monotonic()
-    few = [array[:, :FEW_COLUMNS] for array in arrays]
+    few = [array[:, ::TIMED_COLUMNS] for array in arrays]
     Warp.fit(*few, ends=ends)
     now = time.monotonic()
     seconds = (now - started) * arrays[0].shape[1] / few[0].shape[1]

@@ -147,9 +147,14 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         then the learning rate falls to zero in a fourth of the epochs made so far.
 
     max_time : float, default=None
-        Seconds after which `fit` stops with the best weights so far; the learning
-        rate is brought down in time. 15 % of what the Gaussian's fit leaves are for
-        what follows the epochs. Neither is cut short.
+        Seconds after which `fit` stops with the best weights so far, all that it does
+        included, within 20 % or two seconds, whichever is more; the learning rate is
+        brought down in time. Of the time half at most is for the choice of coordinates
+        and the Gaussian, and 15 % of what they leave are for what follows the epochs.
+        What there is no time for is left out: warps, epochs, the memory, similar rows,
+        self-masking, curved features of modalities. Reading the table and one pass
+        of each Gaussian are never cut short: of a table of many millions of cells they
+        may take longer.
 
     batch_size : int or "auto", default="auto"
         Rows a training step at most: an epoch's rows are dealt into as few batches of
@@ -198,7 +203,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         ``valid_rmse`` (standardised units, cells hidden in held-out rows; categorical
         cells by their Brier score, 1 for the frequencies alone), ``seconds`` since
         training began. Epoch 0 is the Gaussian alone. Empty where there were
-        too few cells to hold any out: then the Gaussian alone is used.
+        too few cells to hold any out, or no time left: then the Gaussian alone is used.
 
     n_epochs_ : int
         The epoch whose weights are kept: that with the lowest ``valid_rmse``.

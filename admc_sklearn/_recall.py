@@ -115,6 +115,8 @@ def fit_memory(network, values, observed, validation, generator, deadline=math.i
     deadline : float
         Of `time.monotonic`: a memory that is not ready by then is left out.
     """
+    if time.monotonic() > deadline:
+        return
     n_coordinates = network.anchor.coordinates.n_base
     if network.encoder is None or n_coordinates > MAX_COORDINATES:
         return

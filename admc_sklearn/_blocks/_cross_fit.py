@@ -29,6 +29,9 @@ MAX_FEATURES = 512
 MAX_BLOCK_FEATURES = 80
 # Distinct patterns of the rows times features cubed: what the factorisations cost.
 MAX_EM_WORK = 10_000_000_000
+# Seconds in which steps of EM begin even where there is no time: without them latents
+# seem to be related less than they are.
+LEAST_SECONDS = 0.5
 # Seconds of an anchor with curved features, in those of one without.
 CURVED_COST = 5.0
 # Weights of the linear kernel to choose from.
@@ -219,7 +222,8 @@ class CrossFit:
         every = torch.ones(n, dtype=torch.bool, device=latents.device)
         if deadline < math.inf:
             started = time.monotonic()
-            self.fitted = fit_linear(latents, available, owner, deadline)
+            least = max(deadline, started + LEAST_SECONDS)
+            self.fitted = fit_linear(latents, available, owner, least)
             # Curved features take several times as long.
             if self._is_late(CURVED_COST * (time.monotonic() - started)):
                 return
