@@ -317,7 +317,8 @@ def test_fits_do_not_wait_for_each_other(monkeypatch, two_threads):
 def test_nothing_random_comes_from_the_global_generator(monkeypatch):
     """Tables with levels, many columns, blocks and bootstraps, fitted and drawn."""
     X = incomplete(120, 6)
-    levels = pd.DataFrame(X).assign(level=np.where(X[:, 0] > 0, "a", "b"))
+    levels = pd.DataFrame(X, columns=list("uvwxyz"))
+    levels = levels.assign(level=np.where(X[:, 0] > 0, "a", "b"))
     blocks = hide(gaussian_table(640, 526, 0)[0], 0.02, 0)
     blocks[::3, :520] = np.nan
     wide = incomplete(60, 140)
