@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn.missingness import ampute
-from benchmarks._protocol import arguments, load_numeric, report
+from benchmarks._protocol import arguments, load_numeric, report, splits
 
 TABLES = "california letter magic bean gesture default wine_red concrete"
 PATTERNS = (
@@ -83,6 +83,13 @@ def rmse(X, lost, choice, epochs):
     return float(error), int(np.count_nonzero(imputer.self_masking_))
 
 
+def standardised(X, seed):
+    """Rows of a table at random, their columns standardised."""
+    Z = X[np.random.default_rng(seed).permutation(len(X))[:MAX_ROWS]]
+    Z = Z[:, Z.std(axis=0) > 0]
+    return (Z - Z.mean(axis=0)) / Z.std(axis=0)
+
+
 def main():
     """Measure all tables, patterns and seeds, and print ratios and their means."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,32 +97,24 @@ def main():
     parser.add_argument("--epochs", type=int, default=0)
     options = parser.parse_args()
     records = []
-    for table in options.tables:
-        X = load_numeric(table, options.data)
-        if X is None:
-            print(f"{table}: not found, skipped (see --data)", flush=True)
-            continue
-        for seed in options.seeds:
-            rng = np.random.default_rng(seed)
-            Z = X[rng.permutation(len(X))[:MAX_ROWS]]
-            Z = Z[:, Z.std(axis=0) > 0]
-            Z = (Z - Z.mean(axis=0)) / Z.std(axis=0)
-            for pattern in (*PATTERNS, *MECHANISMS):
-                if pattern in MECHANISMS:
-                    given = ampute(Z, mechanism=pattern, rate=0.3, random_state=seed)
-                    lost = np.isnan(given)
-                else:
-                    lost = lost_together(pattern, Z, rng)
-                auto, n_tilted = rmse(Z, lost, "auto", options.epochs)
-                without, _ = rmse(Z, lost, False, options.epochs)
-                record = {"table": table, "seed": seed, "pattern": pattern}
-                record |= {"auto": auto, "without": without, "ratio": auto / without}
-                records.append(record | {"n_tilted": n_tilted})
-                print(
-                    f"{table:14s} seed {seed} {pattern:14s} {auto:.3f} / {without:.3f} "
-                    f"= {auto / without:.3f}, {n_tilted} columns tilted",
-                    flush=True,
-                )
+    for table, seed, Z in splits(options, load_numeric, standardised):
+        rng = np.random.default_rng(seed)
+        for pattern in (*PATTERNS, *MECHANISMS):
+            if pattern in MECHANISMS:
+                given = ampute(Z, mechanism=pattern, rate=0.3, random_state=seed)
+                lost = np.isnan(given)
+            else:
+                lost = lost_together(pattern, Z, rng)
+            auto, n_tilted = rmse(Z, lost, "auto", options.epochs)
+            without, _ = rmse(Z, lost, False, options.epochs)
+            record = {"table": table, "seed": seed, "pattern": pattern}
+            record |= {"auto": auto, "without": without, "ratio": auto / without}
+            records.append(record | {"n_tilted": n_tilted})
+            print(
+                f"{table:14s} seed {seed} {pattern:14s} {auto:.3f} / {without:.3f} "
+                f"= {auto / without:.3f}, {n_tilted} columns tilted",
+                flush=True,
+            )
     report(records, options, ["pattern", "table"])
     worst = pd.DataFrame(records).query("pattern in @PATTERNS")["ratio"].max()
     print(f"worst ratio where columns are lost together: {worst:.3f}")
