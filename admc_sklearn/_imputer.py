@@ -302,7 +302,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         "strategy": [StrOptions({"mean", "median", "sample"})],
         "n_steps": [_COUNT],
         "n_bootstraps": [Interval(Integral, 0, None, closed="left")],
-        "missing_values": [MissingValues(), None, "array-like", Mapping],
+        "missing_values": [MissingValues(), None, list, tuple, set, Mapping],
         "keep_whole_numbers": ["boolean", StrOptions({"from_frame"})],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", callable],
         "self_masking": ["boolean", StrOptions({"auto"})],
