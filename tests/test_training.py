@@ -182,7 +182,7 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     trainer = _trainer.Trainer(network, x, o, plan(), 0)
     batch = trainer.absorb(torch.arange(100))
     with torch.no_grad():
-        got = float(trainer.loss(batch))
+        got = float(trainer.loss(batch) / batch.targets.sum())
         (posterior,) = network(batch.values, batch.kept, batch.targets)
     cells, atoms = posterior.cells, posterior.atoms
     share = torch.softmax(posterior.logits, -1)
@@ -398,7 +398,7 @@ def test_late_is_little_work(n_columns):
         0,
         n_bootstraps=1,
     )
-    assert len(history) == 1  # the anchor
+    assert not history  # measuring the anchor would take time as well
     assert network.memory is None
     assert network.retrieval is None
     assert network.anchor.coordinates.folds is None
