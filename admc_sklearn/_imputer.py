@@ -203,7 +203,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         ``valid_rmse`` (standardised units, cells hidden in held-out rows; categorical
         cells by their Brier score, 1 for the frequencies alone), ``seconds`` since
         training began. Epoch 0 is the Gaussian alone. Empty where there were
-        too few cells to hold any out, or no time left: then the Gaussian alone is used.
+        too few cells to hold any out: then the Gaussian alone is used.
 
     n_epochs_ : int
         The epoch whose weights are kept: that with the lowest ``valid_rmse``.

@@ -31,6 +31,8 @@ SIZES = {
 # Of the time there is, for coordinates and anchor; of what is left then, for training.
 START_SHARE, TRAINING_SHARE = 0.5, 0.85
 MIN_VALIDATION_CELLS = 20
+# Held-out cells that are measured where there is no time left for training.
+MIN_LATE_ROWS, MAX_LATE_CELLS = 10, 20_000
 
 
 def place(network, device):
@@ -119,7 +121,9 @@ def fit_network(
         place(network, device)
         history = []
         validation = None
-        if len(held) and time.monotonic() < plan.end:
+        if time.monotonic() > plan.end:  # then the figure of a few rows has to do
+            held = held[: max(MIN_LATE_ROWS, MAX_LATE_CELLS // values.shape[1])]
+        if len(held):
             validation = Validation(network, x[held], o[held], generator)
         if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
             # The rest of the time is for what comes after the epochs.
@@ -137,7 +141,8 @@ def fit_network(
         # Every row for the final anchor; the correction learnt on top of it stays.
         warped, o = network.warp(x).to(home), o.to(home)
         ridge, weakest = network.ridges
-        network.prior = _prior(network, warped, o, ridge, generator, plan.end)
+        if time.monotonic() < plan.end:  # else the one of the rows kept has to do
+            network.prior = _prior(network, warped, o, ridge, generator, plan.end)
         for _ in range(n_bootstraps):
             replica = bootstrap_prior(network, warped, o, weakest, generator, plan.end)
             network.replicas.append(replica)
