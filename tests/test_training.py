@@ -398,7 +398,7 @@ def test_late_is_little_work(n_columns):
         0,
         n_bootstraps=1,
     )
-    assert not history  # measuring the anchor would take time as well
+    assert len(history) == 1  # the anchor
     assert network.memory is None
     assert network.retrieval is None
     assert network.anchor.coordinates.folds is None
