@@ -28,7 +28,7 @@ MAX_FIT_ROWS = 10_000
 MAX_FEATURES = 512
 MAX_BLOCK_FEATURES = 80
 # Distinct patterns of the rows times features cubed: what the factorisations cost.
-MAX_EM_WORK = 10_000_000_000
+MAX_EM_WORK = 30_000_000_000
 # Seconds in which steps of EM begin even where there is no time: without them latents
 # seem to be related less than they are.
 LEAST_SECONDS = 0.5
