@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from ._containers import contents, is_frame, series_of
 
@@ -129,23 +129,14 @@ class ResultFile:
 
 @contextmanager
 def _locked(path):
-    """Hold the lock of a path: on an empty file beside it, which stays."""
-    with path.with_name(path.name + ".lock").open("ab") as file:
+    """Hold the lock of a path: on an empty file beside it, which goes with it."""
+    lock = path.with_name(path.name + ".lock")
+    with FileLock(lock):
         try:
-            import fcntl
-        except ImportError:  # Windows, where closing the file gives the lock back
-            import msvcrt
-
-            file.seek(0)
-            while True:
-                try:
-                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                    break
-                except OSError:
-                    time.sleep(0.05)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            yield
+        finally:
+            with suppress(OSError):  # where an open file cannot be removed, it stays
+                lock.unlink()
 
 
 def _number(text):

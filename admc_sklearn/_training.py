@@ -138,20 +138,27 @@ def fit_network(
                 told = warped, o[kept], validation, generator
                 fit_memory(network, *told, plan.end)
                 fit_retrieval(network, *told, plan.end)
-        # Every row for the final anchor; the correction learnt on top of it stays.
-        warped, o = network.warp(x).to(home), o.to(home)
-        ridge, weakest = network.ridges
-        if time.monotonic() < plan.end:  # else the one of the rows kept has to do
-            network.prior = _prior(network, warped, o, ridge, generator, plan.end)
-        for _ in range(n_bootstraps):
-            replica = bootstrap_prior(network, warped, o, weakest, generator, plan.end)
-            network.replicas.append(replica)
-        network.slopes = np.zeros(values.shape[1])
-        if self_masking and time.monotonic() < plan.end:
-            _tilt(network, network.warp(x), o.to(device), self_masking, generator)
+        _use_every_row(network, x, o, n_bootstraps, self_masking, generator, plan.end)
         network.zero_grad(set_to_none=True)
         network.eval()
         return network, history
+
+
+def _use_every_row(network, x, o, n_bootstraps, self_masking, generator, end):
+    """Fit the final anchor, its replicas and slopes; the correction on it stays."""
+    home = exact_device(x.device)
+    warped = network.warp(x)
+    table = warped.to(home), o.to(home)
+    ridge, weakest = network.ridges
+    if time.monotonic() < end:  # else the one of the rows kept has to do
+        network.prior = _prior(network, *table, ridge, generator, end)
+    network.replicas += [
+        bootstrap_prior(network, *table, weakest, generator, end)
+        for _ in range(n_bootstraps)
+    ]
+    network.slopes = np.zeros(x.shape[1])
+    if self_masking and time.monotonic() < end:
+        _tilt(network, warped, o, self_masking, generator)
 
 
 def _begin(table, x, o, size, kept, generator, self_masking, deadline):

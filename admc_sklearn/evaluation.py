@@ -255,7 +255,7 @@ def compare_imputers(
         within one call.
     path : str or path-like, default=None
         A CSV or parquet file to which each result is added as soon as it is there,
-        by several processes too. An empty file ``<path>.lock`` stays beside it.
+        by several processes too, with a lock on a file ``<path>.lock`` meanwhile.
         A result found there is not computed again if it has no error, and if X, y, the
         rows, the seed and all parameters, but not their code, were the same. What was
         not the same stays in the file beside the new result, with another
