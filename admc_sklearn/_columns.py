@@ -136,7 +136,8 @@ class ColumnCodec:
             return CategoryColumn(values, declared, is_truth, name)
         except TypeError as error:
             raise TypeError(
-                f"Column {name!r} has values that cannot be categories: {error}"
+                f"Column {name!r} has values that cannot be categories ({error}): "
+                "drop it, or make columns of its parts."
             ) from error
 
     def _read_column(self, series, codes):

@@ -75,6 +75,11 @@ def _as_array(X):
             f"X is a {type(X).__module__}.{type(X).__name__} that cannot become an "
             f"array: {error}. Pass an array of floats instead."
         ) from error
+    except ValueError as error:
+        raise ValueError(
+            "X has rows of different lengths, or cells that are no single values: "
+            "every row needs one value for each column, NaN where it is missing."
+        ) from error
     if hasattr(X, "dtype") or table.dtype.kind not in "USf":
         return table
     # In lists a word makes words of all numbers, and a fraction rounds large ones.

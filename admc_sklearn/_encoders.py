@@ -73,9 +73,11 @@ def quantile_knots(values, observed, n_knots):
     knots = np.empty((values.shape[1], n_knots))
     share = np.linspace(0.0, 1.0, n_knots)
     for j in range(values.shape[1]):
-        column = values[observed[:, j], j].astype(np.float64)
-        distinct = np.unique(column)
-        knots[j] = np.quantile(distinct if len(distinct) <= n_knots else column, share)
+        column = np.sort(values[observed[:, j], j].astype(np.float64))
+        is_new = np.diff(column, prepend=-np.inf) > 0
+        if is_new.sum() <= n_knots:
+            column = column[is_new]
+        knots[j] = np.interp(share * (len(column) - 1), np.arange(len(column)), column)
         # Knots must increase where a value recurs, and beyond what float32 rounds.
         spacing = 1e-3 * max(1.0, np.ptp(knots[j]))
         knots[j] += spacing * np.arange(n_knots) / n_knots

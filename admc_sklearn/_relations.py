@@ -33,6 +33,7 @@ EXACT, SINGLE = 1e-6, 1e-4
 # Steps of rounding that are wider, in standard deviations, leave no line to see.
 MAX_STEP = 0.35
 MAX_DECIMALS = 10
+FEW = 32
 # Sources of a column: more would only say the same.
 MAX_SOURCES = 4
 # Rows that repeat a value of x and could have contradicted a map, and the nats that
@@ -244,14 +245,19 @@ def _rounding(y):
         if (y.astype(np.float32) == y).all():
             single = 4 * np.finfo(np.float32).eps * size
             tolerance = max(tolerance, min(single, SINGLE * spread))
-    for decimals in range(-3, MAX_DECIMALS):
-        step, scaled = 10.0**-decimals, y * 10.0**decimals
-        # What has as many digits as double precision is not rounded.
-        if np.abs(scaled).max() > 1e12:
-            break
-        if (np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.abs(scaled)).all():
-            return tolerance, step if step <= MAX_STEP * spread else 0.0, decimals
-    return tolerance, 0.0, None
+    coarsest = -3
+    for part in (y[:FEW], y):  # most columns show by a few values that they are not
+        for decimals in range(coarsest, MAX_DECIMALS):
+            step, scaled = 10.0**-decimals, part * 10.0**decimals
+            # What has as many digits as double precision is not rounded.
+            if np.abs(scaled).max() > 1e12:
+                return tolerance, 0.0, None
+            if (np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.abs(scaled)).all():
+                break
+        else:
+            return tolerance, 0.0, None
+        coarsest = decimals
+    return tolerance, step if step <= MAX_STEP * spread else 0.0, decimals
 
 
 def _fit_line(x, y, logs, rounding, pair):
