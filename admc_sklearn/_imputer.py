@@ -257,7 +257,8 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
 
     A cell that one other, observed cell determines exactly (the same quantity in
     other units, a copy, a ratio or a power, a level's code) is computed from it; its
-    quantiles and draws are that value, which may lie beyond the range observed.
+    quantiles and draws are that value. Beyond the range observed it may lie where the
+    relation held in 100 rows or more.
 
     A modality is a block if it has at least five columns, all of numbers, and at most
     a fifth of the rows that hold it hold but a part of it, or if it has an encoder.

@@ -27,6 +27,8 @@ MAX_PAIRED = 500
 # Rows that a line has to hold in, and values that it has to hold for; with rounding, a
 # line holds in some rows by chance.
 MIN_ROWS, MIN_VALUES, MIN_ROUNDED_ROWS = 10, 4, 30
+# And rows that it has to hold in to be followed beyond the range of its target.
+MIN_ROWS_BEYOND = 100
 # Residuals of lines that are rounding errors of computing, in standard deviations, and
 # the most that can be said of single precision.
 EXACT, SINGLE = 1e-6, 1e-4
@@ -45,7 +47,8 @@ MIN_REPEATS, MIN_NATS = 15, 14.0
 class Line:
     """Column ``target`` as a line in ``source``, either of them as logarithm.
 
-    ``decimals`` is None where the target is not rounded.
+    ``decimals`` is None where the target is not rounded; ``limits`` are those of what
+    the line may say.
     """
 
     source: int
@@ -55,6 +58,7 @@ class Line:
     intercept: float
     slope: float
     decimals: int | None = None
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
     @property
     def is_affine(self):
@@ -68,7 +72,8 @@ class Line:
             y = self.intercept + self.slope * (x - self.center)
             y = np.exp(y) if self.logs[1] else y
         y = np.where(np.isfinite(y), y, np.nan)
-        return y if self.decimals is None else np.round(y, self.decimals)
+        y = y if self.decimals is None else np.round(y, self.decimals)
+        return y.clip(*self.limits)
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,11 @@ def _find_lines(X, observed, is_number):
             X[rows, j], X[rows, k], (logs[s], logs[t]), rounding[k], (int(j), int(k))
         )
         if fitted is not None:
-            found.append(fitted)
+            error, line = fitted
+            if rows.sum() < MIN_ROWS_BEYOND:
+                own = X[seen[t], k]
+                line = replace(line, limits=(float(own.min()), float(own.max())))
+            found.append((error, line))
     found.sort(key=lambda entry: entry[0])
     best = {}
     for _, line in found:
@@ -281,8 +290,7 @@ def _fit_line(x, y, logs, rounding, pair):
         residual = np.abs(y - line(x)).max()
     if residual > 0.5005 * step + tolerance:
         return None
-    line = Line(*pair, logs, line.center, line.intercept, line.slope, decimals=decimals)
-    return step / _spread(y), line
+    return step / _spread(y), replace(line, decimals=decimals)
 
 
 def _centered(line, u, v):

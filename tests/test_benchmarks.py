@@ -113,7 +113,7 @@ def test_mixed_tables_beside_trees(monkeypatch, capsys, mixed_folder):
 
 def test_draws_beside_chained_equations(monkeypatch, mixed_folder):
     csv = mixed_folder / "records.csv"
-    arguments = "--tables small --mechanisms mcar mar --max-time 2 --steps 1 4 --data"
+    arguments = "--tables small --mechanisms mcar mar --max-time 20 --steps 1 4 --data"
     arguments = [*arguments.split(), str(mixed_folder), "--csv", str(csv)]
     monkeypatch.setattr(sys, "argv", ["draws", *arguments])
     monkeypatch.setattr(draws, "N_DRAWS", 10)
