@@ -75,6 +75,10 @@ def _check(table, new, recipe, options):
         laws.check("refit on other rows", new, imputer.transform(new))
 
 
+def _is_limited(rule):
+    return np.isfinite(getattr(rule, "limits", (0.0,))).all()
+
+
 class Laws:
     """What holds of the completions of a table like the one that was fitted.
 
@@ -90,6 +94,10 @@ class Laws:
         columns = _columns(table)
         self.known = [values[~missing] for values, missing, _ in columns]
         self.kept = np.arange(len(columns))
+        # An exact line that held in many rows is followed wherever it leads.
+        codec = imputer._codec
+        free = {r.target for r in codec.relations_.rules_ if not _is_limited(r)}
+        self.free = set(codec.scaling_.kept_[sorted(free)])
         if not imputer.keep_empty_features:
             self.kept = np.flatnonzero([len(known) > 0 for known in self.known])
 
@@ -113,7 +121,7 @@ class Laws:
             # Objects that are all numbers come back as an array of floats.
             as_it_was = dtype == given_dtype or isinstance(completed, np.ndarray)
             self.require(as_it_was or not is_told, f"{place} was {given_dtype}")
-            if len(known):
+            if len(known) and j not in self.free:
                 filled = values[was_missing]
                 self._check_range(place, filled, known)
 

@@ -115,7 +115,7 @@ def test_units_change_nothing():
 
 def test_chains_are_followed():
     rng = np.random.default_rng(0)
-    a = rng.normal(size=400)
+    a = rng.normal(size=1200)
     X = np.c_[a, 2 * a, 1 - a, -a]
     # a is never seen beside the last column.
     observed = rng.random(X.shape) < 0.8
