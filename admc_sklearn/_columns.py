@@ -52,6 +52,12 @@ def kind_of(values, null, dtype, name):
     return "category"
 
 
+def _are_spans(values):
+    """Whether an array of objects holds durations."""
+    found = pd.api.types.infer_dtype(values) if values.dtype == object else ""
+    return "delta" in found
+
+
 def _is_number(value):
     return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
@@ -119,7 +125,9 @@ class ColumnCodec:
             )
         values, missing = self._read_column(series, codes)
         kind = "category" if categorical else kind_of(values, missing, dtype, name)
-        values = values[~missing][:n_values]
+        values = values[~missing]
+        is_span = isinstance(dtype, nw.Duration) or _are_spans(values)
+        values = values[:n_values]
         if isinstance(dtype, nw.Unknown) and not categorical:
             native = series.to_native().dtype
             if isinstance(native, pd.PeriodDtype):
@@ -127,7 +135,7 @@ class ColumnCodec:
         if kind == "number" or kind == "integer":
             return NumberColumn(kind == "integer", values)
         if kind == "time":
-            return TimeColumn(values, isinstance(dtype, nw.Duration))
+            return TimeColumn(values, is_span)
         declared = None
         is_truth = isinstance(dtype, nw.Boolean) or values.dtype.kind == "b"
         if isinstance(dtype, (nw.Categorical, nw.Enum)) and not is_dictionary(series):

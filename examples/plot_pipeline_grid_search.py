@@ -30,10 +30,10 @@ from admc_sklearn.evaluation import make_imputation_scorer
 from admc_sklearn.missingness import ampute
 
 # %%
-# Handwritten digits, the inner 24 pixels only, to be quick; half of them lost.
+# Handwritten digits, 16 inner pixels only, to be quick; half of them lost.
 X, y = load_digits(return_X_y=True)
-X = X.reshape(-1, 8, 8)[:500, 1:7, 2:6].reshape(500, -1)
-y = y[:500]
+X = X.reshape(-1, 8, 8)[:400, 2:6, 2:6].reshape(400, -1)
+y = y[:400]
 incomplete = ampute(X, rate=0.5, random_state=1)
 
 # %%

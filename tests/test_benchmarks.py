@@ -142,12 +142,12 @@ def test_a_few_seconds_beat_the_anchor_on_a_real_table(monkeypatch):
 
 def test_the_speed_page_is_made_from_its_records(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "N_NEW", 10)
-    grid = {"rows": [(60, 3, 0.2), (120, 3, 0.2)], "largest": [(80, 0, 0.2)]}
+    grid = {"rows": [(60, 3, 0.2)], "largest": [(80, 0, 0.2)]}
     scale = pd.DataFrame(speed.measure_scale(20, grid))
     # One that cannot be measured is told, and the others are there.
-    assert scale["error"].notna().tolist() == [False, False, True]
-    assert (scale["peak_gib"][:2] >= scale["before_gib"][:2]).all()
-    assert (scale["rmse"][:2] < 2).all()
+    assert scale["error"].notna().tolist() == [False, True]
+    assert (scale["peak_gib"][:1] >= scale["before_gib"][:1]).all()
+    assert (scale["rmse"][:1] < 2).all()
     scale.to_csv(tmp_path / "scale.csv", index=False)
     peers = [
         {"table": "letter", "n_train": 7, "n_test": 3, "imputer": name, "rmse": 0.5,

