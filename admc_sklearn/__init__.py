@@ -3,7 +3,7 @@
 from ._cross_modal import CrossModalFeatures
 from ._display import ImputationDisplay
 from ._imputer import ADMCImputer
-from ._joining import join_modalities
+from ._table.join import join_modalities
 from ._version import __version__
 
 __all__ = [

@@ -10,13 +10,13 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import all_or_nothing
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
-from ._containers import as_table, is_frame
-from ._markers import accepts_null, placeholder
-from ._modalities import resolve_modalities
 from ._pickling import VersionedPickle
-from .missingness import _Table
+from ._table.column_selection import resolve_modalities
+from ._table.containers import as_table, is_frame
+from ._table.missing_markers import accepts_null, placeholder
+from ._table.remove_cells import _Table
+from ._table.validation import all_or_nothing
 
 
 class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):

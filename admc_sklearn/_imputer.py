@@ -13,14 +13,18 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checks import (
-    all_or_nothing,
-    check_quantiles,
-    check_table,
-    select_columns,
-    warn_of_empty_columns,
-    with_distinct,
+from ._combined.fit import fit_model
+from ._combined.model import (
+    attention,
+    complete,
+    copy_to,
+    dependence,
+    draw,
+    place,
+    probabilities,
+    self_masking_slopes,
 )
+from ._combined.partition import given_encoders
 from ._compat import (
     Interval,
     MissingValues,
@@ -29,25 +33,22 @@ from ._compat import (
     _fit_context,
     _get_output_config,
 )
-from ._containers import is_frame
-from ._epochs import TrainingPlan, summarise_history
-from ._joint import (
-    attention,
-    complete,
-    copy_to,
-    dependence,
-    draw,
-    fit_model,
-    place,
-    probabilities,
-    self_masking_slopes,
-)
-from ._layout import given_encoders
-from ._markers import accepts_null
-from ._modalities import resolve_modalities, shared_places
 from ._pickling import VersionedPickle
-from ._runtime import draw_seeds, resolve_device
-from ._table import TableCodec
+from ._shared.devices import resolve_device
+from ._shared.noise import draw_seeds
+from ._shared.training import TrainingPlan, summarise_history
+from ._table.codec import TableCodec
+from ._table.column_selection import resolve_modalities, shared_places
+from ._table.containers import is_frame
+from ._table.missing_markers import accepts_null
+from ._table.validation import (
+    all_or_nothing,
+    check_quantiles,
+    check_table,
+    select_columns,
+    warn_of_empty_columns,
+    with_distinct,
+)
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 

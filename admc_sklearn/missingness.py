@@ -5,16 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 
-import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
-from ._containers import as_table
-from ._markers import codes_of, matches
-from ._modalities import resolve_modalities
+from ._table.column_selection import resolve_modalities
+from ._table.remove_cells import _Table
 
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
 # Share of the columns that "mar" leaves complete, as in the field's protocol.
@@ -269,64 +267,3 @@ def _rates(rate, names):
     if not np.all((rates >= 0) & (rates <= 1)):
         raise ValueError(f"rate must lie in [0, 1]; got {rate!r}")
     return np.broadcast_to(rates, len(names))
-
-
-class _Table:
-    """An array or a frame: its columns, its known cells, a copy without some."""
-
-    def __init__(self, X):
-        frame = nw.from_native(X, eager_only=True, pass_through=True)
-        self.is_frame = isinstance(frame, nw.DataFrame)
-        self.native = X if self.is_frame else np.asarray(as_table(X))
-        if self.is_frame:
-            self.names = frame.columns
-            self.columns = [column.to_numpy() for column in frame.iter_columns()]
-            dtypes, kinds = frame.schema.dtypes(), nw.Categorical | nw.Enum
-            self.categorical = {j for j, t in enumerate(dtypes) if isinstance(t, kinds)}
-        elif self.native.ndim != 2 or self.native.dtype.kind not in "fiubOUSmM":
-            raise ValueError(f"X must be a frame or an (n, d) array; got {X!r}")
-        else:
-            self.names = list(range(self.native.shape[1]))
-            self.columns, self.categorical = list(self.native.T), set()
-        self.known = ~np.array([pd.isna(c) for c in self.columns], dtype=bool).T
-        if 0 in self.known.shape:
-            raise ValueError(f"X must have at least one cell; got {X!r}")
-
-    def without(self, removed):
-        """Copy with the given cells missing."""
-        if self.is_frame:
-            return _remove_from_frame(self.native, removed)
-        dtype = self.native.dtype
-        holders = dict.fromkeys("iub", np.float64) | dict.fromkeys("US", object)
-        X = self.native.astype(holders.get(dtype.kind, dtype))
-        X[removed] = "NaT" if X.dtype.kind in "mM" else np.nan
-        return X
-
-
-def without_codes(X, missing_values):
-    """X with a null where a cell holds a code of an imputer's ``missing_values``."""
-    table = _Table(X)
-    names = [f"x{j}" if name == j else name for j, name in enumerate(table.names)]
-    codes = codes_of(missing_values, table.native, names)
-    held = ~table.known
-    for j, values in enumerate(table.columns):
-        rows = np.flatnonzero(table.known[:, j] if codes[j] else [])
-        held[rows, j] = matches(values[rows], codes[j])
-    held &= table.known
-    return table.without(held) if held.any() else X
-
-
-def _remove_from_frame(X, removed):
-    """Copy in which only columns that lose cells can have another dtype."""
-    frame = nw.from_native(X, eager_only=True)
-    losers = {n: j for j, n in enumerate(frame.columns) if removed[:, j].any()}
-    backend = frame.implementation
-    if backend.is_pandas():
-        # Its own booleans would become objects.
-        booleans = [name for name in losers if X[name].dtype == bool]
-        frame = nw.from_native(X.copy().astype(dict.fromkeys(booleans, "boolean")))
-    columns = []
-    for name, j in losers.items():
-        kept = nw.new_series("", (~removed[:, j]).tolist(), nw.Boolean, backend=backend)
-        columns.append(nw.when(kept).then(nw.col(name)).alias(name))
-    return frame.with_columns(columns).to_native()

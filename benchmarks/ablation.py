@@ -24,7 +24,8 @@ import pandas as pd
 import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._blocks import _anchor, _training
+from admc_sklearn._blocks import anchor as _anchor
+from admc_sklearn._blocks import fit as _training
 from benchmarks._baselines import BASELINES
 from benchmarks._blocks import hide, load_blocks, rmse, subsets
 

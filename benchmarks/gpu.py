@@ -21,9 +21,10 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from admc_sklearn import ADMCImputer, _trainer
-from admc_sklearn._epochs import TrainingPlan
-from admc_sklearn._validation import MAX_HELD_ROWS
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.network import trainer as _trainer
+from admc_sklearn._shared.held_out import MAX_HELD_ROWS
+from admc_sklearn._shared.training import TrainingPlan
 from benchmarks.speed import made_up
 
 RATE = 0.3

@@ -12,8 +12,8 @@ from unittest import mock
 import torch
 from torch.overrides import TorchFunctionMode
 
-from admc_sklearn import _trainer
-from admc_sklearn._capture import Replayed
+from admc_sklearn._cells.network import trainer as _trainer
+from admc_sklearn._shared.cuda_graph import Replayed
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 # Ask a tensor for what has no device.

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn import _gaussian
-from admc_sklearn._anchor import fit_anchor
-from admc_sklearn._factors import FactorAnchor, fit_factors
-from admc_sklearn._gaussian import GaussianAnchor, fit_gaussian, unique_patterns
-from admc_sklearn._scores import Coordinates
+from admc_sklearn._cells.anchor import gaussian as _gaussian
+from admc_sklearn._cells.anchor.column_anchor import fit_anchor
+from admc_sklearn._cells.anchor.factor_model import FactorAnchor, fit_factors
+from admc_sklearn._cells.anchor.gaussian import GaussianAnchor, fit_gaussian
+from admc_sklearn._cells.anchor.level_scores import Coordinates
+from admc_sklearn._shared.patterns import unique_patterns
 
 from .conftest import gaussian_table
 

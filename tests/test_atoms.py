@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from admc_sklearn._atoms import Atoms, _log_ndtr, column_atoms
-from admc_sklearn._posterior import NumericPosterior, PackedCells
-from admc_sklearn._warp import Warp
+from admc_sklearn._cells.anchor.power_transform import Warp
+from admc_sklearn._cells.network.atoms import Atoms, _log_ndtr, column_atoms
+from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
 
 from .conftest import quick
 

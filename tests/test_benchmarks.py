@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _trainer
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.network import trainer as _trainer
 from benchmarks import draws, gpu, mcar, mixed, published, speed
 from benchmarks._protocol import errors, load_numeric, split_mcar
 

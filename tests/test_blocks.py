@@ -7,36 +7,28 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn._blocks import _anchor
-from admc_sklearn._blocks._anchor import RIDGES, BlockAnchor, fit_moments
-from admc_sklearn._blocks._cross_fit import (
-    N_FOLDS,
-    CrossFit,
-    choose_patterns,
-    deal_folds,
-)
-from admc_sklearn._blocks._denoiser import ModalityDenoiser
-from admc_sklearn._blocks._diffusion import (
+from admc_sklearn._blocks import anchor as _anchor
+from admc_sklearn._blocks.anchor import RIDGES, BlockAnchor, fit_moments
+from admc_sklearn._blocks.cross_fit import CrossFit, choose_patterns
+from admc_sklearn._blocks.denoiser import ModalityDenoiser
+from admc_sklearn._blocks.encoders import EXPLAINED, MIN_NOISE, LinearEncoder
+from admc_sklearn._blocks.gaussian_diffusion import (
     SIGMA_MAX,
     SIGMA_MIN,
     coefficients,
     noise_levels,
     reverse,
 )
-from admc_sklearn._blocks._encoder import EXPLAINED, MIN_NOISE, LinearEncoder
-from admc_sklearn._blocks._features import (
+from admc_sklearn._blocks.kernel_features import (
     GAMMAS,
     RIDGE,
     KernelFeatures,
     _learn_metric,
     _squared_distances,
 )
-from admc_sklearn._blocks._training import (
-    BlockTrainer,
-    BlockValidation,
-    affordable,
-)
-from admc_sklearn._layout import lay_out
+from admc_sklearn._blocks.trainer import BlockTrainer, BlockValidation, affordable
+from admc_sklearn._combined.partition import lay_out
+from admc_sklearn._shared.held_out import N_FOLDS, deal_folds
 
 from .conftest import gaussian_table
 
@@ -511,7 +503,7 @@ def test_patterns_to_train_on():
 
 def test_what_training_can_afford_is_a_part_of_everything(monkeypatch):
     """Of large tables it took the first patterns, which all hide the first modality."""
-    from admc_sklearn._blocks import _training
+    from admc_sklearn._blocks import fit as _training
 
     patterns = torch.tensor([[False, True], [True, False]])
     available = torch.ones(1000, 2, dtype=torch.bool)

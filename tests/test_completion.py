@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _network
-from admc_sklearn._diffusion import reverse
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.network import network as _network
+from admc_sklearn._cells.network.masked_diffusion import reverse
 
 from .conftest import gaussian_table, hide, quick, rings
 

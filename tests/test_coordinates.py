@@ -5,10 +5,13 @@ import pytest
 import torch
 from scipy import stats
 
-from admc_sklearn._anchor import fit_anchor
-from admc_sklearn._coordinates import HiddenCellError, choose_coordinates
-from admc_sklearn._scores import Coordinates
-from admc_sklearn._warp import Warp
+from admc_sklearn._cells.anchor.choose_coordinates import (
+    HiddenCellError,
+    choose_coordinates,
+)
+from admc_sklearn._cells.anchor.column_anchor import fit_anchor
+from admc_sklearn._cells.anchor.level_scores import Coordinates
+from admc_sklearn._cells.anchor.power_transform import Warp
 
 
 def choose(X, observed):

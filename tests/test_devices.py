@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._capture import N_WARM_UPS, Replayed
-from admc_sklearn._factors import FactorAnchor
-from admc_sklearn._joint import JointModel
+from admc_sklearn._cells.anchor.factor_model import FactorAnchor
+from admc_sklearn._combined.model import JointModel
+from admc_sklearn._shared.cuda_graph import N_WARM_UPS, Replayed
 
 from .conftest import gaussian_table, hide, mixed_rings, rings
 from .pretend import pretended_gpu

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admc_sklearn._diffusion import absorb, reveal_rounds
+from admc_sklearn._cells.network.masked_diffusion import absorb, reveal_rounds
 
 
 def test_absorb_hides_the_rate_and_only_observed_cells():

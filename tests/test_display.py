@@ -18,7 +18,7 @@ from sklearn.impute import KNNImputer
 from admc_sklearn import ADMCImputer
 from admc_sklearn._display import KINDS, ImputationDisplay
 from admc_sklearn._display._data import transform_ranks
-from admc_sklearn._display._layout import labels
+from admc_sklearn._display._figure import labels
 from admc_sklearn._display._panels import bin_edges
 
 

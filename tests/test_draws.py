@@ -9,8 +9,9 @@ import torch
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from admc_sklearn import ADMCImputer, _training
-from admc_sklearn._warp import Warp
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells import fit as _training
+from admc_sklearn._cells.anchor.power_transform import Warp
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
 from benchmarks.pooled import TRUTH, least_squares, simulate

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn import _coordinates as coordinates_file
-from admc_sklearn._folds import Folds
-from admc_sklearn._scores import Coordinates
-from admc_sklearn._warp import Warp
+from admc_sklearn._cells.anchor import choose_coordinates as coordinates_file
+from admc_sklearn._cells.anchor.level_scores import Coordinates
+from admc_sklearn._cells.anchor.median_distances import Folds
+from admc_sklearn._cells.anchor.power_transform import Warp
 from admc_sklearn.missingness import ampute
 
 from .conftest import gaussian_table, hide

@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 import admc_sklearn
 from admc_sklearn import ADMCImputer, CrossModalFeatures
-from admc_sklearn._epochs import Interruption
-from admc_sklearn._trainer import Trainer
+from admc_sklearn._cells.network.trainer import Trainer
+from admc_sklearn._shared.training import Interruption
 from tests.conftest import hide
 
 PACKAGE = str(Path(admc_sklearn.__file__).parent)

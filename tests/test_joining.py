@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from admc_sklearn import join_modalities
-from admc_sklearn._containers import is_frame
-from admc_sklearn._modalities import resolve_modalities
+from admc_sklearn._table.column_selection import resolve_modalities
+from admc_sklearn._table.containers import is_frame
 from admc_sklearn.missingness import ampute
 
 

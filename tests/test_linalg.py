@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn._linalg import cholesky
+from admc_sklearn._shared.linalg import cholesky
 
 from .conftest import quick
 

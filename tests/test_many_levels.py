@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _scores
-from admc_sklearn._kinds import MAX_LEVELS, CategoryColumn
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.anchor import level_scores as _scores
+from admc_sklearn._table.column_kinds import MAX_LEVELS, CategoryColumn
 
 
 def postcodes(n, n_levels, seed=0):

@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils import get_tags
 
 from admc_sklearn import ADMCImputer, CrossModalFeatures, ImputationDisplay
-from admc_sklearn._markers import codes_of, matches
+from admc_sklearn._table.missing_markers import codes_of, matches
 from admc_sklearn.evaluation import make_imputation_scorer
 
 

@@ -8,16 +8,20 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._completion import complete
-from admc_sklearn._memory import Beliefs, Memory, _move_mean
-from admc_sklearn._posterior import NumericPosterior, PackedCells
-from admc_sklearn._recall import (
+from admc_sklearn._cells.corrections.landmark_fit import (
     JITTER,
     RIDGES,
     Answers,
     Regression,
     _weights,
 )
+from admc_sklearn._cells.corrections.landmark_regression import (
+    Beliefs,
+    Memory,
+    _move_mean,
+)
+from admc_sklearn._cells.model import complete
+from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
 
 from .conftest import gaussian_table, hide, quick
 

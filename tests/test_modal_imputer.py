@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from admc_sklearn._blocks._completion import _posteriors, _updated, _without
-from admc_sklearn._joint import draw
+from admc_sklearn._blocks.model import _posteriors, _updated, _without
+from admc_sklearn._combined.model import draw
 
 from .conftest import quick
 

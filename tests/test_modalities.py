@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.compose import make_column_selector
 
-from admc_sklearn._modalities import find_columns, resolve_modalities
+from admc_sklearn._table.column_selection import find_columns, resolve_modalities
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._relations import Relations
+from admc_sklearn._table.relations import Relations
 
 
 def found(X, observed=None, is_level=None):

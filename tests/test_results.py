@@ -8,12 +8,12 @@ import time
 import pandas as pd
 import pytest
 
-from admc_sklearn._results import FIGURES, ResultFile
+from admc_sklearn.evaluation._result_file import FIGURES, ResultFile
 
 N_ROWS = 25
 WRITER = """
 import sys
-from admc_sklearn._results import FIGURES, ResultFile
+from admc_sklearn.evaluation._result_file import FIGURES, ResultFile
 path, name, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = ResultFile(path)
 print("ready", flush=True)

@@ -9,10 +9,17 @@ import pandas as pd
 import pytest
 import torch
 
-from admc_sklearn import ADMCImputer, _linkage, _recall
-from admc_sklearn._linkage import HIDE_RATE, MAX_HIDE_RATE, MAX_ROWS, Trial, ask
-from admc_sklearn._posterior import LevelPosterior, NumericPosterior, PackedCells
-from admc_sklearn._retrieval import (
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.corrections import donor_weights as _linkage
+from admc_sklearn._cells.corrections import landmark_fit as _recall
+from admc_sklearn._cells.corrections.donor_weights import (
+    HIDE_RATE,
+    MAX_HIDE_RATE,
+    MAX_ROWS,
+    Trial,
+    ask,
+)
+from admc_sklearn._cells.corrections.donors import (
     DIFFERING,
     N_COPIED,
     REACH,
@@ -23,7 +30,13 @@ from admc_sklearn._retrieval import (
     mixed,
     truncated,
 )
-from admc_sklearn._validation import Validation, is_gain
+from admc_sklearn._cells.network.held_out_cells import Validation
+from admc_sklearn._cells.network.posterior import (
+    LevelPosterior,
+    NumericPosterior,
+    PackedCells,
+)
+from admc_sklearn._shared.held_out import is_gain
 
 from .conftest import gaussian_table, hide
 

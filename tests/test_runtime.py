@@ -14,16 +14,14 @@ import pytest
 import torch
 from scipy import stats
 
-from admc_sklearn import _completion, _joint, _training
-from admc_sklearn._denoiser import Denoiser, dropout_factors, linear
-from admc_sklearn._runtime import (
-    in_threads,
-    leading_vectors,
-    one_thread,
-    row_keys,
-    row_uniforms,
-    slices,
-)
+from admc_sklearn._cells import fit as _training
+from admc_sklearn._cells import model as _completion
+from admc_sklearn._cells.network.denoiser import Denoiser
+from admc_sklearn._combined import model as _joint
+from admc_sklearn._shared.devices import in_threads, one_thread, slices
+from admc_sklearn._shared.linalg import leading_vectors
+from admc_sklearn._shared.noise import row_keys, row_uniforms
+from admc_sklearn._shared.trunk import dropout_factors, linear
 
 from .conftest import gaussian_table, hide, quick
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from admc_sklearn._scaling import Standardiser
+from admc_sklearn._table.standardiser import Standardiser
 
 
 def fitted(X, missing):

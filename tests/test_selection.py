@@ -9,8 +9,8 @@ from scipy.special import expit
 from sklearn.datasets import load_breast_cancer
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._pair_regression import fit_tilt
-from admc_sklearn._selection import Evidence
+from admc_sklearn._cells.corrections.pair_regression import fit_tilt
+from admc_sklearn._cells.corrections.self_masking import Evidence
 from admc_sklearn.missingness import ampute
 from benchmarks.lost_together import PATTERNS, lost_together
 

@@ -12,15 +12,18 @@ import torch
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from admc_sklearn import ADMCImputer, _epochs, _trainer, _training
-from admc_sklearn._anchor import fit_anchor
-from admc_sklearn._epochs import TrainingPlan, deal
-from admc_sklearn._network import build_network
-from admc_sklearn._runtime import resolve_device
-from admc_sklearn._scores import Coordinates
-from admc_sklearn._training import SIZES, fit_network
-from admc_sklearn._validation import hold_out
-from admc_sklearn._warp import Warp
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells import fit as _training
+from admc_sklearn._cells.anchor.column_anchor import fit_anchor
+from admc_sklearn._cells.anchor.level_scores import Coordinates
+from admc_sklearn._cells.anchor.power_transform import Warp
+from admc_sklearn._cells.fit import SIZES, fit_network
+from admc_sklearn._cells.network import trainer as _trainer
+from admc_sklearn._cells.network.network import build_network
+from admc_sklearn._shared import training as _epochs
+from admc_sklearn._shared.devices import resolve_device
+from admc_sklearn._shared.held_out import hold_out
+from admc_sklearn._shared.training import TrainingPlan, deal
 
 from .conftest import gaussian_table, hide, mixed_rings, quick, rings
 

@@ -14,7 +14,8 @@ from ._data import (
     scatter_data,
     training_data,
 )
-from ._layout import require_matplotlib
+from ._figure import require_matplotlib
+from ._incomplete_table import read_table
 from ._panels import (
     draw_calibration,
     draw_comparison,
@@ -24,7 +25,6 @@ from ._panels import (
     draw_scatter,
     draw_training,
 )
-from ._table import read_table
 
 _DRAW = {
     "density": draw_density,

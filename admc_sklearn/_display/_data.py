@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ._table import as_columns
+from ._incomplete_table import as_columns
 
 # Fewer hidden cells than this say nothing about the coverage of a single column.
 MIN_HIDDEN = 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ._layout import (
+from ._figure import (
     SMALL,
     TINY,
     caption,

@@ -1,0 +1,153 @@
+"""Training of the denoiser on rows that lose modalities; the anchor is epoch 0."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+
+import numpy as np
+import torch
+
+from .._shared.held_out import deal_folds
+from .._shared.training import run_epochs
+from .cross_fit import CrossFit, choose_patterns
+from .denoiser import ModalityDenoiser
+from .model import BlockModel
+from .trainer import MAX_SHAPES, BlockTrainer, BlockValidation, HiddenRows, affordable
+
+SIZES = {
+    "small": {"width": 64, "hidden": 256, "n_attention": 2, "n_layers": 1},
+    "medium": {"width": 96, "hidden": 384, "n_attention": 2, "n_layers": 2},
+    "large": {"width": 128, "hidden": 768, "n_attention": 2, "n_layers": 3},
+}
+# Of the time there is, for the anchors; of what is left then, for what they say of the
+# patterns to train on.
+START_SHARE, SHAPES_SHARE = 0.5, 0.3
+
+
+def _affordable_shapes(cross, deadline):
+    """How many distinct patterns there is time for, in a part of what is left."""
+    if deadline == math.inf:
+        return MAX_SHAPES
+    started = time.monotonic()
+    cross.fitted.anchor._conditional(cross.patterns[-1])
+    now = time.monotonic()
+    cost = (now - started) * (len(cross.parts) + 1)
+    return int(SHAPES_SHARE * max(0.0, deadline - now) / max(cost, 1e-9))
+
+
+def fit_blocks(
+    values,
+    observed,
+    columns,
+    encoders,
+    fixed,
+    size,
+    plan,
+    seed,
+    device,
+    groups=None,
+    start=None,
+):
+    """Fit anchor and denoiser to rows that may lack modalities.
+
+    Parameters
+    ----------
+    values : float array of shape (n, d), standardised
+    observed : bool array of shape (n, d)
+    columns : list of M int arrays
+        Of each modality.
+    encoders : list of LinearEncoder
+        Fitted.
+    fixed : bool array of shape (M,)
+        Modalities that are always there.
+    size : str
+        A key of ``SIZES``.
+    plan : TrainingPlan
+    seed : int
+    device : torch.device
+    groups : array of shape (n,), optional
+        Rows of one group are left out together.
+    start : BlockModel, optional
+        Whose denoiser is trained on.
+
+    Returns
+    -------
+    model : BlockModel
+    history : list of dict
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    parts = [
+        encoder.encode(values[:, own], observed[:, own])
+        for encoder, own in zip(encoders, columns, strict=True)
+    ]
+    latents = torch.tensor(np.concatenate([z for z, _ in parts], 1), device=device)
+    available = torch.tensor(np.stack([a for _, a in parts], 1), device=device)
+    sizes = [encoder.n_latents for encoder in encoders]
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    patterns = choose_patterns(available, fixed, rng)
+    fold = deal_folds(len(values), groups, rng)
+    now = time.monotonic()
+    cross = CrossFit(
+        latents,
+        available,
+        owner.to(device),
+        patterns,
+        fold,
+        generator,
+        now + START_SHARE * (plan.end - now),
+    )
+    denoiser = ModalityDenoiser(sizes, generator=generator, **SIZES[size])
+    if start is not None:
+        denoiser = copy.deepcopy(start.denoiser)
+    denoiser.to(device)
+    model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
+    history = []
+    if cross.parts:
+        limit = _affordable_shapes(cross, plan.end)
+        some, patterns = affordable(available, patterns, latents.shape[1], rng, limit)
+        fold, some = fold[some], torch.as_tensor(some, device=device)
+        hidden = HiddenRows(
+            model, latents[some], available[some], patterns, cross.parts, fold
+        )
+        model.dependence = dependence(hidden, fixed)
+        held = torch.tensor(np.flatnonzero(fold == 0), device=device)
+        rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
+        n_columns = [len(own) for own in columns]
+        trainer = BlockTrainer(model, hidden, rest, plan, seed)
+        validation = BlockValidation(model, hidden, held, n_columns)
+        history = run_epochs(trainer, validation)
+        validation.measure()  # the gate of the weights that are kept
+    model.eval()
+    return model, history
+
+
+def dependence(hidden, fixed):
+    """Share of each modality's variance that each other one alone explains, (M, M).
+
+    Alone but for modalities that are always there, ``fixed``, bool (M,); in rows left
+    out of the anchor. Row: what is completed; column: what is there. NaN where no
+    pattern has that modality alone.
+    """
+    n_modalities = hidden.available.shape[1]
+    out = np.full((n_modalities, n_modalities), np.nan)
+    np.fill_diagonal(out, 1.0)
+    free = torch.as_tensor(~fixed, device=hidden.latents.device)
+    rows = torch.arange(len(hidden.latents), device=hidden.latents.device)
+    for k in range(hidden.shape.shape[1]):
+        latents, mean, kept, _, lost = hidden.batch(rows, torch.full_like(rows, k))
+        for source in range(n_modalities):
+            alone = kept[:, source] & (kept[:, free].sum(1) == int(free[source]))
+            for target in range(n_modalities):
+                own = alone[:, None] & lost & (hidden.owner == target)
+                if target == source or not bool(own.any()):
+                    continue
+                count = own.sum(0).clamp_min(1)
+                center = torch.where(own, latents, 0.0).sum(0) / count
+                left = torch.where(own, latents - mean, 0.0).square().sum()
+                total = torch.where(own, latents - center, 0.0).square().sum()
+                if float(total) > 0:
+                    out[target, source] = max(0.0, 1 - float(left / total))
+    return out

@@ -1,0 +1,233 @@
+"""Steps of the training of blocks, and the error in rows left out."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+
+from .._shared.optimizer import AdamW, WeightAverage
+from .._shared.patterns import patterns_of
+from .._shared.training import deal, descend
+from .gaussian_diffusion import LOG_SIGMA, coefficients
+
+DROPOUT = 0.3
+
+
+WEIGHT_DECAY = 0.1
+
+
+EMA_DECAY = 0.99
+
+
+# Share of the rows of a step at infinite noise, where the mean is learnt.
+MEAN_SHARE = 0.6
+
+
+# Shape of the Beta distribution of the weights by which pairs of rows are mixed.
+MIX_UP = 0.3
+
+
+# Elements of the anchors' means of all rows under all patterns, of the roots of the
+# covariances of all distinct patterns, and how many of those.
+MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
+
+
+MAX_VALIDATION_ROWS = 2000
+
+
+class HiddenRows:
+    """Rows under every pattern: what is kept, and what an anchor says of the rest.
+
+    The anchors were not fitted to the rows that they speak of.
+
+    Shape of ``latents``: (n, D); of ``mean``: (n, P, D), float32; of ``kept``:
+    (n, P, M); ``shape`` (n, P) says which of the S distinct patterns of what is kept it
+    is, whose standard deviations are ``sd`` (S, D), roots of the covariance ``roots``.
+    """
+
+    def __init__(self, model, latents, available, patterns, parts, fold):
+        n, size = latents.shape
+        self.latents, self.available = latents.float(), available
+        self.owner = model.anchor.owner_z
+        self.kept = available[:, None] & patterns
+        self.mean = self.latents[:, None].repeat(1, len(patterns), 1)
+        shapes, inverse = torch.unique(
+            self.kept.flatten(0, 1), dim=0, return_inverse=True
+        )
+        self.shape = inverse.view(n, len(patterns))
+        self.sd = self.mean.new_zeros(len(shapes), size)
+        self.roots = []
+        for sd, shape in zip(self.sd, shapes, strict=True):
+            own = model.anchor.conditional(shape)
+            sd[own.latents] = own.cov.diagonal().sqrt().float()
+            self.roots.append(own.root.float())
+        for k, part in enumerate(parts):
+            rows = torch.as_tensor(np.flatnonzero(fold == k), device=latents.device)
+            features = part.features(latents[rows], available[rows])
+            for number, shape in enumerate(shapes):
+                some, pattern = (self.shape[rows] == number).nonzero(as_tuple=True)
+                if not len(some):
+                    continue
+                conditional = part.anchor.conditional(shape)
+                place = conditional.latents.nonzero()[:, 0]
+                found = part.anchor.predict(features[some], conditional)
+                at = rows[some][:, None], pattern[:, None], place
+                self.mean[at] = found.float()
+
+    def batch(self, rows, pattern):
+        """Latents, means, kept modalities, spreads and hidden latents of rows."""
+        kept = self.kept[rows, pattern]
+        hidden = (self.available[rows] & ~kept)[:, self.owner]
+        sd = self.sd[self.shape[rows, pattern]]
+        return self.latents[rows], self.mean[rows, pattern], kept, sd, hidden
+
+    def noise(self, shape, generator):
+        """Noise in the shape of the anchor's posterior, (B, D)."""
+        out = torch.zeros(len(shape), len(self.owner), device=shape.device)
+        for number in torch.unique(shape).tolist():
+            rows = (shape == number).nonzero()[:, 0]
+            root = self.roots[number]
+            place = (self.sd[number] > 0).nonzero()[:, 0]
+            white = torch.randn(
+                len(rows), len(root), generator=generator, device=shape.device
+            )
+            out[rows[:, None], place] = white @ root.T
+        return out
+
+
+def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
+    """Rows, as an int array, and patterns that `HiddenRows` can hold.
+
+    Where rows lack modalities in many ways, fewer patterns are laid on each of them,
+    then the rarest ways are left out; of very many rows there is a random part.
+    """
+    limit = max(1, min(limit, MAX_SHAPES, MAX_ROOTS // n_latents**2))
+    groups = patterns_of(available)
+    groups.sort(key=lambda group: -len(group[1]))
+    n_patterns = max(1, min(len(patterns), max(2, limit // len(groups))))
+    chosen = rng.permutation(len(patterns))[:n_patterns]
+    parts = [rows for _, rows in groups[: max(1, limit // n_patterns)]]
+    rows = np.sort(torch.cat(parts).cpu().numpy())
+    n_rows = max(1, MAX_MEANS // (n_patterns * n_latents))
+    if len(rows) > n_rows:
+        rows = rng.choice(rows, n_rows, replace=False)
+    return rows, patterns[torch.as_tensor(np.sort(chosen), device=patterns.device)]
+
+
+class BlockTrainer:
+    """Trains the denoiser of a model; the state of one training run.
+
+    Parameters
+    ----------
+    model : BlockModel
+    hidden : HiddenRows
+    rows : int tensor
+        Rows to train on.
+    plan : TrainingPlan
+    seed : int
+    """
+
+    def __init__(self, model, hidden, rows, plan, seed):
+        self.model, self.hidden, self.rows, self.plan = model, hidden, rows, plan
+        self.generator = torch.Generator(rows.device).manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
+        self.parameters = list(model.denoiser.parameters())
+        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
+        self.average = WeightAverage(self.parameters, EMA_DECAY)
+        self.n_steps, self.started = 0, time.monotonic()
+        self.starts, self.size = deal(len(rows), plan.batch_size)
+        self.total_steps = plan.max_epochs * len(self.starts)
+
+    def _mixed(self, batch, shape):
+        """Every row mixed with another that has the same pattern."""
+        latents, mean, kept, sd, hidden = batch
+        order = torch.argsort(shape, stable=True)
+        other = order.roll(1)
+        partner = torch.empty_like(order)
+        partner[order] = other
+        same = (shape[partner] == shape) & (hidden[partner] == hidden).all(1)
+        beta = torch.tensor(self.rng.beta(MIX_UP, MIX_UP, (len(shape), 1)))
+        weight = torch.maximum(beta, 1 - beta).to(mean.device, mean.dtype)
+        weight = torch.where(same[:, None], weight, 1.0)
+        latents = weight * latents + (1 - weight) * latents[partner]
+        mean = weight * mean + (1 - weight) * mean[partner]
+        return latents, mean, kept, sd, hidden
+
+    def step(self, rows):
+        """One training step; the mean loss."""
+        n_patterns = self.hidden.shape.shape[1]
+        options = {"generator": self.generator, "device": rows.device}
+        pattern = torch.randint(n_patterns, (len(rows),), **options)
+        shape = self.hidden.shape[rows, pattern]
+        batch = self.hidden.batch(rows, pattern)
+        latents, mean, kept, sd, hidden = self._mixed(batch, shape)
+        deviation = torch.where(hidden, latents - mean, 0.0)
+        log_sigma = LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(rows), 1, **options)
+        top = torch.rand(len(rows), 1, **options) < MEAN_SHARE
+        sigma = torch.where(top, torch.inf, log_sigma.exp())
+        noise = self.hidden.noise(shape, self.generator)
+        noisy = torch.where(top, 0.0, deviation + sigma.clamp(max=1e6) * noise)
+        c_skip, c_out, _ = coefficients(sigma)
+        target = (deviation - torch.where(top, 0.0, c_skip * noisy)) / c_out
+        factors = self.model.denoiser.factors(DROPOUT, len(rows), self.generator)
+        found = self.model.correction(mean, sd, kept, noisy, sigma, factors) * sd
+        # Relative to what the anchor leaves: every pattern counts alike.
+        error = torch.where(hidden, found - target, 0.0).square().sum(1)
+        total = torch.where(hidden, sd.square(), 0.0).sum(1)
+        loss = (error / total.clamp_min(1e-9)).mean()
+        return descend(self, loss)
+
+    def epoch(self):
+        """Every row once, or as many as the deadline allows; the mean loss."""
+        self.model.denoiser.train()
+        order = torch.randperm(
+            len(self.rows), generator=self.generator, device=self.rows.device
+        )
+        losses = []
+        for start in self.starts:
+            losses.append(self.step(self.rows[order[start : start + self.size]]))
+            if time.monotonic() > self.plan.deadline:
+                break
+        return float(torch.stack(losses).mean())
+
+
+class BlockValidation:
+    """Error of the completed columns in rows left out, under every pattern."""
+
+    def __init__(self, model, hidden, rows, n_columns):
+        rows = rows[:MAX_VALIDATION_ROWS]
+        self.model = model
+        n_columns = torch.as_tensor(n_columns, device=rows.device)
+        self.batches, self.n_cells = [], 0.0
+        for k in range(hidden.shape.shape[1]):
+            batch = hidden.batch(rows, torch.full_like(rows, k))
+            lost = hidden.available[rows] & ~batch[2]
+            self.n_cells += float((lost * n_columns).sum())
+            self.batches.append(batch)
+
+    @torch.no_grad()
+    def measure(self):
+        """Root mean squared error in standardised units, and nats a latent.
+
+        Sets the model's gate to where the error is least.
+        """
+        model = self.model
+        model.denoiser.eval()
+        model.gate.fill_(1.0)
+        residuals, shifts, spreads = [], [], []
+        for latents, mean, kept, sd, hidden in self.batches:
+            zero = torch.zeros_like(mean)
+            shift = model.denoise(mean, sd, kept, zero, torch.inf)
+            residuals.append((latents - mean)[hidden])
+            shifts.append(shift[hidden])
+            spreads.append(sd[hidden])
+        residual, shift, sd = map(torch.cat, (residuals, shifts, spreads))
+        gate = (residual @ shift) / shift.square().sum().clamp_min(1e-12)
+        model.gate.copy_(gate.clamp(0.0, 1.0))
+        error = residual - model.gate * shift
+        nats = 0.5 * (error / sd).square() + sd.log() + 0.5 * math.log(2 * math.pi)
+        rmse = math.sqrt(float(error.square().sum()) / max(1.0, self.n_cells))
+        return rmse, float(nats.mean())

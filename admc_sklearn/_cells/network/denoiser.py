@@ -1,0 +1,92 @@
+"""The denoiser: attention between modality tokens, then a wide network over them all.
+
+It sees a partly absorbed row and knows no noise level and no schedule: how much of the
+row is absorbed is plain from the flags.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..._shared.trunk import FeedForward, TokenAttention, linear
+
+
+class TokenEmbedding(nn.Module):
+    """One token a modality, from the features of its columns.
+
+    Every modality has weights of its own. Modalities are runs of ``group`` columns.
+
+    Shape in: (B, d, f); out: (B, n_tokens, width).
+    """
+
+    def __init__(self, n_columns, n_features, width, generator, group=1):
+        super().__init__()
+        self.group = group
+        self.n_tokens = math.ceil(n_columns / group)
+        self.padding = self.n_tokens * group - n_columns
+        fan_in = group * n_features
+        self.weight = nn.Parameter(
+            torch.randn(self.n_tokens, fan_in, width, generator=generator)
+            / math.sqrt(fan_in)
+        )
+        self.bias = nn.Parameter(torch.zeros(self.n_tokens, 1, width))
+
+    def forward(self, features):
+        if self.padding:
+            features = F.pad(features, (0, 0, 0, self.padding))
+        x = features.reshape(features.shape[0], self.n_tokens, -1).transpose(0, 1)
+        return torch.baddbmm(self.bias, x, self.weight).transpose(0, 1)
+
+
+class Denoiser(nn.Module):
+    """From cell features to one summary of the row.
+
+    Attention exchanges what single tokens know of each other; the feed-forward over
+    all tokens together combines them. The two serve better together than either alone
+    at equal cost.
+
+    Shape in: (B, d, f); out: (B, hidden).
+    """
+
+    def __init__(
+        self,
+        n_columns,
+        n_features,
+        *,
+        group,
+        width,
+        hidden,
+        n_attention,
+        n_layers,
+        generator,
+    ):
+        super().__init__()
+        self.n_features, self.hidden = n_features, hidden
+        self.embedding = TokenEmbedding(n_columns, n_features, width, generator, group)
+        self.attention = nn.ModuleList(
+            TokenAttention(width, generator) for _ in range(n_attention)
+        )
+        self.mix = linear(self.embedding.n_tokens * width, hidden, generator)
+        self.layers = nn.ModuleList(
+            FeedForward(hidden, generator) for _ in range(n_layers)
+        )
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, features, extra=None, factors=None):
+        """Summarise rows; ``extra``: tokens (m,) and what is added there, (B, m, w).
+
+        ``factors``: of dropout in each layer, (n_layers, B, hidden).
+        """
+        tokens = self.embedding(features)
+        if extra is not None:
+            tokens = tokens.index_add(1, *extra)
+        for block in self.attention:
+            tokens = block(tokens)
+        row = self.mix(tokens.flatten(1))
+        for k, layer in enumerate(self.layers):
+            row = layer(row, None if factors is None else factors[k])
+        return self.norm(row)

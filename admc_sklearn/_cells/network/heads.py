@@ -1,0 +1,101 @@
+"""Heads of the network: from what it knows of a row to the distribution of a cell."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..anchor.gaussian import MIN_SD
+from .posterior import LevelPosterior, NumericPosterior
+
+# Logarithms of how much narrower and wider than the anchor a cell may be in an atom.
+LOG_SCALE = (-5.0, 1.0)
+
+
+class NumericHead(nn.Module):
+    """Logits of the atoms of some numeric columns, starting at zero.
+
+    Parameters
+    ----------
+    columns : int array of shape (g,)
+    atoms : Atoms
+        Of these columns.
+    hidden : int
+    """
+
+    def __init__(self, columns, atoms, hidden):
+        super().__init__()
+        self.register_buffer("columns", torch.as_tensor(columns))
+        self.atoms, self.n_outcomes = atoms, atoms.n_atoms
+        _zero_head(self, len(columns), hidden)
+        # Where within an atom: the anchor's moments, shifted and scaled.
+        self.inner_weight = nn.Parameter(torch.zeros(len(columns), hidden, 2))
+        self.inner_bias = nn.Parameter(torch.zeros(len(columns), 1, 2))
+
+    def index(self, values):
+        """Atom of every value of its columns: (n, d) -> int64 (n, g)."""
+        return self.atoms.index(values[:, self.columns])
+
+    def margin(self, anchor, share=None):
+        """Log of atom frequencies over the anchor's marginal masses, (g, 1, K)."""
+        mean, sd = anchor.marginal_moments(self.columns)
+        return self.atoms.log_margin(mean, sd, share)[:, None]
+
+    def posterior(self, cells, known, prior, margin, anchored):
+        """`NumericPosterior` of cells, from what the network knows, (g, T, hidden)."""
+        del prior
+        correction = torch.baddbmm(self.bias, known, self.weight)
+        inner = torch.baddbmm(self.inner_bias, known, self.inner_weight)
+        mean = cells.gather(anchored.mean)
+        sd = cells.gather(anchored.sd).clamp_min(MIN_SD)
+        slots = torch.arange(len(self.columns), device=mean.device)[:, None]
+        logits = correction + self.atoms.log_mass(mean, sd, slots) + margin
+        shift, scale = inner.unbind(-1)
+        inner_sd = sd * scale.clamp(*LOG_SCALE).exp()
+        return NumericPosterior(cells, logits, self.atoms, mean + sd * shift, inner_sd)
+
+
+class LevelHead(nn.Module):
+    """Logits of the levels of some categorical columns, starting at zero.
+
+    Parameters
+    ----------
+    columns, slots : int arrays of shape (g,)
+        Their places among all columns and among the categorical ones.
+    share : float array of shape (g, K)
+        Frequencies of their levels, 0 beyond the last.
+    hidden : int
+    """
+
+    def __init__(self, columns, slots, share, hidden):
+        super().__init__()
+        self.register_buffer("columns", torch.as_tensor(columns))
+        self.register_buffer("slots", torch.as_tensor(slots))
+        self.register_buffer("share", torch.as_tensor(share, dtype=torch.float32))
+        self.n_outcomes = share.shape[1]
+        _zero_head(self, len(columns), hidden)
+
+    def index(self, values):
+        """Code of every level of its columns: (n, d) -> int64 (n, g)."""
+        return values[:, self.columns].long()
+
+    def margin(self, anchor, share=None):
+        """Nothing: the anchor itself knows the levels' frequencies."""
+        del anchor, share
+
+    def posterior(self, cells, known, prior, margin, anchored):
+        """`LevelPosterior` of cells, from what the network knows, (g, T, hidden)."""
+        del margin
+        correction = torch.baddbmm(self.bias, known, self.weight)
+        home = prior.home
+        mass = prior.log_mass(
+            anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
+        )
+        logits = correction + mass.to(correction.dtype).to(correction.device)
+        return LevelPosterior(cells, logits, self.share)
+
+
+def _zero_head(module, n_columns, hidden):
+    shape = (n_columns, hidden, module.n_outcomes)
+    module.weight = nn.Parameter(torch.zeros(shape))
+    module.bias = nn.Parameter(torch.zeros(n_columns, 1, module.n_outcomes))

@@ -1,0 +1,314 @@
+"""The completion network: encoders, anchor, denoiser and heads put together.
+
+One call gives the posteriors of the target cells, given a row's observed cells.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..._shared.devices import GPU_SHARE, slices
+from .atoms import Atoms, column_atoms
+from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
+from .denoiser import Denoiser
+from .heads import LevelHead, NumericHead
+from .posterior import PackedCells
+
+MAX_TOKENS = 64
+N_KNOTS = 17
+# Elements of one (cells, outcomes) array; several of them are alive at once, in each
+# thread. Batches of 500 narrow rows leave work for two threads in small tables.
+BATCH_ELEMENTS = 500_000
+# On a GPU there are 128 times as many, and no more than attention's kernels take.
+BATCHES_OF_GPU = 8
+MAX_BATCH_ROWS = 65_535 // GPU_SHARE
+# Heads of columns with like numbers of outcomes are computed together.
+HEAD_SIZES = (8, 64, 512)
+# Scores of rare levels are large; as features they need not be.
+MAX_SCORE = 4.0
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Sizes of a network; see `Denoiser`."""
+
+    width: int
+    hidden: int
+    n_attention: int
+    n_layers: int
+    dropout: float
+
+
+class Prior(nn.Module):
+    """What is believed before the network corrects it: the anchor and the margins.
+
+    Parameters
+    ----------
+    anchor : ColumnAnchor
+    margins : list of float tensor or None
+        One for each head, see `NumericHead.margin`.
+    """
+
+    def __init__(self, anchor, margins):
+        super().__init__()
+        self.anchor = anchor
+        for k, margin in enumerate(margins):
+            self.register_buffer(f"margin_{k}", margin)
+
+    def margin(self, k):
+        """Margin of head k."""
+        return getattr(self, f"margin_{k}")
+
+
+class CompletionNetwork(nn.Module):
+    """Posterior of missing cells given the observed ones, for every pattern.
+
+    Parameters
+    ----------
+    prior : Prior
+    warp : Warp
+        Of all columns; the identity for categorical ones.
+    encoder : PiecewiseLinearEncoder
+        Of the numeric columns.
+    heads : list of NumericHead and LevelHead
+        Of all columns.
+    size : NetworkSize
+    generator : torch.Generator on the CPU
+        Of the weights.
+    """
+
+    def __init__(self, prior, warp, encoder, heads, size, generator):
+        super().__init__()
+        coordinates = prior.anchor.coordinates
+        d = coordinates.n_columns
+        self.prior, self.warp, self.encoder = prior, warp, encoder
+        # Other priors, fitted to resampled rows, that draws take turns with.
+        self.replicas = nn.ModuleList()
+        self.heads = nn.ModuleList(heads)
+        # What cells that are missing because of their own values need; see `tilt`.
+        self.is_tilted = False
+        # A `Memory` of training rows corrects the means of numbers.
+        self.memory = None
+        # Mixes in the values of training rows that are alike, last of all.
+        self.retrieval = None
+        self.n_columns = d
+        group = math.ceil(d / MAX_TOKENS)
+        n_features = encoder.n_features + 3 if encoder is not None else 0
+        self.denoiser = Denoiser(
+            d,
+            max(n_features, coordinates.used.shape[1] + 1),
+            group=group,
+            width=size.width,
+            hidden=size.hidden,
+            n_attention=size.n_attention,
+            n_layers=size.n_layers,
+            generator=generator,
+        )
+        self.dropout = size.dropout
+        self.levels = None
+        if not coordinates.is_plain:
+            n_levels = (coordinates.share > 0).sum(1).tolist()
+            self.levels = LevelEmbedding(n_levels, size.width)
+            token = torch.as_tensor(coordinates.categorical) // group
+            self.register_buffer("level_tokens", token)
+        self.register_buffer("numeric", coordinates.numeric.clone())
+        self.register_buffer("categorical", coordinates.codes_of.clone())
+        low, high = torch.zeros(2, d)
+        for head in self.heads:
+            if isinstance(head, NumericHead):
+                low[head.columns] = head.atoms.low[:, 0]
+                high[head.columns] = head.atoms.high[:, -1]
+            else:
+                high[head.columns] = (head.share > 0).sum(1).float() - 1
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    @property
+    def anchor(self):
+        """The anchor fitted to all rows."""
+        return self.prior.anchor
+
+    @property
+    def device(self):
+        """Where the weights are."""
+        return self.low.device
+
+    @property
+    def n_outcomes(self):
+        """Outcomes of all columns' heads."""
+        return sum(len(head.columns) * head.n_outcomes for head in self.heads)
+
+    def row_batches(self, n_rows):
+        """Slices of rows whose posteriors fit the working set."""
+        per_row = max(self.n_outcomes, self.n_columns * self.denoiser.hidden // 4)
+        elements = BATCH_ELEMENTS
+        if self.device.type != "cpu":
+            elements *= BATCHES_OF_GPU
+        return slices(n_rows, per_row, elements, self.device, MAX_BATCH_ROWS)
+
+    def index(self, values):
+        """Outcome of every cell, (n, d) -> int64 (n, d); values are warped."""
+        out = torch.zeros(values.shape, dtype=torch.long, device=values.device)
+        for head in self.heads:
+            out[:, head.columns] = head.index(values)
+        return out
+
+    def anchored(self, values, observed, prior=None):
+        """Ask the anchor about rows, computed where its parameters are.
+
+        MPS has no float64: there the anchor stays on the CPU.
+        """
+        anchor = (prior or self.prior).anchor
+        home, here = anchor.home, values.device
+        anchored = anchor.condition(
+            values.to(home), observed.to(home), shared=not self.training
+        )
+        return anchored if home == here else anchored.to(here)
+
+    def features(self, values, observed, anchored):
+        """Features of every column's cell, (B, d, f)."""
+        n = len(values)
+        out = values.new_zeros(n, self.n_columns, self.denoiser.n_features)
+        flag = observed.to(values.dtype)
+        if self.encoder is not None:
+            cells = slice(None) if self.levels is None else self.numeric
+            seen = observed[:, cells]
+            # The anchor's mean, within the observed range.
+            mean = anchored.mean[:, cells].clamp(self.low[cells], self.high[cells])
+            value = torch.where(seen, values[:, cells], mean)
+            parts = [value, flag[:, cells], anchored.sd[:, cells]]
+            known = torch.cat([self.encoder(value), torch.stack(parts, -1)], -1)
+            if self.levels is None:
+                return known
+            out[:, self.numeric, : known.shape[-1]] = known
+        columns = self.categorical
+        scores = anchored.score_mean.to(values.device, values.dtype)
+        scores = scores.clamp(-MAX_SCORE, MAX_SCORE)
+        known = torch.cat([flag[:, columns, None], scores], -1)
+        out[:, columns, : known.shape[-1]] = known
+        return out
+
+    def tilt(self, tilts):
+        """Add to the log-odds of outcomes from now on: (g, 1, K) for each head."""
+        self.is_tilted = True
+        for k, tilt in enumerate(tilts):
+            self.register_buffer(f"tilt_{k}", tilt.float().to(self.device))
+
+    def forward(self, *rows, **options):
+        """Posteriors of the target cells; see `plain_posteriors`."""
+        return self.tilted(self.plain_posteriors(*rows, **options))
+
+    def tilted(self, posteriors):
+        """Tilt posteriors, in place, where cells are missing for what they are."""
+        if self.is_tilted:
+            for posterior in posteriors:
+                tilt = getattr(self, f"tilt_{posterior.head}")
+                posterior.logits = posterior.logits + tilt
+        return posteriors
+
+    def plain_posteriors(
+        self,
+        values,
+        observed,
+        targets,
+        anchored=None,
+        *,
+        prior=None,
+        n_cells=None,
+        factors=None,
+    ):
+        """Posteriors of the target cells, one for every head that has any.
+
+        Parameters
+        ----------
+        values : float32 tensor of shape (B, d)
+            Numbers in the coordinates of the warp, codes of levels.
+        observed, targets : bool tensors of shape (B, d)
+        anchored : Anchored, optional
+            What `anchored` returned for these rows, where it is known already.
+        prior : Prior, optional
+            Instead of the network's own.
+        n_cells : int, optional
+            At least as many as there are targets in any column. Shapes then depend on
+            it alone, and nothing waits for a GPU.
+        factors : float tensor of shape (n_layers, B, hidden), optional
+            Of dropout, while training.
+
+        Returns
+        -------
+        list of CellPosterior
+        """
+        prior = prior or self.prior
+        anchored = anchored or self.anchored(values, observed, prior)
+        features = self.features(values, observed, anchored)
+        extra = None
+        if self.levels is not None:
+            columns = self.categorical
+            embedded = self.levels(values[:, columns], observed[:, columns])
+            extra = self.level_tokens, embedded
+        row = self.denoiser(features, extra, factors)  # (B, hidden)
+        posteriors = []
+        for k, head in enumerate(self.heads):
+            cells = PackedCells.from_mask(targets, head.columns, n_cells)
+            if n_cells is None and len(self.heads) > 1 and not cells.filled.any():
+                continue
+            # index_select: its gradient is far cheaper than that of row[cells.rows].
+            known = row.index_select(0, cells.rows.flatten())
+            known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            found = head.posterior(
+                cells, known, prior.anchor, prior.margin(k), anchored
+            )
+            found.head = k
+            posteriors.append(found)
+        return posteriors
+
+
+def build_network(values, observed, warp, anchor, size, generator):
+    """Put together an untrained network: the anchor, in the mean and in the draws.
+
+    Parameters
+    ----------
+    values, observed : arrays of shape (n, d)
+        Standardised numbers and codes of levels, and where they are known.
+    warp : Warp
+    anchor : ColumnAnchor
+    size : NetworkSize
+    generator : torch.Generator on the CPU
+    """
+    c = anchor.coordinates
+    warp = warp.cpu()
+    numeric = c.numeric.cpu().numpy()
+    atoms = {
+        j: column_atoms(values[observed[:, j], j].astype(np.float64)) for j in numeric
+    }
+    heads = []
+    for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
+        chosen = Atoms([atoms[j] for j in columns], warp.select(columns))
+        heads.append(NumericHead(columns, chosen, size.hidden))
+    share = c.share.cpu().numpy()
+    slots = {j: k for k, j in enumerate(c.categorical)}
+    for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):
+        places = np.array([slots[j] for j in columns])
+        width = int((share[places] > 0).sum(1).max())
+        heads.append(LevelHead(columns, places, share[places, :width], size.hidden))
+    encoder = None
+    if len(numeric):
+        values = warp(torch.tensor(values)).numpy()[:, numeric]
+        n_knots = N_KNOTS if values.shape[1] <= 256 else 9
+        knots = quantile_knots(values, observed[:, numeric], n_knots)
+        encoder = PiecewiseLinearEncoder(knots)
+    prior = Prior(anchor, [head.margin(anchor.cpu()) for head in heads])
+    return CompletionNetwork(prior, warp, encoder, heads, size, generator)
+
+
+def _by_size(n_outcomes):
+    """Columns with like numbers of outcomes together: a list of int arrays."""
+    groups = {}
+    for column, count in n_outcomes.items():
+        groups.setdefault(np.searchsorted(HEAD_SIZES, count), []).append(column)
+    return [np.array(columns) for _, columns in sorted(groups.items())]

@@ -1,0 +1,238 @@
+"""Distributions of missing cells: over atoms of numbers, over levels of categories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..._table.column_kinds import MAX_LEVELS
+
+# In standard deviations of a column: an atom that moves the mean by less, wherever in
+# it a value lies, is as good as a point.
+NEGLIGIBLE = 3e-5
+
+
+@dataclass(frozen=True)
+class PackedCells:
+    """Target cells of some columns, sorted by column and padded to one number each.
+
+    Heads differ between columns: packed, all their products are one batched product.
+
+    Shape of ``rows``, the row of each cell, and of ``filled``, False where padded:
+    (g, T). ``columns`` is (g, 1).
+    """
+
+    rows: torch.Tensor
+    filled: torch.Tensor
+    columns: torch.Tensor
+
+    @classmethod
+    def from_mask(cls, targets, columns, size=None):
+        """Pack the True cells of the given columns of a mask of shape (B, d).
+
+        ``size`` is T, at least as many as any column has; without it they are counted,
+        and a GPU is waited for.
+        """
+        targets = targets[:, columns].T.contiguous()
+        counts = targets.sum(1, keepdim=True)
+        size = max(1, int(counts.max())) if size is None else size
+        # Other cells all go to one place more, which is then left out.
+        place = torch.where(targets, targets.cumsum(1) - 1, size)
+        row = torch.arange(targets.shape[1], device=targets.device).expand_as(place)
+        rows = row.new_zeros(len(targets), size + 1).scatter_(1, place, row)
+        filled = torch.arange(size, device=targets.device) < counts
+        return cls(rows[:, :size], filled, columns[:, None])
+
+    def gather(self, table):
+        """Cells' entries of a (B, d) table: (g, T)."""
+        return table[self.rows, self.columns]
+
+    def scatter_into(self, table, entries):
+        """Write (g, T) entries into their cells of a (B, d) table, in place."""
+        columns = self.columns.expand_as(self.rows)
+        table[self.rows[self.filled], columns[self.filled]] = entries[self.filled]
+
+    def total(self, entries):
+        """Sum of (g, T) entries over the cells."""
+        return torch.where(self.filled, entries, 0.0).sum()
+
+
+class CellPosterior:
+    """Distribution of packed target cells over a finite set of outcomes.
+
+    Shape of ``logits``: (g, T, K), the anchor's log-mass included. ``head`` is the
+    place of the head that it comes from among all, ``kind`` 0 for numbers and 1 for
+    levels.
+    """
+
+    head = kind = None
+
+    def __init__(self, cells, logits):
+        self.cells, self.logits = cells, logits
+
+    def nll(self, outcome):
+        """Negative log-likelihood of the outcomes (g, T) in nats, (g, T)."""
+        log_share = torch.log_softmax(self.logits, -1)
+        return -log_share.gather(-1, outcome[..., None]).squeeze(-1)
+
+    def _locate(self, level, n_outcomes):
+        """Outcome at a quantile, (g, T), and how far into it the quantile lies."""
+        share = torch.softmax(self.logits, -1)
+        below = share.cumsum(-1)
+        level = torch.as_tensor(level, dtype=share.dtype, device=share.device)
+        level = level.expand(share.shape[:2]).contiguous()
+        outcome = torch.searchsorted(below, level[..., None]).squeeze(-1)
+        outcome = torch.minimum(outcome, n_outcomes[:, None] - 1)
+        inside = share.gather(-1, outcome[..., None]).squeeze(-1)
+        start = below.gather(-1, outcome[..., None]).squeeze(-1) - inside
+        u = ((level - start) / inside.clamp_min(1e-12)).clamp(1e-6, 1 - 1e-6)
+        return outcome, u
+
+
+class NumericPosterior(CellPosterior):
+    """Over a column's atoms; within an atom a normal distribution, cut to it.
+
+    Shape of ``inner_mean`` and ``inner_sd``: (g, T).
+    """
+
+    kind = 0
+
+    def __init__(self, cells, logits, atoms, inner_mean, inner_sd):
+        super().__init__(cells, logits)
+        self.atoms, self.inner_mean, self.inner_sd = atoms, inner_mean, inner_sd
+        self.slots = torch.arange(len(logits), device=logits.device)[:, None]
+
+    def mean(self):
+        """Posterior mean in the columns' own standardised units, (g, T).
+
+        Atoms whose inside hardly moves it count as their centers.
+        """
+        share = torch.softmax(self.logits, -1)
+        mean = (share * self.atoms.center[:, None]).sum(-1)
+        if self.atoms.has_bins:
+            slot, cell, atom = self._unsure(share)
+            moments = self.inner_mean[slot, cell], self.inner_sd[slot, cell]
+            inside = self.atoms.mean_within(*moments, slot, atom)
+            shift = share[slot, cell, atom] * (inside - self.atoms.center[slot, atom])
+            mean.view(-1).index_add_(0, slot * mean.shape[1] + cell, shift)
+        return mean
+
+    def _unsure(self, share):
+        """Places of atoms whose shares times their widths are not negligible."""
+        least = NEGLIGIBLE / (self.atoms.own_high - self.atoms.own_low)
+        return (share > least[:, None]).nonzero(as_tuple=True)
+
+    def quantile(self, level):
+        """Posterior quantile, (g, T); ``level`` is a number or of shape (g, T).
+
+        It is in the coordinates of the warp, as the network's input is. With uniform
+        noise for a level it is a draw.
+        """
+        atom, u = self._locate(level, self.atoms.valid.sum(-1))
+        mean, sd = self.inner_mean, self.inner_sd
+        return self.atoms.quantile_within(mean, sd, self.slots, atom, u)
+
+    def point(self, statistic):
+        """Summary in own units, (g, T): ``"mean"`` or the quantile of a level."""
+        if statistic == "mean":
+            return self.mean()
+        return self.atoms.warp.inverse(self.quantile(statistic), self.slots)
+
+    def point_error(self, atom):
+        """Squared error of the mean for true atoms (g, T), which count as centers."""
+        center = self.atoms.center
+        mean = (torch.softmax(self.logits, -1) * center[:, None]).sum(-1)
+        return (mean - center.gather(1, atom)).square()
+
+    def inner_nll(self, atom, values):
+        """Negative log-density of warped values within their atoms, (g, T).
+
+        Against a flat density there; 0 for atoms that are points.
+        """
+        return self.atoms.inner_nll(
+            self.inner_mean, self.inner_sd, self.slots, atom, values
+        )
+
+    def score(self, atom):
+        """Continuous ranked probability score of atoms (g, T), (g, T), in own units.
+
+        Every atom counts as its center.
+        """
+        below = torch.softmax(self.logits, -1).cumsum(-1)[..., :-1]
+        width = torch.diff(self.atoms.center)[:, None]
+        places = torch.arange(width.shape[-1], device=below.device)
+        reached = (atom[..., None] <= places).to(below.dtype)
+        return ((below - reached).square() * width).sum(-1)
+
+    def error(self, truth):
+        """Squared error of the mean, (g, T), for a truth (g, T) in own units."""
+        return (self.mean() - truth).square()
+
+
+class LevelPosterior(CellPosterior):
+    """Over a column's levels; a level's value is its code.
+
+    Shape of ``share``, the levels' frequencies: (g, K).
+    """
+
+    kind = 1
+
+    def __init__(self, cells, logits, share):
+        super().__init__(cells, logits)
+        self.share = share
+
+    @property
+    def is_shared(self):
+        """Whether outcome 0 is shared by rare levels, by column, (g,)."""
+        return (self.share > 0).sum(-1) > MAX_LEVELS
+
+    def probabilities(self):
+        """Probability of every level, (g, T, K)."""
+        return torch.softmax(self.logits, -1)
+
+    def quantile(self, level):
+        """Code at a quantile of the levels in their order: a draw, with noise."""
+        n_levels = (self.share > 0).sum(-1)
+        code, u = self._locate(level, n_levels)
+        # Rare levels that share an outcome are told apart by the place within it.
+        inside = torch.where((code == 0) & self.is_shared[:, None], u, 0.0)
+        return code.to(self.logits.dtype) + inside
+
+    def point(self, statistic):
+        """Code of the most probable level, (g, T), whatever the statistic."""
+        del statistic
+        logits = self.logits
+        if bool(self.is_shared.any()):
+            # What the rarest of the other levels has is the most that one of those
+            # that share an outcome may have of it.
+            rarest = torch.where(self.share > 0, self.share, 1.0).amin(-1)
+            peak = torch.where(self.is_shared, rarest / self.share[:, 0], 1.0)
+            first = logits[..., :1] + peak.clamp(max=1.0).log()[:, None, None]
+            logits = torch.cat([first, logits[..., 1:]], -1)
+        return logits.argmax(-1).to(logits.dtype)
+
+    def inner_nll(self, level, values):
+        """Nothing: a level has no inside."""
+        del values
+        return torch.zeros_like(level, dtype=self.logits.dtype)
+
+    def point_error(self, level):
+        """Whether the most probable level is another than the true one, (g, T)."""
+        return (self.logits.argmax(-1) != level).to(self.logits.dtype)
+
+    def score(self, level):
+        """Brier score of levels (g, T), as `error` has it, (g, T)."""
+        return self.error(level)
+
+    def error(self, truth):
+        """Brier score of true codes (g, T), in units of that of the frequencies.
+
+        So 1 is the error of knowing nothing, as the squared error of a standardised
+        number has it.
+        """
+        q = self.probabilities()
+        right = q.gather(-1, truth.long()[..., None]).squeeze(-1)
+        brier = q.square().sum(-1) - 2 * right + 1
+        spread = (1 - self.share.square().sum(-1)).clamp_min(1e-3)
+        return brier / spread[:, None]

@@ -1,0 +1,281 @@
+"""Steps of training: absorb cells of rows, predict them from the rest."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..._shared.cuda_graph import Replayed
+from ..._shared.devices import in_threads
+from ..._shared.optimizer import AdamW, WeightAverage
+from ..._shared.training import count_step, current_rate, deal, move
+from ..._shared.trunk import dropout_factors
+from ..anchor.column_anchor import Anchored
+from .masked_diffusion import absorb, absorb_like
+
+WEIGHT_DECAY = 0.01
+EMA_DECAY = 0.99
+# Rows are absorbed in blocks of so many bytes: with many rows at once, those that
+# miss like numbers of cells share a factorisation's cost.
+BLOCK_BYTES = 70_400_000
+# Devices where a step is replayed instead of run, and how many more cells of a column
+# it has room for than any batch of the first block has.
+REPLAYING, ROOM = ("cuda",), 1.25
+# A step of at least so many rows and cells is shared by two threads. Half a step takes
+# 0.55 to 0.6 of the time of a whole one, that of a smaller batch more.
+SHARED_ROWS, SHARED_CELLS = 128, 5000
+# Share of a row's observed cells that a step hides.
+HIDE_RATES = (0.1, 0.4)
+# What the place within an atom counts beside the atom.
+INNER_WEIGHT = 1.0
+# Share of the rows whose hidden cells follow another row's missing pattern instead.
+BORROWED_SHARE = 0.25
+# Share of the rows that lose one modality as a whole, where modalities are given.
+UNIT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """Rows with cells hidden, and what the anchor says of them.
+
+    Shape of ``values``, their ``outcome``, ``kept`` and ``targets``: (B, d).
+    """
+
+    values: torch.Tensor
+    outcome: torch.Tensor
+    kept: torch.Tensor
+    targets: torch.Tensor
+    anchored: Anchored
+
+    def __getitem__(self, rows):
+        """Take a slice of the rows."""
+        parts = (self.values, self.outcome, self.kept, self.targets, self.anchored)
+        return Absorbed(*(part[rows] for part in parts))
+
+    def tensors(self):
+        """All tensors that there are, in a fixed order."""
+        anchored = vars(self.anchored).values()
+        cells = self.values, self.outcome, self.kept, self.targets
+        return [*cells, *(part for part in anchored if part is not None)]
+
+    @classmethod
+    def of(cls, values, outcome, kept, targets, *anchored):
+        """Put together what `tensors` took apart."""
+        missing = (None,) * (4 - len(anchored))
+        return cls(values, outcome, kept, targets, Anchored(*anchored, *missing))
+
+
+class Trainer:
+    """Trains a network on rows; the state of one training run.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    values : float32 tensor of shape (n, d), standardised, on the network's device
+    observed : bool tensor of shape (n, d)
+    plan : TrainingPlan
+    seed : int
+    units : sequence of int array
+        Columns that are often missing together.
+    """
+
+    def __init__(self, network, values, observed, plan, seed, units=()):
+        self.network, self.observed = network, observed
+        self.values = network.warp(values)
+        self.outcome = network.index(self.values)
+        self.borrows = has_structured_patterns(observed)
+        self.units = torch.zeros(
+            len(units), values.shape[1], dtype=torch.bool, device=values.device
+        )
+        for unit, columns in zip(self.units, units, strict=True):
+            unit[columns] = True
+        self.plan = plan
+        self.generator = torch.Generator(values.device).manual_seed(seed)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
+        self.average = WeightAverage(self.parameters, EMA_DECAY)
+        self.starts, self.size = deal(len(values), plan.batch_size)
+        # Batches of a block.
+        self.n_batches = max(1, BLOCK_BYTES // _row_bytes(network) // self.size)
+        self.replayed, self.n_cells = None, None
+        if values.device.type in REPLAYING:
+            self.replayed = Replayed(self._fixed_step, values.device)
+            self.rate = torch.zeros((), device=values.device)
+        self.n_steps = 0
+        self.total_steps = plan.max_epochs * len(self.starts)
+        self.started = time.monotonic()
+
+    def hide(self, observed):
+        """Absorb cells at random rates, or by the missing pattern of another row.
+
+        The patterns that a table has are those that it will have to complete.
+        """
+        n, d = observed.shape
+        options = {"generator": self.generator, "device": observed.device}
+        uniform = torch.rand(n, d + 1, **options)
+        low, high = HIDE_RATES
+        rates = low + (high - low) * uniform[:, :1]
+        kept, absorbed = absorb(observed, rates, uniform[:, 1:])
+        if len(self.units):
+            unit = torch.randint(len(self.units), (n,), **options)
+            lost = self.units[unit] & (torch.rand(n, 1, **options) < UNIT_SHARE)
+            absorbed = absorbed | (lost & observed)
+            kept = kept & ~lost
+        if not self.borrows:
+            return kept, absorbed
+        other = torch.randint(len(self.observed), (n,), **options)
+        like_kept, like_absorbed = absorb_like(observed, self.observed[other])
+        borrow = torch.rand(n, 1, **options) < BORROWED_SHARE
+        borrow = borrow & like_absorbed.any(1, keepdim=True)
+        return (
+            torch.where(borrow, like_kept, kept),
+            torch.where(borrow, like_absorbed, absorbed),
+        )
+
+    @torch.no_grad()
+    def absorb(self, rows):
+        """Hide cells of rows, and ask the anchor about them."""
+        kept, targets = self.hide(self.observed[rows])
+        values = self.values[rows]
+        anchored = self.network.anchored(values, kept)
+        return Absorbed(values, self.outcome[rows], kept, targets, anchored)
+
+    def loss(self, batch, n_cells=None, factors=None):
+        """Sum of the losses over the targets of absorbed rows, in nats."""
+        losses = []
+        rows = batch.values, batch.kept, batch.targets, batch.anchored
+        for posterior in self.network(*rows, n_cells=n_cells, factors=factors):
+            cells = posterior.cells
+            atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
+            nll = posterior.nll(atom) + INNER_WEIGHT * posterior.inner_nll(atom, value)
+            losses.append(cells.total(nll))
+        return sum(losses)
+
+    def step(self, batch, n_cells):
+        """One training step on absorbed rows; their mean loss.
+
+        ``n_cells`` is the largest number of targets of a column, or None.
+        """
+        factors = self._factors(len(batch.values))
+        if self.replayed is None or n_cells > self.n_cells:
+            return self._step_in_parts(batch, factors)
+        self.rate.fill_(current_rate(self))
+        noise = [] if factors is None else [factors]
+        loss = self.replayed(self.rate, *batch.tensors(), *noise)
+        count_step(self)
+        return loss
+
+    def _factors(self, n_rows):
+        """Draw dropout's factors of a step, or None."""
+        denoiser, rate = self.network.denoiser, self.network.dropout
+        if not rate:
+            return None
+        shape = len(denoiser.layers), n_rows, denoiser.hidden
+        return dropout_factors(rate, shape, self.generator, self.values.device)
+
+    def _step_in_parts(self, batch, factors):
+        """One training step, the gradient being the sum of those of parts of the rows.
+
+        Parts are a matter of the batch alone: a sum in another order is another
+        network in the end.
+        """
+        n_targets = batch.targets.sum().clamp_min(1)
+
+        def gradient(rows):
+            noise = None if factors is None else factors[:, rows]
+            loss = self.loss(batch[rows], factors=noise) / n_targets
+            if not loss.requires_grad:  # nothing is hidden in these rows
+                return loss.detach(), [None] * len(self.parameters)
+            own = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            return loss.detach(), own
+
+        found = in_threads(gradient, self._parts(len(batch.values)))
+        losses, gradients = zip(*found, strict=True)
+        for parameter, *own in zip(self.parameters, *gradients, strict=True):
+            own = [part for part in own if part is not None]
+            parameter.grad = sum(own) if own else None
+        if any(parameter.grad is not None for parameter in self.parameters):
+            move(self, current_rate(self))
+        count_step(self)
+        return sum(losses)
+
+    def _parts(self, n_rows):
+        """Slices of a batch's rows, worth a thread each."""
+        half = n_rows // 2
+        n_cells = n_rows * self.network.n_columns
+        is_large = n_rows >= SHARED_ROWS and n_cells >= SHARED_CELLS
+        if not is_large or self.values.device.type != "cpu":
+            half = 0
+        return [slice(lo, hi) for lo, hi in ((0, half), (half, n_rows)) if hi > lo]
+
+    def _fixed_step(self, rate, *tensors):
+        """One training step, the shapes of which are always the same."""
+        for p in self.parameters:
+            p.grad = None  # what an attempt left that failed
+        factors = None
+        if self.network.dropout:
+            *tensors, factors = tensors
+        batch = Absorbed.of(*tensors)
+        loss = self.loss(batch, self.n_cells, factors)
+        loss = loss / batch.targets.sum().clamp_min(1)
+        loss.backward()
+        move(self, rate)
+        return loss.detach()
+
+    def _most_cells(self, batches):
+        """Largest number of targets of a column, of every batch: one wait a block."""
+        if self.replayed is None:
+            return [None] * len(batches)
+        most = torch.stack([batch.targets.sum(0).max() for batch in batches]).tolist()
+        if self.n_cells is None:
+            room = math.ceil(ROOM * max(most))
+            self.n_cells = max(1, min(self.size, room))
+        return most
+
+    def epoch(self):
+        """Every row once, or as many as the deadline allows; the mean loss in nats."""
+        self.network.train()
+        losses = []
+        order = torch.randperm(
+            len(self.values), generator=self.generator, device=self.values.device
+        )
+        for k in range(0, len(self.starts), self.n_batches):
+            starts = self.starts[k : k + self.n_batches]
+            absorbed = self.absorb(order[starts[0] : starts[-1] + self.size])
+            places = [start - starts[0] for start in starts]
+            batches = [absorbed[i : i + self.size] for i in places]
+            for batch, n_cells in zip(batches, self._most_cells(batches), strict=True):
+                losses.append(self.step(batch, n_cells))
+                if time.monotonic() > self.plan.deadline:
+                    return float(torch.stack(losses).mean())
+        return float(torch.stack(losses).mean())
+
+
+def has_structured_patterns(observed):
+    """Whether a table's cells go missing together, or instead of each other.
+
+    Where they go missing independently, another row's pattern is but another random
+    mask. Then the number of missing cells in a row has the variance of a sum of
+    independent indicators.
+
+    Shape: (n, d), bool tensor.
+    """
+    rate = 1.0 - observed.float().mean(0)
+    independent = float((rate * (1.0 - rate)).sum())
+    if independent == 0 or len(observed) < 2:
+        return False
+    ratio = float((~observed).sum(1).float().var()) / independent
+    noise = 4 * math.sqrt(2 / len(observed))
+    return abs(math.log(max(ratio, 1e-6))) > max(0.2, noise)
+
+
+def _row_bytes(network):
+    """Bytes that a row takes once it is absorbed; see `Absorbed`."""
+    c = network.anchor.coordinates
+    scores = 0 if c.is_plain else c.used.numel() * (c.used.shape[1] + 1)
+    # Value, outcome, two flags and two moments.
+    cell = 4 + 8 + 2 + 8
+    return cell * network.n_columns + 8 * scores

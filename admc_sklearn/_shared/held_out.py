@@ -1,0 +1,62 @@
+"""Rows that are held out to judge by, and what counts as a gain on them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+
+def some_rows(limit, generator, *tables):
+    """At most so many rows of tables, the same of each, drawn by a CPU generator."""
+    rows = torch.randperm(len(tables[0]), generator=generator)[:limit]
+    rows = rows.to(tables[0].device)
+    return tuple(table[rows] for table in tables)
+
+
+# What is added to the network has to gain so many standard errors on held-out rows.
+MIN_STANDARD_ERRORS = 1.5
+
+
+# More would cost time and tell nothing.
+MAX_HELD_ROWS = 10_000
+
+
+def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):
+    """Whether gains, (..., n), one a row, are more than so many standard errors, (...).
+
+    Cells of one row go wrong together, the more so where it takes turns with several
+    masks: rows are the units, not cells.
+    """
+    n = gains.shape[-1]
+    if n < 2:
+        return torch.zeros(gains.shape[:-1], dtype=torch.bool)
+    noise = gains.std(-1) * math.sqrt(n)
+    return gains.sum(-1) > n_errors * noise
+
+
+def hold_out(n, fraction, groups, generator):
+    """Rows held out and rows kept; rows of one group stay together."""
+    n_held = min(n // 2, math.ceil(fraction * n), MAX_HELD_ROWS)
+    order = torch.randperm(n, generator=generator).numpy()
+    if groups is None:
+        return order[:n_held], order[n_held:]
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    chosen = torch.randperm(len(sizes), generator=generator).numpy()
+    n_groups = max(1, np.searchsorted(np.cumsum(sizes[chosen]), n_held, side="right"))
+    is_held = np.isin(member[order], chosen[:n_groups]) & (n_held > 0)
+    if is_held.all():  # a single group: nothing to hold out
+        is_held[:] = False
+    return order[is_held], order[~is_held]
+
+
+N_FOLDS = 6
+
+
+def deal_folds(n, groups, generator):
+    """Fold of every row, int (n,); rows of one group stay together."""
+    if groups is None:
+        return generator.permutation(n) % N_FOLDS
+    names, inverse = np.unique(groups, return_inverse=True)
+    return (generator.permutation(len(names)) % N_FOLDS)[inverse]

@@ -1,0 +1,246 @@
+"""The loop over epochs, for any trainer: its budget, its schedule, what it keeps."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+
+from .progress import tqdm
+
+WARM_UP_STEPS = 50
+# Share of the training, its end, in which the learning rate falls to zero.
+FALL_SHARE = 0.2
+# Steps and epochs, at least, over which the gain is compared with `tol`.
+WINDOW_STEPS, WINDOW_EPOCHS = 125, 5
+MAX_GRADIENT = 1.0
+# The learning rate is that of batches up to so many rows; larger ones, with less noise
+# in their gradients, take it times the root of their share (Malladi et al., 2022,
+# arXiv:2205.10287).
+USUAL_BATCH = 256
+# Half of the time of a narrow table's step does not depend on its rows: then a step
+# takes so many cells, but no more rows than these.
+BATCH_CELLS, MAX_BATCH = 8192, 512
+
+
+# Seconds within which a second Ctrl-C is not caught, whichever fit it meets.
+TWICE = 10.0
+
+
+class Interruption:
+    """Whether Ctrl-C has ended the epochs of a fit; what follows is cut short then.
+
+    Where it comes twice, in one fit or in two that follow each other, as those of a
+    grid search do, the second one is no longer caught.
+    """
+
+    last = -math.inf  # of all fits, by time.monotonic
+
+    def __init__(self):
+        self.happened = False
+
+    def is_second(self):
+        """Note an interrupt; whether it is the second one."""
+        now = time.monotonic()
+        is_second = self.happened or now - Interruption.last < TWICE
+        self.happened, Interruption.last = True, now
+        return is_second
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how to train; the estimator's parameters of the same names."""
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    validation_fraction: float
+    n_iter_no_change: int
+    tol: float
+    deadline: float  # of time.monotonic
+    show_progress: bool
+    # Shared by all parts of one fit.
+    interruption: Interruption = field(default_factory=Interruption)
+
+    @property
+    def end(self):
+        """When all has to be done, of `time.monotonic`: at once after Ctrl-C."""
+        return -math.inf if self.interruption.happened else self.deadline
+
+    @classmethod
+    def of(cls, estimator, shape, started):
+        """Plan for a table's shape, from an estimator's parameters and its start."""
+        batch_size, max_time = estimator.batch_size, estimator.max_time
+        if batch_size == "auto":
+            n_samples, n_columns = shape
+            limit = max(USUAL_BATCH, min(MAX_BATCH, BATCH_CELLS // max(1, n_columns)))
+            batch_size = min(max(n_samples // 16, 32), limit)
+        return cls(
+            max_epochs=estimator.max_epochs,
+            batch_size=batch_size,
+            learning_rate=estimator.learning_rate
+            * math.sqrt(max(1.0, batch_size / USUAL_BATCH)),
+            validation_fraction=estimator.validation_fraction,
+            n_iter_no_change=estimator.n_iter_no_change,
+            tol=estimator.tol,
+            deadline=math.inf if max_time is None else started + max_time,
+            show_progress=bool(estimator.verbose),
+        )
+
+
+def deal(n_rows, batch_size):
+    """Deal the rows of an epoch into as few batches of one size as hold them.
+
+    Where they do not come out even, neighbouring batches share some rows: no step is
+    left to the last row or two, and all steps have the same shapes.
+
+    Returns
+    -------
+    starts : list of int
+        Where each batch begins.
+    size : int
+        Of every batch, ``batch_size`` at most.
+    """
+    n_batches = max(1, math.ceil(n_rows / batch_size))
+    size = math.ceil(n_rows / n_batches)
+    last = max(1, n_batches - 1)
+    return [k * (n_rows - size) // last for k in range(n_batches)], size
+
+
+def learning_rate(plan, n_steps, total_steps, started):
+    """Learning rate after so many steps: warm-up, constant, then by a cosine to zero.
+
+    The end is that of the steps or of the time, whichever comes first.
+    """
+    spent = time.monotonic() - started
+    whole = max(plan.deadline - started, 1e-9)
+    progress = min(1.0, max(n_steps / total_steps, spent / whole))
+    warm = min(1.0, (n_steps + 1) / WARM_UP_STEPS)
+    fall = max(0.0, 1 - (1 - progress) / FALL_SHARE)
+    return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def current_rate(trainer):
+    """Learning rate of a trainer's next step."""
+    return learning_rate(
+        trainer.plan, trainer.n_steps, trainer.total_steps, trainer.started
+    )
+
+
+def move(trainer, rate):
+    """Move the parameters down their gradients; ``rate`` may be a tensor, ()."""
+    torch.nn.utils.clip_grad_norm_(trainer.parameters, MAX_GRADIENT)
+    trainer.optimizer.step(rate)
+
+
+def count_step(trainer):
+    """Let the average follow a step that was taken."""
+    trainer.average.update()
+    trainer.n_steps += 1
+
+
+def descend(trainer, loss):
+    """Take one step of a trainer down a loss, at the rate of the moment.
+
+    The loss of a batch in which nothing is hidden depends on no parameter.
+    """
+    if loss.requires_grad:
+        loss.backward()
+        move(trainer, current_rate(trainer))
+    count_step(trainer)
+    return loss.detach()
+
+
+def is_level(curve, steps_per_epoch, tol):
+    """Whether validation errors, one an epoch, have stopped falling at a pace.
+
+    Their minimum over the last window has to be below that of all epochs before it by
+    a share of ``tol``.
+    """
+    window = max(WINDOW_EPOCHS, math.ceil(WINDOW_STEPS / steps_per_epoch))
+    if len(curve) <= 2 * window:
+        return False
+    return min(curve[-window:]) > (1 - tol) * min(curve[:-window])
+
+
+def run_epochs(trainer, validation):
+    """Epochs until the budget ends or held-out cells stop improving; the history."""
+    plan, average = trainer.plan, trainer.average
+    rmse, nats = validation.measure()
+    history = [_record(0, math.nan, rmse, nats, 0.0)]
+    best, best_epoch = rmse, 0
+    best_weights = [p.detach().clone() for p in trainer.parameters]
+    bar = tqdm(
+        total=plan.max_epochs,
+        desc="ADMCImputer",
+        unit="epoch",
+        disable=not plan.show_progress,
+    )
+    try:
+        for epoch in range(1, plan.max_epochs + 1):
+            if time.monotonic() > plan.end:
+                break
+            loss = trainer.epoch()
+            average.exchange()
+            rmse, nats = validation.measure()
+            if rmse < best:
+                best_weights = [p.detach().clone() for p in trainer.parameters]
+                best, best_epoch = rmse, epoch
+            average.exchange()
+            seconds = time.monotonic() - trainer.started
+            history.append(_record(epoch, loss, rmse, nats, seconds))
+            steps_per_epoch = trainer.n_steps / epoch
+            curve = [record["valid_rmse"] for record in history]
+            if plan.tol and is_level(curve, steps_per_epoch, plan.tol):
+                end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
+                trainer.total_steps = min(trainer.total_steps, end)
+            bar.set_postfix_str(
+                f"validation RMSE {rmse:.4f}, best {best:.4f}, "
+                f"anchor {history[0]['valid_rmse']:.4f}"
+            )
+            bar.update()
+            is_over = trainer.n_steps >= trainer.total_steps
+            if is_over or epoch - best_epoch >= plan.n_iter_no_change:
+                break
+    except KeyboardInterrupt:
+        if plan.interruption.is_second():
+            raise
+        warnings.warn(
+            f"Training was interrupted; the weights of epoch {best_epoch} are kept. "
+            f"Ctrl-C again within {TWICE:.0f} seconds ends all.",
+            UserWarning,
+            stacklevel=2,
+        )
+    finally:
+        bar.close()
+    with torch.no_grad():
+        for parameter, weight in zip(trainer.parameters, best_weights, strict=True):
+            parameter.copy_(weight)
+    return history
+
+
+def _record(epoch, loss, rmse, nats, seconds):
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "valid_loss": nats,
+        "valid_rmse": rmse,
+        "seconds": seconds,
+    }
+
+
+def summarise_history(history):
+    """Frame of the epochs' records, and the epoch whose weights are kept."""
+    columns = ["epoch", "train_loss", "valid_loss", "valid_rmse", "seconds"]
+    if not history:
+        return pd.DataFrame(columns=columns), 0
+    part = history[-1].get("part")
+    if part is not None:
+        columns.insert(0, "part")
+    last = [record for record in history if record.get("part") == part]
+    best = min(last, key=lambda record: record["valid_rmse"])
+    return pd.DataFrame(history, columns=columns), best["epoch"]

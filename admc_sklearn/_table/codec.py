@@ -1,0 +1,177 @@
+"""The table codec: a frame or an array to values for the network, and back.
+
+Knows no torch and no scikit-learn; tables come in validated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+
+from .columns import ColumnCodec
+from .containers import is_frame
+from .missing_markers import codes_of, matches
+from .relations import Relations
+from .standardiser import Standardiser
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table's cells in two guises.
+
+    Shape of ``numbers``, in the columns' units, codes of levels or steps of time, and
+    of ``missing``: (n, d); of ``values``, standardised, and of ``observed``:
+    (n, n_kept). A level that was not there in `fit` is neither missing nor observed.
+    """
+
+    numbers: np.ndarray
+    missing: np.ndarray
+    values: np.ndarray
+    observed: np.ndarray
+
+
+class TableCodec:
+    """Table to cells, and completed values back to a table.
+
+    Parameters
+    ----------
+    missing_values : scalar, array-like or dict
+        What is missing besides nulls of any kind; see `codes_of`.
+
+    Attributes
+    ----------
+    codes_ : list of d lists
+        Of every column, what is missing besides nulls.
+    columns_ : ColumnCodec
+    is_frame_ : bool
+        Whether the table of `fit` was a frame.
+    n_levels_ : int array of shape (d,)
+        Levels of categorical columns, 0 for others.
+    scaling_ : Standardiser
+    relations_ : Relations
+        Among the columns that are modelled, ``scaling_.kept_``.
+    """
+
+    def __init__(self, missing_values):
+        self.missing_values = missing_values
+
+    def fit(self, X, names, categorical):
+        """Learn kinds, levels, location and scale of the columns; return the cells.
+
+        Parameters
+        ----------
+        X : frame, or array of shape (n, d)
+        names : sequence of d str
+        categorical : bool array of shape (d,)
+            Columns that are categorical whatever their dtype.
+        """
+        self.is_frame_ = is_frame(X)
+        self.codes_ = codes_of(self.missing_values, X, names)
+        self.columns_ = ColumnCodec(self.codes_).fit(X, names, categorical)
+        self.n_levels_ = self.columns_.n_levels_
+        numbers, missing, known = self._numbers(X)
+        is_level = self.n_levels_ > 0
+        self.scaling_ = Standardiser().fit(
+            numbers, ~known, is_level, self.columns_.whole_
+        )
+        cells = Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
+        kept = self.scaling_.kept_
+        self.relations_ = Relations().fit(
+            numbers[:, kept], cells.observed, self.n_levels_[kept] > 0
+        )
+        found, found_known = self.determined(cells)
+        found_known &= ~cells.observed
+        for place, j in enumerate(kept):
+            if found_known[:, place].any():
+                self.columns_.columns_[j].widen(found[found_known[:, place], place])
+        return cells
+
+    def read(self, X):
+        """Cells of a table."""
+        numbers, missing, known = self._numbers(X)
+        return Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
+
+    def _numbers(self, X):
+        if not self._is_plain(X):
+            return self.columns_.read(X)
+        missing = np.isnan(X)
+        for j, codes in enumerate(self.codes_):
+            if codes:
+                missing[:, j] |= matches(X[:, j], codes)
+        return X, missing, ~missing
+
+    def _is_plain(self, X):
+        """Whether X is an array of floats and all its columns are numbers."""
+        return not is_frame(X) and X.dtype.kind == "f" and self.columns_.are_numbers_
+
+    def determined(self, cells):
+        """Numbers of the modelled columns with those that observed cells determine.
+
+        Returns
+        -------
+        numbers : float64 array of shape (n, n_kept)
+        known : bool array of shape (n, n_kept)
+            Cells that are observed or determined.
+        """
+        numbers = cells.numbers[:, self.scaling_.kept_].astype(np.float64)
+        known = cells.observed.copy()
+        self.relations_.determine(numbers, known)
+        return numbers, known
+
+    def complete(self, cells, values, keep_whole="from_frame", agree=None):
+        """Numbers with completed values, standardised (n, n_kept), where missing.
+
+        Cells that observed ones determine are computed instead. ``agree`` says which
+        of the others are made to agree with each other: ``"means"``, which are carried
+        over by straight lines alone, ``"draws"``, or None. ``keep_whole`` is the
+        imputer's ``keep_whole_numbers``.
+        """
+        numbers = cells.numbers.copy()
+        if isinstance(keep_whole, str):
+            keep_whole = self.is_frame_
+        self.scaling_.decode_into(numbers, cells.missing, values, keep_whole)
+        if not self.relations_.rules_:
+            return numbers
+        kept = self.scaling_.kept_
+        exact, known = self.determined(cells)
+        found = np.where(known, exact, numbers[:, kept])
+        if agree is not None:
+            self.relations_.reconcile(found, known, drawn=agree == "draws")
+            inside = found.clip(self.scaling_.low_, self.scaling_.high_)
+            whole = self.scaling_.is_whole(keep_whole)
+            inside = np.where(whole, np.rint(inside) + 0.0, inside)
+            found = np.where(known, found, inside)
+        missing = cells.missing[:, kept]
+        numbers[:, kept] = np.where(missing, found, numbers[:, kept])
+        return numbers
+
+    def to_array(self, X, cells, numbers, keep):
+        """Array of the ``keep`` columns, in the first dtype that holds it.
+
+        That of X, floats, objects.
+        """
+        if self._is_plain(X):
+            return numbers[:, keep]
+        return self.columns_.write_array(X, numbers, cells.missing, keep)
+
+    def to_frame(self, X, cells, numbers, keep, flags, names, container):
+        """Frame of the ``keep`` columns, in the dtypes of X, with flags beside them.
+
+        ``container`` is ``"pandas"``, ``"polars"`` or ``"native"``: X's own library.
+        """
+        frame = self.columns_.write_frame(X, numbers, cells.missing, keep, flags)
+        if container == "pandas":
+            frame = nw.from_native(frame, eager_only=True).to_pandas()
+        elif container == "polars":
+            frame = nw.from_native(frame, eager_only=True).to_polars()
+        frame.columns = list(names)
+        if isinstance(X, pd.DataFrame) and isinstance(frame, pd.DataFrame):
+            frame = X._constructor(frame).__finalize__(X)  # subclasses, attrs
+        return frame
+
+    def categories(self):
+        """Levels of each categorical column, None for others."""
+        return [c.levels if c.n_levels else None for c in self.columns_.columns_]

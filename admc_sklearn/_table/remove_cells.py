@@ -1,0 +1,92 @@
+"""Tables with cells taken out, in the container that they came in."""
+
+from __future__ import annotations
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+
+from .containers import as_table, is_frame
+from .missing_markers import codes_of, matches
+
+
+class _Table:
+    """An array or a frame: its columns, its known cells, a copy without some."""
+
+    def __init__(self, X):
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+        self.is_frame = isinstance(frame, nw.DataFrame)
+        self.native = X if self.is_frame else np.asarray(as_table(X))
+        if self.is_frame:
+            self.names = frame.columns
+            self.columns = [column.to_numpy() for column in frame.iter_columns()]
+            dtypes, kinds = frame.schema.dtypes(), nw.Categorical | nw.Enum
+            self.categorical = {j for j, t in enumerate(dtypes) if isinstance(t, kinds)}
+        elif self.native.ndim != 2 or self.native.dtype.kind not in "fiubOUSmM":
+            raise ValueError(f"X must be a frame or an (n, d) array; got {X!r}")
+        else:
+            self.names = list(range(self.native.shape[1]))
+            self.columns, self.categorical = list(self.native.T), set()
+        self.known = ~np.array([pd.isna(c) for c in self.columns], dtype=bool).T
+        if 0 in self.known.shape:
+            raise ValueError(f"X must have at least one cell; got {X!r}")
+
+    def without(self, removed):
+        """Copy with the given cells missing."""
+        if self.is_frame:
+            return _remove_from_frame(self.native, removed)
+        dtype = self.native.dtype
+        holders = dict.fromkeys("iub", np.float64) | dict.fromkeys("US", object)
+        X = self.native.astype(holders.get(dtype.kind, dtype))
+        X[removed] = "NaT" if X.dtype.kind in "mM" else np.nan
+        return X
+
+
+def without_codes(X, missing_values):
+    """X with a null where a cell holds a code of an imputer's ``missing_values``."""
+    table = _Table(X)
+    names = [f"x{j}" if name == j else name for j, name in enumerate(table.names)]
+    codes = codes_of(missing_values, table.native, names)
+    held = ~table.known
+    for j, values in enumerate(table.columns):
+        rows = np.flatnonzero(table.known[:, j] if codes[j] else [])
+        held[rows, j] = matches(values[rows], codes[j])
+    held &= table.known
+    return table.without(held) if held.any() else X
+
+
+def _remove_from_frame(X, removed):
+    """Copy in which only columns that lose cells can have another dtype."""
+    frame = nw.from_native(X, eager_only=True)
+    losers = {n: j for j, n in enumerate(frame.columns) if removed[:, j].any()}
+    backend = frame.implementation
+    if backend.is_pandas():
+        # Its own booleans would become objects.
+        booleans = [name for name in losers if X[name].dtype == bool]
+        frame = nw.from_native(X.copy().astype(dict.fromkeys(booleans, "boolean")))
+    columns = []
+    for name, j in losers.items():
+        kept = nw.new_series("", (~removed[:, j]).tolist(), nw.Boolean, backend=backend)
+        columns.append(nw.when(kept).then(nw.col(name)).alias(name))
+    return frame.with_columns(columns).to_native()
+
+
+def hide(X, hidden, marker):
+    """Copy of X with further cells missing: ``hidden`` has shape (n, d)."""
+    if hasattr(X, "iloc"):
+        return X.mask(hidden)
+    if is_frame(X):
+        frame = nw.from_native(X, eager_only=True)
+        backend, out = frame.implementation, []
+        for j, series in enumerate(frame.iter_columns()):
+            null = [None] * len(series)
+            null = nw.new_series(series.name, null, series.dtype, backend=backend)
+            known = nw.new_series("", ~hidden[:, j], nw.Boolean, backend=backend)
+            out.append(series.zip_with(known, null))
+        return frame.with_columns(*out).to_native()
+    kind = X.dtype.kind
+    if kind not in "fO":  # dtypes that cannot hold a null, or not every code
+        X = X.astype(np.float64 if kind in "iub" else object)
+    X = X.copy()
+    X[hidden] = marker
+    return X

@@ -1,0 +1,12 @@
+"""Comparison of imputers on a table of one's own, and scores of completed cells."""
+
+from ._compare import compare_imputers
+from ._ranking import ranking
+from ._scorer import imputation_scores, make_imputation_scorer
+
+__all__ = [
+    "compare_imputers",
+    "imputation_scores",
+    "make_imputation_scorer",
+    "ranking",
+]

@@ -1,0 +1,183 @@
+"""Errors of completed cells as figures and as a scorer for scikit-learn."""
+
+from __future__ import annotations
+
+import zlib
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_random_state
+
+from .._table.containers import as_table, is_frame
+from .._table.missing_markers import accepts_null, placeholder
+from .._table.remove_cells import without_codes
+from ..missingness import ampute
+from ._errors import score_cells
+from ._runs import complete, rows_of, steps_before
+
+METRICS = ("rmse", "mae", "accuracy")
+
+
+def imputation_scores(X_true, X_incomplete, X_completed, *, X_reference=None):
+    """Errors of the cells that are missing in one table and known in another.
+
+    Parameters
+    ----------
+    X_true : array-like or data frame of shape (n_samples, n_features)
+        A pandas or polars frame, or an array; NaN, None and null are unknown. Its
+        dtypes decide what a column holds: truth values, text and categories are
+        categorical; dates and durations count as numbers.
+    X_incomplete : array-like or data frame of shape (n_samples, n_features)
+        The table that the imputer got.
+    X_completed : array-like or data frame of shape (n_samples, n_features)
+        What it returned: a frame, or an array even where the others are frames. Columns
+        of frames are matched by name, of arrays by position.
+    X_reference : array-like or data frame, default=None
+        The table whose observed cells give the unit of each numeric column, such as
+        the training rows. None takes ``X_incomplete``.
+
+    Returns
+    -------
+    scores : dict of str to float
+        Over all hidden cells together, nan where there are none of the kind:
+
+        - ``rmse``, ``mae``: root mean squared and mean absolute error of the numeric
+          cells, each column standardised by the mean and standard deviation of its
+          observed cells. Where these do not vary the known cells of ``X_true`` stand
+          in; a column that is constant there too keeps its own unit.
+        - ``accuracy``: share of the categorical cells with the right level.
+
+    Raises
+    ------
+    ValueError
+        If shapes or names differ, ``X_completed`` still has missing values, a cell is
+        infinite, or a column holds something else than in ``X_true``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X_true = np.array([[1.0, 5.0], [3.0, 6.0], [9.0, 7.0]])
+    >>> X_incomplete = np.array([[1.0, 5.0], [3.0, 6.0], [np.nan, 7.0]])
+    >>> X_completed = np.array([[1.0, 5.0], [3.0, 6.0], [8.0, 7.0]])
+    >>> imputation_scores(X_true, X_incomplete, X_completed)
+    {'rmse': 1.0, 'mae': 1.0, 'accuracy': nan}
+    """
+    return score_cells(X_true, X_incomplete, X_completed, X_reference)
+
+
+def make_imputation_scorer(
+    metric="rmse", *, rate=0.3, mechanism="mcar", modalities=None, random_state=0
+):
+    """Make a scorer with which a grid search tunes an imputer, without a predictor.
+
+    Parameters
+    ----------
+    metric : {"rmse", "mae", "accuracy"}, default="rmse"
+        As in `imputation_scores`. The scorer returns the accuracy, or the negated
+        error: more is better.
+    rate, mechanism, modalities
+        Which of the known cells are hidden: see `ampute`.
+    random_state : int, RandomState instance or None, default=0
+        Drawn from once: every candidate gets the same hidden cells, whatever it is.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(imputer, X, y=None)``, for the ``scoring`` of `GridSearchCV`,
+        `HalvingGridSearchCV` or `cross_val_score`. It hides known cells of the rows
+        that the search holds out, lets the fitted imputer complete them, and compares.
+        Cells that are really missing never count. It can be pickled.
+
+    Raises
+    ------
+    ValueError
+        If the metric is unknown. The scorer raises it where no hidden cell is of the
+        metric's kind, where the completed table is in other units, and where
+        `imputation_scores` does.
+
+    See Also
+    --------
+    compare_imputers : Different imputers side by side, with times and failures.
+
+    Notes
+    -----
+    The imputer may be the last step of a pipeline. Its completion is brought back by
+    the `inverse_transform` of the steps before, so that candidates that scale in
+    different ways can be compared. Where these have none, errors are those in the table
+    that the imputer gets: standardised, hence the same for steps that shift and scale.
+
+    For a mixed table, search by several: ``scoring={"rmse": make_imputation_scorer(),
+    "accuracy": make_imputation_scorer("accuracy")}, refit="rmse"``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.impute import KNNImputer
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> imputer = make_pipeline(StandardScaler(), KNNImputer())
+    >>> grid = {"knnimputer__n_neighbors": [1, 10]}
+    >>> search = GridSearchCV(imputer, grid, scoring=make_imputation_scorer(), cv=3)
+    >>> search.fit(load_wine().data).best_params_
+    {'knnimputer__n_neighbors': 10}
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {METRICS}, got {metric!r}.")
+    if not isinstance(random_state, Integral):
+        random_state = _draw_seed(random_state)
+    # Not the masks of a table that was itself amputed by this seed.
+    random_state = zlib.crc32(f"scorer {int(random_state)}".encode())
+    return _ImputationScorer(metric, rate, mechanism, modalities, int(random_state))
+
+
+class _ImputationScorer:
+    """What `make_imputation_scorer` makes."""
+
+    def __init__(self, metric, rate, mechanism, modalities, random_state):
+        self.metric = metric
+        self.rate = rate
+        self.mechanism = mechanism
+        self.modalities = modalities
+        self.random_state = random_state
+
+    def __repr__(self):
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
+        return f"make_imputation_scorer({options})"
+
+    def __call__(self, estimator, X, y=None):
+        """Score a fitted imputer on rows X; y is ignored."""
+        X = as_table(X)
+        before = steps_before(estimator)
+        markers = np.nan if before else getattr(estimator, "missing_values", np.nan)
+        X = without_codes(X, markers)
+        X_incomplete = ampute(
+            X,
+            mechanism=self.mechanism,
+            rate=self.rate,
+            modalities=self.modalities,
+            random_state=self.random_state,
+        )
+        if before is None or hasattr(before, "inverse_transform"):
+            # A copy: an imputer may work in place.
+            given = rows_of(X_incomplete, np.arange(len(X_incomplete)))
+            if not is_frame(given) and not accepts_null(markers):
+                given[pd.isna(given)] = placeholder(markers)
+            completed = complete(estimator, given)
+        else:
+            X, given = before.transform(X), before.transform(X_incomplete)
+            completed = estimator[-1].transform(given)
+            X_incomplete = before.transform(X_incomplete)
+        scores = score_cells(X, X_incomplete, completed, check_observed=True)
+        score = scores[self.metric]
+        if np.isnan(score):
+            kind = "categorical" if self.metric == "accuracy" else "numeric"
+            raise ValueError(
+                f"metric={self.metric!r} needs hidden {kind} cells, and there are none."
+            )
+        return score if self.metric == "accuracy" else -score
+
+
+def _draw_seed(random_state):
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
