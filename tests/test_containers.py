@@ -395,6 +395,20 @@ def test_a_level_that_the_columns_dtype_cannot_hold_is_refused_by_column():
         model.transform(frame.assign(t=[1.0, np.nan] * 20))
 
 
+@pytest.mark.parametrize(
+    "dtype", [pl.String, pl.Categorical, pl.Enum(["a"]), pl.Date, pl.Boolean, pl.Int64]
+)
+def test_a_column_of_nulls_alone_is_filled_whatever_its_dtype_is_later(dtype):
+    frame = pl.DataFrame({"x": BASE, "c": pl.Series([None] * N, dtype=pl.Null)})
+    with pytest.warns(UserWarning, match="without a single observed"):
+        model = imputer().set_output(transform="polars").fit(frame)
+    completed = model.transform(frame.with_columns(c=pl.lit(None, dtype=dtype)))
+    assert completed["c"].null_count() == 0
+    assert isinstance(
+        completed["c"].dtype, dtype if isinstance(dtype, type) else pl.Enum
+    )
+
+
 @pytest.mark.parametrize("value", [pd.Timedelta("1h"), pd.Timestamp("2020-01-01"), "a"])
 def test_a_column_of_objects_that_was_empty_in_fit_takes_any_kind(value):
     table = np.empty((N, 2), dtype=object)

@@ -9,6 +9,9 @@ import pandas as pd
 from .column_kinds import objects
 from .containers import LONG
 
+# Dtypes of polars and of Arrow that hold nothing.
+NULLS = ("Null", "null[pyarrow]")
+
 
 def dtype_of(series):
     """Dtype of the frame library's own, and whether that is pandas."""
@@ -38,7 +41,8 @@ def filled(series, rows, values, fitted):
     """
     dtype, is_pandas = dtype_of(series)
     is_blank = len(rows) == len(series)
-    if is_blank and fitted is not None and fitted[1] == is_pandas:
+    was_blank = fitted is not None and str(fitted[0]) in NULLS
+    if is_blank and fitted is not None and fitted[1] == is_pandas and not was_blank:
         if fitted[0] != dtype:
             return _rewritten(series, rows, values, fitted[0])
     is_categorical = isinstance(series.dtype, (nw.Categorical, nw.Enum))
@@ -48,8 +52,7 @@ def filled(series, rows, values, fitted):
     if is_plain and not (is_pandas and is_categorical):
         if is_pandas or not isinstance(series.dtype, nw.Object):
             return scatter(series, rows, values)
-    is_null = str(dtype) in ("Null", "null[pyarrow]")
-    return _rewritten(series, rows, values, None if is_null else dtype)
+    return _rewritten(series, rows, values, None if str(dtype) in NULLS else dtype)
 
 
 def _rewritten(series, rows, values, dtype):
@@ -87,6 +90,9 @@ def scatter(series, rows, values):
         values[:] = [
             int(np.rint(v)) if isinstance(v, float) else int(v) for v in values
         ]
+    if isinstance(dtype, (nw.Categorical, nw.Enum)):  # numbers, where fit saw nothing
+        values = objects(values)
+        values[:] = [v if isinstance(v, str) else str(v) for v in values]
     if isinstance(dtype, nw.Enum):
         levels = series.cat.get_categories().to_list()
         new = [level for level in pd.unique(values) if level not in levels]
