@@ -503,7 +503,7 @@ def test_patterns_to_train_on():
 
 def test_what_training_can_afford_is_a_part_of_everything(monkeypatch):
     """Of large tables it took the first patterns, which all hide the first modality."""
-    from admc_sklearn._blocks import fit as _training
+    from admc_sklearn._blocks import trainer as _training
 
     patterns = torch.tensor([[False, True], [True, False]])
     available = torch.ones(1000, 2, dtype=torch.bool)

@@ -23,6 +23,7 @@ from admc_sklearn._cells.network.network import build_network
 from admc_sklearn._shared import training as _epochs
 from admc_sklearn._shared.devices import resolve_device
 from admc_sklearn._shared.held_out import hold_out
+from admc_sklearn._shared.optimizer import AdamW, WeightAverage
 from admc_sklearn._shared.training import TrainingPlan, deal
 
 from .conftest import gaussian_table, hide, mixed_rings, quick, rings
@@ -227,7 +228,7 @@ class Line:
     def __init__(self, plan, decay, jumps=(1.0,) * 9):
         self.plan, self.jumps = plan, iter(jumps)
         self.parameters = [torch.zeros(1)]
-        self.average = _epochs.WeightAverage(self.parameters, decay)
+        self.average = WeightAverage(self.parameters, decay)
         self.n_steps, self.total_steps, self.started = 0, 10**6, time.monotonic()
 
     def epoch(self):
@@ -248,7 +249,7 @@ def test_weights_are_judged_and_kept_as_their_average():
     left = [1.0, 1 / 11, 1 / 11 * 2 / 12, 1 / 11 * 2 / 12 * 3 / 13]
     assert [r["valid_rmse"] for r in history] == pytest.approx(left, abs=1e-6)
     assert float(trainer.parameters[0]) == pytest.approx(1 - left[-1], abs=1e-6)
-    old = _epochs.WeightAverage([torch.zeros(1)], 0.9)
+    old = WeightAverage([torch.zeros(1)], 0.9)
     old.n_updates = 10**6
     old.parameters[0].fill_(1.0)
     old.update()
@@ -501,7 +502,7 @@ def test_steps_are_those_of_torch():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    mine = _epochs.AdamW(ours.parameters(), 0.1)
+    mine = AdamW(ours.parameters(), 0.1)
     reference = torch.optim.AdamW(
         theirs.parameters(), lr=0.01, betas=mine.betas, weight_decay=0.1
     )
