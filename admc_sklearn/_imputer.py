@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -14,16 +15,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._combined.fit import fit_model
-from ._combined.model import (
-    attention,
-    complete,
-    copy_to,
-    dependence,
-    draw,
-    place,
-    probabilities,
-    self_masking_slopes,
-)
 from ._combined.partition import given_encoders
 from ._compat import (
     Interval,
@@ -34,6 +25,7 @@ from ._compat import (
     _get_output_config,
 )
 from ._pickling import VersionedPickle
+from ._shared.contract import FitContext, Report, Rows
 from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds
 from ._shared.training import TrainingPlan, summarise_history
@@ -442,25 +434,28 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         kept = self._codec.scaling_.kept_
         shared = shared_places(modalities, kept)
         if len(kept):
-            self.model_, history = fit_model(
-                cells.values,
-                cells.observed,
-                self._codec.n_levels_[kept],
-                shared,
-                self.model_size,
-                TrainingPlan.of(self, cells.values.shape, started),
-                self.device_,
-                training_seed,
+            context = FitContext(
+                plan=TrainingPlan.of(self, cells.values.shape, started),
+                device=self.device_,
+                seed=training_seed,
+                size=self.model_size,
+                groups=groups,
                 n_bootstraps=self.n_bootstraps,
                 self_masking=self.self_masking,
-                groups=groups,
-                start=start,
+            )
+            self.model_, history = fit_model(
+                Rows(cells.values, cells.observed),
+                self._codec.n_levels_[kept],
+                shared,
+                context,
                 encoders=given_encoders(self.encoders, modalities, shared, self._codec),
+                start=start,
             )
         self.history_, self.n_epochs_ = summarise_history(history)
-        self.dependence_ = dependence(self.model_)
+        report = Report() if self.model_ is None else self.model_.report()
+        self.dependence_ = report.dependence
         self.self_masking_ = np.zeros(self.n_features_in_)
-        self.self_masking_[kept] = self_masking_slopes(self.model_)
+        self.self_masking_[kept] = report.self_masking
 
     def transform(self, X):
         """Complete the missing cells of X; observed cells stay as they are.
@@ -572,7 +567,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             raise ValueError(f"Column {column!r} is not categorical.")
         cells = self._codec.read(X)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
-        proba = probabilities(self.model_, cells.values, cells.observed, k)
+        proba = self.model_.probabilities(Rows(cells.values, cells.observed), k)
         numbers, known = self._codec.determined(cells)
         column = self._codec.columns_.columns_[j]
         return column.probabilities(proba, numbers[:, k], known[:, k])
@@ -600,7 +595,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         if self.dependence_ is None:
             raise AttributeError("No modality is completed as a block.")
         cells = self._codec.read(check_table(self, X, reset=False))
-        return attention(self.model_, cells.values, cells.observed)
+        return self.model_.attention(Rows(cells.values, cells.observed))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns that `transform` returns.
@@ -631,14 +626,14 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     def _summarise(self, cells, statistics):
         if self.model_ is None:
             return np.repeat(cells.values[None], len(statistics), axis=0)
-        return complete(self.model_, cells.values, cells.observed, statistics)
+        rows = Rows(cells.values, cells.observed)
+        return self.model_.summarise(rows, statistics)
 
     def _draw(self, cells, n_draws, seed):
         if self.model_ is None:
             return np.repeat(cells.values[None], n_draws, axis=0)
-        return draw(
-            self.model_, cells.values, cells.observed, n_draws, self.n_steps, seed
-        )
+        rows = Rows(cells.values, cells.observed)
+        return self.model_.draw(rows, n_draws, self.n_steps, seed)
 
     def _decode_all(self, X, cells, completions, agree=None):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
@@ -664,7 +659,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         if state.get("model_") is not None:
-            state["model_"] = copy_to(state["model_"], "cpu")
+            state["model_"] = copy.deepcopy(state["model_"]).move_to("cpu")
             state["device_"] = str(state["device_"])
         return state
 
@@ -675,7 +670,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
                 self.device_ = resolve_device(self.device_)
             except ValueError:  # made on a device that this machine does not have
                 self.device_ = resolve_device("cpu")
-            place(self.model_, self.device_)
+            self.model_.move_to(self.device_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import torch
 
+from .._shared.devices import exact_device
 from .._shared.held_out import deal_folds
 from .._shared.training import run_epochs
 from .cross_fit import CrossFit, choose_patterns
@@ -37,38 +38,18 @@ def _affordable_shapes(cross, deadline):
     return int(SHAPES_SHARE * max(0.0, deadline - now) / max(cost, 1e-9))
 
 
-def fit_blocks(
-    values,
-    observed,
-    columns,
-    encoders,
-    fixed,
-    size,
-    plan,
-    seed,
-    device,
-    groups=None,
-    start=None,
-):
+def fit_blocks(rows, modalities, context, start=None):
     """Fit anchor and denoiser to rows that may lack modalities.
 
     Parameters
     ----------
-    values : float array of shape (n, d), standardised
-    observed : bool array of shape (n, d)
-    columns : list of M int arrays
-        Of each modality.
-    encoders : list of LinearEncoder
-        Fitted.
-    fixed : bool array of shape (M,)
-        Modalities that are always there.
-    size : str
-        A key of ``SIZES``.
-    plan : TrainingPlan
-    seed : int
-    device : torch.device
-    groups : array of shape (n,), optional
-        Rows of one group are left out together.
+    rows : Rows
+        Arrays, standardised.
+    modalities : tuple
+        Columns of each modality, M int arrays; their fitted encoders; and a bool array
+        of shape (M,) of those that are always there.
+    context : FitContext
+        Its size is a key of ``SIZES``.
     start : BlockModel, optional
         Whose denoiser is trained on.
 
@@ -77,6 +58,10 @@ def fit_blocks(
     model : BlockModel
     history : list of dict
     """
+    columns, encoders, fixed = modalities
+    values, observed, groups = rows.values, rows.observed, context.groups
+    plan, seed, size = context.plan, context.seed, context.size
+    device = exact_device(context.device)  # the kernels are in float64
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     parts = [

@@ -173,14 +173,13 @@ class BlockModel(nn.Module):
 BATCH_ELEMENTS = 2_000_000
 
 
-def complete_blocks(model, values, observed, statistics):
+def complete_blocks(model, rows, statistics):
     """Posterior summaries of the missing cells of modalities, by one network call.
 
     Parameters
     ----------
     model : BlockModel
-    values : float array of shape (n, d)
-    observed : bool array of shape (n, d)
+    rows : Rows
     statistics : sequence of "mean" or float
         The posterior mean, or the quantile of that level, of a normal posterior.
 
@@ -188,6 +187,7 @@ def complete_blocks(model, values, observed, statistics):
     -------
     float32 array of shape (n_statistics, n, d)
     """
+    values, observed = rows.values, rows.observed
     out = np.repeat(values.astype(np.float32)[None], len(statistics), axis=0)
     scores = [0.0 if s == "mean" else ndtri(s) for s in statistics]
     wants_spread = any(scores)
@@ -288,14 +288,13 @@ def _updated(encoder, prior, values, seen):
     return out, roots
 
 
-def draw_blocks(model, values, observed, n_steps, keys, stream):
+def draw_blocks(model, rows, n_steps, keys, stream):
     """One joint draw of every row's missing modalities, by the reverse diffusion.
 
     Parameters
     ----------
     model : BlockModel
-    values : float array of shape (n, d)
-    observed : bool array of shape (n, d)
+    rows : Rows
     n_steps : int
     keys : uint64 array of shape (n,)
         Of the rows, by `row_keys`.
@@ -307,6 +306,7 @@ def draw_blocks(model, values, observed, n_steps, keys, stream):
     float32 array of shape (n, d)
         A row's draw depends on the row and its key, not on its companions.
     """
+    values, observed = rows.values, rows.observed
     out = values.astype(np.float32)
 
     def draw_rows(rows):

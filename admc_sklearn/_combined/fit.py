@@ -10,134 +10,104 @@ import torch
 
 from .._blocks.encoders import LinearEncoder
 from .._blocks.fit import fit_blocks
-from .._cells import model as _completion
-from .._cells.fit import automatic_size, fit_network
-from .._shared.devices import exact_device, one_thread
-from .model import JointModel
-from .partition import lay_out
+from .._cells.fit import fit_cells
+from .._shared.devices import one_thread
+from .model import CombinedModel
+from .partition import divide
 
 
 @one_thread()
-def fit_model(
-    values,
-    observed,
-    n_levels,
-    modalities,
-    size,
-    plan,
-    device,
-    seed,
-    *,
-    n_bootstraps=0,
-    groups=None,
-    encoders=None,
-    start=None,
-    self_masking=False,
-):
+def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None):
     """Fit the model that suits a table: cells alone, or cells and blocks.
 
     Parameters
     ----------
-    values, observed, n_levels, plan, device, seed, n_bootstraps
-        See `fit_network`.
+    rows : Rows
+        Arrays: standardised numbers, float32, and codes of levels.
+    n_levels : int array of shape (d,)
+        Levels of categorical columns, 0 for numeric ones.
     modalities : dict
         Columns of every modality of more than one column.
-    size : str
-        Name of the network's size.
-    groups : array of shape (n,), optional
-        Rows of one group are held out together.
+    context : FitContext
+        Self-masking is not looked for beside blocks.
     encoders : dict, optional
         Of some modalities, in the place of our own.
-    start : CompletionNetwork or JointModel, optional
+    start : CompletionModel, optional
         Whose training is continued.
-    self_masking : bool or "auto"
-        Whether a cell's value may decide if it is missing; not beside blocks.
 
     Returns
     -------
-    model : CompletionNetwork or JointModel
+    model : CompletionModel
     history : list of dict
     """
-    given = encoders or {}
-    if isinstance(start, JointModel):
-        layout = start.layout
+    encoders = encoders or {}
+    partition = getattr(start, "partition", None)
+    if partition is None:
+        partition = divide(modalities, rows.observed, n_levels, encoders)
+    if start is not None and not hasattr(start, "blocks"):
+        partition = replace(partition, blocks=[])
+    if not partition.blocks:
+        return fit_cells(rows, n_levels, context, units=partition.units, start=start)
+    context = replace(context, self_masking=False)
+    rng = np.random.default_rng(context.seed)
+    if start is None:
+        encoders = _fit_encoders(rows, partition, encoders, rng)
     else:
-        layout = lay_out(modalities, observed, n_levels, given)
-    options = {"n_bootstraps": n_bootstraps, "groups": groups, "units": layout.units}
-    if start is not None and not isinstance(start, JointModel):
-        layout, options["start"] = replace(layout, blocks=[]), start
-    if not layout.blocks:
-        size = automatic_size(size, observed)
-        options["self_masking"] = self_masking
-        return fit_network(
-            values, observed, n_levels, size, plan, device, seed, **options
-        )
-    arguments = (values, observed, n_levels, size, plan, device, seed)
-    return _fit_joint(layout, *arguments, given, start, options)
+        encoders = start.encoders
+    model = CombinedModel(partition, n_levels, encoders)
+    history = []
+    if len(partition.cells):
+        history = _fit_cells(model, rows, context, start)
+        context = context.until(context.plan.end)
+    return model, history + _fit_blocks(model, rows, context, rng, start)
 
 
-def _fit_joint(
-    layout, values, observed, n_levels, size, plan, device, seed, given, start, options
-):
-    home = exact_device(device)  # the kernels of blocks are in float64
-    rng = np.random.default_rng(seed)
-    if start is not None:
-        encoders, options["start"] = start.encoders, start.network
-    else:
-        encoders = [
-            given.get(name, LinearEncoder()).fit(values[:, own], observed[:, own], rng)
-            for name, own in zip(layout.names, layout.blocks, strict=True)
-        ]
-    model = JointModel(layout, n_levels, encoders)
-    cells, history = None, []
-    if len(layout.cells):
-        arguments = (values, observed, size, plan, device, seed)
-        model.network, history = _fit_cells(model, *arguments, options)
-        plan = replace(plan, deadline=plan.end)
-        table, seen = model.cells_of(values, observed)
-        cells = _completion.complete(model.network, table, seen, ["mean"])[0]
-    table, seen = model.blocks_of(values, observed, cells)
-    ends = np.cumsum([0, *map(len, layout.blocks)])
-    columns = [np.arange(*ends[k : k + 2]) for k in range(len(layout.blocks))]
-    if cells is not None:
-        columns.append(np.arange(ends[-1], table.shape[1]))
-        own = seen[:, columns[-1]]
-        context = LinearEncoder()
-        if start is not None:
-            context = start.blocks.encoders[-1]
-        else:
-            context.fit(table[:, columns[-1]], own, rng)
-        encoders = [*encoders, context]
-    fixed = np.arange(len(columns)) >= len(layout.blocks)
-    if size == "auto":
-        size = "small" if observed.sum() < 2_000_000 else "medium"
-    with torch.inference_mode(False), torch.enable_grad():
-        model.blocks, own = fit_blocks(
-            table,
-            seen,
-            columns,
-            encoders,
-            fixed,
-            size,
-            plan,
-            seed,
-            home,
-            options["groups"],
-            None if start is None else start.blocks,
-        )
-    return model, history + [{"part": "modalities", **record} for record in own]
+def _fit_encoders(rows, partition, given, rng):
+    """Fit the encoder of every block, on that block alone."""
+    encoders = []
+    for name, own in zip(partition.names, partition.blocks, strict=True):
+        block = rows[:, own]
+        encoder = given.get(name, LinearEncoder())
+        encoders.append(encoder.fit(block.values, block.observed, rng))
+    return encoders
 
 
-def _fit_cells(model, values, observed, size, plan, device, seed, options):
-    """Fit the network of the cells, with the leading latents of the blocks."""
-    table, seen = model.cells_of(values, observed)
-    levels = np.zeros(table.shape[1], dtype=int)
-    levels[: len(model.layout.cells)] = model.n_levels[model.layout.cells]
+def _fit_cells(model, rows, context, start):
+    """Fit the model of the cells, with the leading latents of the blocks."""
+    table = model.cell_rows(rows)
+    own = model.partition.cells
+    levels = np.zeros(table.values.shape[1], dtype=int)
+    levels[: len(own)] = model.n_levels[own]
     # Half of the time is left for the blocks.
     now = time.monotonic()
-    plan = replace(plan, deadline=now + (plan.deadline - now) / 2)
-    size = automatic_size(size, seen)
-    network, history = fit_network(
-        table, seen, levels, size, plan, device, seed, **options
-    )
-    return network, [{"part": "cells", **record} for record in history]
+    context = context.until(now + (context.plan.deadline - now) / 2)
+    units = model.partition.units
+    cells = None if start is None else start.cells
+    model.cells, history = fit_cells(table, levels, context, units=units, start=cells)
+    return [{"part": "cells", **record} for record in history]
+
+
+def _fit_blocks(model, rows, context, rng, start):
+    """Fit the model of the blocks, beside the completed cells."""
+    partition, encoders = model.partition, model.encoders
+    cells = model.mean_of_cells(rows)
+    table = model.block_rows(rows, cells)
+    ends = np.cumsum([0, *map(len, partition.blocks)])
+    columns = [np.arange(*ends[k : k + 2]) for k in range(len(partition.blocks))]
+    if cells is not None:
+        columns.append(np.arange(ends[-1], table.values.shape[1]))
+        own = table[:, columns[-1]]
+        if start is None:
+            beside = LinearEncoder().fit(own.values, own.observed, rng)
+        else:
+            beside = start.blocks.encoders[-1]
+        encoders = [*encoders, beside]
+    fixed = np.arange(len(columns)) >= len(partition.blocks)
+    if context.size == "auto":
+        is_small = rows.observed.sum() < 2_000_000
+        context = replace(context, size="small" if is_small else "medium")
+    modalities = columns, encoders, fixed
+    blocks = None if start is None else start.blocks
+    with torch.inference_mode(False), torch.enable_grad():
+        model.blocks, history = fit_blocks(table, modalities, context, blocks)
+    return [{"part": "modalities", **record} for record in history]

@@ -1,23 +1,18 @@
-"""Cells and modalities together: one model for tables that hold both.
+"""Cells and blocks together: one model for tables that hold both.
 
-Blocks of numeric columns are completed by the model of modalities, all other columns
-cell by cell. The cells see the leading latents of the blocks as further columns; the
-blocks see the completed cells as a modality that is always there. What the estimators
-call stands here, each call under `one_thread`.
+Modalities that are blocks are completed as a whole, all other columns cell by cell. The
+cells see the leading latents of the blocks as further columns; the blocks see the
+completed cells as a modality that is always there.
 """
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from .._blocks.model import complete_blocks, draw_blocks
-from .._cells import model as _completion
-from .._cells.fit import place as place_network
+from .._shared.contract import CompletionModel, Report, Rows
 from .._shared.devices import exact_device, one_thread
 from .._shared.noise import row_keys
 
@@ -25,62 +20,136 @@ from .._shared.noise import row_keys
 N_LEADS = 8
 
 
-class JointModel(nn.Module):
-    """A network of cells and a model of blocks.
+class CombinedModel(CompletionModel):
+    """A model of cells and a model of blocks, each beside what the other completes.
 
     Parameters
     ----------
-    layout : Layout
+    partition : Partition
     n_levels : int array of shape (d,)
     encoders : list of LinearEncoder
         Of the blocks.
 
     Attributes
     ----------
-    network : CompletionNetwork or None
-        Where there are cells.
+    cells : CellModel or None
+        None where every column belongs to a block.
     blocks : BlockModel
     """
 
-    def __init__(self, layout, n_levels, encoders):
+    def __init__(self, partition, n_levels, encoders):
         super().__init__()
-        self.layout, self.n_levels, self.encoders = layout, n_levels, encoders
-        self.network, self.blocks = None, None
+        self.partition, self.n_levels, self.encoders = partition, n_levels, encoders
+        self.cells, self.blocks = None, None
 
-    def cells_of(self, values, observed):
-        """Table of the cells, with the leading latents of the blocks beside them."""
-        return _with_leads(self.layout, self.encoders, values, observed)
+    def cell_rows(self, rows):
+        """Rows of the cells, with the leading latents of the blocks beside them."""
+        return _with_leads(self.partition, self.encoders, rows)
 
-    def blocks_of(self, values, observed, cells):
-        """Table of the blocks, with completed cells (n, c) beside them."""
-        context = np.empty((len(values), 0))
-        if self.network is not None:
-            context = _expanded(cells, self.n_levels[self.layout.cells])
-        own = np.concatenate(self.layout.blocks)
+    def block_rows(self, rows, cells):
+        """Rows of the blocks, with completed cells (n, c), if any, beside them."""
+        context = np.empty((len(rows), 0))
+        if cells is not None:
+            context = _expanded(cells, self.n_levels[self.partition.cells])
+        own = np.concatenate(self.partition.blocks)
         seen = np.ones(context.shape, dtype=bool)
-        return (
-            np.concatenate([values[:, own], context], 1),
-            np.concatenate([observed[:, own], seen], 1),
+        return Rows(
+            np.concatenate([rows.values[:, own], context], 1),
+            np.concatenate([rows.observed[:, own], seen], 1),
         )
 
-    def gather(self, values, cells, blocks):
-        """Write completed cells and blocks into a copy of the table, in any batch."""
-        out = values.astype(np.float32)
+    def mean_of_cells(self, rows):
+        """Cells completed by their means, (n, c), or None where there are none."""
+        if self.cells is None:
+            return None
+        return self.cells.summarise(self.cell_rows(rows), ["mean"])[0]
+
+    def _gather(self, rows, cells, blocks):
+        """Write completed cells and blocks into a copy of the table."""
+        out = rows.values.astype(np.float32)
         if cells is not None:
-            out[:, self.layout.cells] = cells[:, : len(self.layout.cells)]
-        own = np.concatenate(self.layout.blocks)
+            out[:, self.partition.cells] = cells[:, : len(self.partition.cells)]
+        own = np.concatenate(self.partition.blocks)
         out[:, own] = blocks[:, : len(own)]
         return out
 
+    @one_thread()
+    def summarise(self, rows, statistics):
+        """Posterior summaries; blocks are completed beside the mean of the cells."""
+        mean, cells = None, [None] * len(statistics)
+        if self.cells is not None:
+            wanted = ["mean", *statistics]
+            mean, *cells = self.cells.summarise(self.cell_rows(rows), wanted)
+        table = self.block_rows(rows, mean)
+        blocks = complete_blocks(self.blocks, table, statistics)
+        return np.stack(
+            [self._gather(rows, c, b) for c, b in zip(cells, blocks, strict=True)]
+        )
 
-def _with_leads(layout, encoders, values, observed):
-    parts, seen = [values[:, layout.cells]], [observed[:, layout.cells]]
-    for encoder, own in zip(encoders, layout.blocks, strict=True):
-        latents, there = encoder.encode(values[:, own], observed[:, own])
+    @one_thread()
+    def draw(self, rows, n_draws, n_steps, seed):
+        """Joint draws: of cells, then of blocks beside the drawn cells."""
+        # Of what is observed: completed cells differ in the last bit between batches.
+        keys = row_keys(rows.values, rows.observed, seed)
+        cells = [None] * n_draws
+        if self.cells is not None:
+            cells = self.cells.draw(self.cell_rows(rows), n_draws, n_steps, seed)
+        out = np.empty((n_draws, *rows.values.shape), dtype=np.float32)
+        for k, drawn in enumerate(cells):
+            table = self.block_rows(rows, drawn)
+            blocks = draw_blocks(self.blocks, table, n_steps, keys, k)
+            out[k] = self._gather(rows, drawn, blocks)
+        return out
+
+    @one_thread()
+    def probabilities(self, rows, column):
+        """Probabilities of a column's levels."""
+        slot = int(np.searchsorted(self.partition.cells, column))
+        return self.cells.probabilities(self.cell_rows(rows), slot)
+
+    @one_thread()
+    def attention(self, rows):
+        """Mean attention of modalities to each other in these rows: a DataFrame."""
+        table = self.block_rows(rows, self.mean_of_cells(rows))
+        total, names = 0.0, self._names()
+        with torch.inference_mode():
+            for lo in range(0, len(table), 1000):
+                part = table[lo : lo + 1000]
+                latents, available = self.blocks.encode(part.values, part.observed)
+                weights = self.blocks.attention(latents, available)
+                total = total + weights.cpu().numpy() * len(latents)
+        return pd.DataFrame(total / len(table), index=names, columns=names)
+
+    def report(self):
+        """Say what each modality tells of each other one."""
+        names = self._names()
+        found = pd.DataFrame(self.blocks.dependence, index=names, columns=names)
+        return Report(dependence=found)
+
+    def _names(self):
+        names = list(self.partition.names)
+        return names if self.cells is None else [*names, "other columns"]
+
+    @one_thread()
+    def move_to(self, device):
+        """Move to a device; what needs float64 stays on the CPU for MPS."""
+        if self.cells is not None:
+            self.cells.move_to(device)
+        self.blocks.to(exact_device(device))
+        return self
+
+
+def _with_leads(partition, encoders, rows):
+    cells = rows[:, partition.cells]
+    parts, seen = [cells.values], [cells.observed]
+    for encoder, own in zip(encoders, partition.blocks, strict=True):
+        block = rows[:, own]
+        latents, there = encoder.encode(block.values, block.observed)
         leads = (latents / np.sqrt(encoder.variance_))[:, :N_LEADS]
         parts.append(np.where(there[:, None], leads, 0.0).clip(-10, 10))
         seen.append(np.repeat(there[:, None], leads.shape[1], axis=1))
-    return np.concatenate(parts, 1).astype(np.float32), np.concatenate(seen, 1)
+    values = np.concatenate(parts, 1).astype(np.float32)
+    return Rows(values, np.concatenate(seen, 1))
 
 
 def _expanded(cells, n_levels):
@@ -94,109 +163,3 @@ def _expanded(cells, n_levels):
         else:
             parts.append(column[:, None].clip(-10, 10))
     return np.concatenate(parts, 1).astype(np.float64)
-
-
-@one_thread()
-def place(model, device):
-    """Move a model to a device; what needs float64 stays on the CPU for MPS."""
-    if not isinstance(model, JointModel):
-        return place_network(model, device)
-    if model.network is not None:
-        place_network(model.network, device)
-    model.blocks.to(exact_device(device))
-    return model
-
-
-@one_thread()
-def copy_to(model, device):
-    """Copy a model to a device; the model itself stays where it is."""
-    return place(copy.deepcopy(model), device)
-
-
-@one_thread()
-def complete(model, values, observed, statistics):
-    """Posterior summaries of all missing cells; see `_completion.complete`."""
-    if not isinstance(model, JointModel):
-        return _completion.complete(model, values, observed, statistics)
-    cells = None
-    if model.network is not None:
-        table, seen = model.cells_of(values, observed)
-        # The blocks are completed beside the mean of the cells, whatever is asked.
-        wanted = ["mean", *statistics]
-        mean, *cells = _completion.complete(model.network, table, seen, wanted)
-        table, seen = model.blocks_of(values, observed, mean)
-    else:
-        table, seen = model.blocks_of(values, observed, None)
-        cells = [None] * len(statistics)
-    found = complete_blocks(model.blocks, table, seen, statistics)
-    return np.stack(
-        [model.gather(values, c, b) for c, b in zip(cells, found, strict=True)]
-    )
-
-
-@one_thread()
-def draw(model, values, observed, n_draws, n_steps, seed):
-    """Joint draws of all missing cells; see `_completion.draw`."""
-    if not isinstance(model, JointModel):
-        return _completion.draw(model, values, observed, n_draws, n_steps, seed)
-    # Of what is observed: completed cells differ in the last bit between batches.
-    keys = row_keys(values, observed, seed)
-    cells = [None] * n_draws
-    if model.network is not None:
-        table, seen = model.cells_of(values, observed)
-        cells = _completion.draw(model.network, table, seen, n_draws, n_steps, seed)
-    out = np.empty((n_draws, *values.shape), dtype=np.float32)
-    for k, drawn in enumerate(cells):
-        table, seen = model.blocks_of(values, observed, drawn)
-        blocks = draw_blocks(model.blocks, table, seen, n_steps, keys, k)
-        out[k] = model.gather(values, drawn, blocks)
-    return out
-
-
-@one_thread()
-def probabilities(model, values, observed, column):
-    """Probabilities of a column's levels; see `_completion.probabilities`."""
-    if not isinstance(model, JointModel):
-        return _completion.probabilities(model, values, observed, column)
-    table, seen = model.cells_of(values, observed)
-    place = int(np.searchsorted(model.layout.cells, column))
-    return _completion.probabilities(model.network, table, seen, place)
-
-
-def _names(model):
-    names = list(model.layout.names)
-    return names if model.network is None else [*names, "other columns"]
-
-
-def dependence(model):
-    """Share of each modality's variance that each other one explains: a DataFrame."""
-    if not isinstance(model, JointModel):
-        return None
-    names = _names(model)
-    return pd.DataFrame(model.blocks.dependence, index=names, columns=names)
-
-
-def self_masking_slopes(model):
-    """How much a standard deviation of a column's value adds to its log-odds of loss.
-
-    An array of shape (d,), or 0 where there are blocks.
-    """
-    return getattr(model, "slopes", 0.0)
-
-
-@one_thread()
-def attention(model, values, observed):
-    """Mean attention of modalities to each other in these rows: a DataFrame."""
-    cells = None
-    if model.network is not None:
-        table, seen = model.cells_of(values, observed)
-        cells = _completion.complete(model.network, table, seen, ["mean"])[0]
-    table, seen = model.blocks_of(values, observed, cells)
-    total, names = 0.0, _names(model)
-    with torch.inference_mode():
-        for lo in range(0, len(table), 1000):
-            part = slice(lo, lo + 1000)
-            latents, available = model.blocks.encode(table[part], seen[part])
-            weights = model.blocks.attention(latents, available)
-            total = total + weights.cpu().numpy() * len(latents)
-    return pd.DataFrame(total / len(table), index=names, columns=names)

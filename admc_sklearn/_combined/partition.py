@@ -15,7 +15,7 @@ MAX_PARTIAL = 0.2
 
 
 @dataclass(frozen=True)
-class Layout:
+class Partition:
     """Which columns are cells and which are blocks.
 
     Attributes
@@ -36,7 +36,7 @@ class Layout:
     units: list
 
 
-def lay_out(modalities, observed, n_levels, encoded=()):
+def divide(modalities, observed, n_levels, encoded=()):
     """Decide which modalities are blocks.
 
     Parameters
@@ -50,7 +50,7 @@ def lay_out(modalities, observed, n_levels, encoded=()):
 
     Returns
     -------
-    Layout
+    Partition
     """
     blocks, small = {}, []
     for name, columns in modalities.items():
@@ -66,7 +66,7 @@ def lay_out(modalities, observed, n_levels, encoded=()):
     taken = np.concatenate(list(blocks.values())) if blocks else np.empty(0, dtype=int)
     cells = np.setdiff1d(np.arange(observed.shape[1]), taken)
     units = [np.searchsorted(cells, columns) for columns in small]
-    return Layout(cells, list(blocks.values()), list(blocks), units)
+    return Partition(cells, list(blocks.values()), list(blocks), units)
 
 
 def given_encoders(encoders, modalities, shared, codec):

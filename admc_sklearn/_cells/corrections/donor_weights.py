@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import time
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from ..._shared.contract import Rows
 from ..._shared.devices import in_threads
 from ..._shared.held_out import is_gain, some_rows
 from ..._shared.optimizer import AdamW
 from ..network.masked_diffusion import absorb
 from ..network.posterior import PackedCells
-from .donors import Retrieval, mixed, truncated
-from .landmark_regression import recalled_posteriors
+from .donors import Donors, mixed, truncated
 
 # Rows to search: so many cells, within these numbers of rows.
 MAX_CELLS, MIN_ROWS, MAX_ROWS = 400_000, 2000, 16_384
@@ -41,41 +40,47 @@ MIN_GAIN, MIN_ROW_GAIN = 5e-3, 4e-2 / MAX_ROWS
 MIN_POINT_ERRORS = 0.5
 
 
-def fit_retrieval(network, values, observed, validation, generator, deadline=math.inf):
-    """Give a network training rows to retrieve, where held-out cells approve.
+def fit_donors(model, rows, validation, generator, deadline=math.inf):
+    """Find donor rows and their weights, where held-out cells approve.
 
     Parameters
     ----------
-    network : CompletionNetwork
-        Trained, with its memory, not tilted.
-    values : float tensor of shape (n, d), warped
-    observed : bool tensor of shape (n, d)
+    model : CellModel
+        Trained, with its landmarks, not yet with self-masking.
+    rows : Rows
+        Tensors in the network's coordinates.
     validation : Validation
         Held-out rows.
     generator : torch.Generator on the CPU
     deadline : float
         Of `time.monotonic`: nothing is begun after it.
+
+    Returns
+    -------
+    Donors or None
     """
+    network = model.network
     if network.n_columns > MAX_COLUMNS or time.monotonic() > deadline:
-        return
-    network.eval()
+        return None
+    model.eval()
     limit = min(MAX_ROWS, max(MIN_ROWS, MAX_CELLS // network.n_columns))
-    values, observed = some_rows(limit, generator, values, observed)
-    retrieval = Retrieval(network, values, observed)
-    asked = ask(network, retrieval, validation, generator)
+    values, observed = some_rows(limit, generator, rows.values, rows.observed)
+    donors = Donors(network, values, observed)
+    asked = ask(model, donors, validation, generator)
     # Numbers and levels by themselves: one may be told where the other is not.
     for kind, told in asked.items():
         if time.monotonic() > deadline:
             break
-        trial = Trial(told, retrieval)
+        trial = Trial(told, donors)
         freedom = trial.best_freedom()
         if freedom is not None:
-            retrieval.follow(kind, *trial.learn(freedom))
-    if retrieval.is_followed.any():
-        values = torch.cat([values, validation.rows])[:limit]
-        observed = torch.cat([observed, validation.known])[:limit]
-        retrieval.store(network, values, observed)
-        network.retrieval = retrieval
+            donors.follow(kind, *trial.learn(freedom))
+    if not donors.is_followed.any():
+        return None
+    values = torch.cat([values, validation.rows])[:limit]
+    observed = torch.cat([observed, validation.known])[:limit]
+    donors.store(network, values, observed)
+    return donors
 
 
 @dataclass
@@ -103,21 +108,18 @@ class Asked:
 
     def errors(self, z=None, prior=None):
         """Score and point's error of every cell, (2, n); without weights as it is."""
-        # A copy: other threads learn from the same cells.
-        posterior, cells = copy.copy(self.posterior), self.posterior.cells
-        posterior.logits = self.logits
+        posterior, cells = self.posterior, self.posterior.cells
         if z is not None:
-            posterior.logits = mixed(
-                self.logits, self.outcome, z[cells.rows], prior[cells.columns]
-            )
+            weights = self.outcome, z[cells.rows], prior[cells.columns]
+            posterior = posterior.with_logits(mixed(self.logits, *weights))
         errors = posterior.score(self.index), posterior.point_error(self.index)
         return torch.stack(errors)[:, cells.filled]
 
 
 @torch.no_grad()
-def ask(network, retrieval, validation, generator):
+def ask(model, donors, validation, generator):
     """Hide cells of held-out rows and search for them: lists of `Asked` by kind."""
-    known = validation.known
+    network, known = model.network, validation.known
     n_cells = max(1.0, float(known.sum()) * HIDE_RATE)
     repeats = min(MAX_REPEATS, max(1, math.ceil(N_CELLS / n_cells)))
     n_rows = math.ceil(len(known) * min(1.0, N_CELLS / n_cells))
@@ -139,17 +141,17 @@ def ask(network, retrieval, validation, generator):
     ]
     for which, part in parts:
         x, o = values[part], kept[part]
-        found = retrieval.search(x, o)
-        told = retrieval.evidence(x, o, found)
+        found = donors.search(x, o)
+        told = donors.evidence(x, o, found)
         index = network.index(x)
-        for posterior in recalled_posteriors(network, x, o):
-            _restrict(posterior, hidden[part])
+        for posterior in model.posteriors(Rows(x, o)):
+            posterior = _restricted(posterior, hidden[part])
             cells = posterior.cells
             asked.setdefault(posterior.kind, []).append(
                 Asked(
                     posterior,
                     posterior.logits,
-                    retrieval.outcomes(found, cells),
+                    donors.outcomes(found, cells),
                     told,
                     cells.gather(index),
                     row[part],
@@ -176,13 +178,13 @@ class Trial:
     Parameters
     ----------
     asked : list of Asked
-    retrieval : Retrieval
+    donors : Donors
     """
 
-    def __init__(self, asked, retrieval):
+    def __init__(self, asked, donors):
         self.asked = asked
-        self.start, self.n_columns = retrieval.prior.mean(), len(retrieval.prior)
-        self.n_rows = len(retrieval.rows)
+        self.start, self.n_columns = donors.prior.mean(), len(donors.prior)
+        self.n_rows = len(donors.rows)
 
     def errors(self, half, weight=None, prior=None):
         """Score and point's error of every cell, (2, n), in a half of the rows."""
@@ -250,14 +252,13 @@ class Trial:
         return found
 
 
-def _restrict(posterior, targets):
-    """Take all but the given cells, (B, d), out of a posterior."""
+def _restricted(posterior, targets):
+    """Leave only the given cells, (B, d), in a posterior."""
     old = posterior.cells
-    place = torch.zeros(targets.shape, dtype=torch.long, device=targets.device)
-    slots = torch.arange(old.rows.shape[1], device=targets.device)
-    old.scatter_into(place, slots.expand_as(old.rows))
-    posterior.cells = PackedCells.from_mask(targets, old.columns[:, 0])
-    at = posterior.cells.gather(place)[..., None]
-    posterior.logits = posterior.logits.gather(
-        1, at.expand(-1, -1, posterior.logits.shape[-1])
-    )
+    slots = torch.zeros(targets.shape, dtype=torch.long, device=targets.device)
+    every = torch.arange(old.rows.shape[1], device=targets.device)
+    old.scatter_into(slots, every.expand_as(old.rows))
+    cells = PackedCells.from_mask(targets, old.columns[:, 0])
+    at = cells.gather(slots)[..., None]
+    at = at.expand(-1, -1, posterior.logits.shape[-1])
+    return posterior.of_cells(cells, posterior.logits.gather(1, at))

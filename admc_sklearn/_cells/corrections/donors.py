@@ -1,17 +1,17 @@
-"""Retrieval of training rows that may be about the same thing.
+"""Donors: training rows that may be about the same thing.
 
 Tables hold rows that repeat each other in part: one wine measured twice, one concrete
 mixture at five ages, one letter drawn in the same fonts. A network smooths over them.
-Whether training row b is such a relative of row a is a matter of record linkage
+Whether training row b is such a donor of row a is a matter of record linkage
 (Fellegi and Sunter, 1969): each column that both know multiplies the odds by how much
-likelier the values' distance is among relatives than among strangers,
+likelier the values' distance is among donors than among strangers,
 
     z(a, b) = sum over columns l and widths s of
               weight_ls * log((1 - e) exp(-|a_l - b_l| / width_s) / chance_ls(a_l) + e)
 
 with chance the mean of the kernel over all training rows, so that agreeing in a rare
-value says more, and e the share of relatives that differ in a column. The distribution
-of a missing cell j is a mixture of the network's and of its relatives' values, of
+value says more, and e the share of donors that differ in a column. The distribution
+of a missing cell j is a mixture of the network's and of its donors' values, of
 weights exp(prior_j) and exp(z(a, b)), as a Dirichlet process has it whose base measure
 is the network. The weights are learnt on cells hidden in held-out rows.
 """
@@ -21,8 +21,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
+from ..._shared.contract import Correction, Rows
 from ..._shared.devices import slices
 
 # Candidates by distance; only they are weighed.
@@ -30,7 +30,7 @@ N_CANDIDATES = 32
 # Of the kernels, in standard deviations of the warped column; the search's is the last.
 WIDTHS = (0.015, 0.2)
 SEARCH_WIDTH = WIDTHS[-1]
-# Share of relatives that differ in a column.
+# Share of donors that differ in a column.
 DIFFERING = 0.05
 # Values beyond, in standard deviations, are as far as it.
 REACH = 5.0
@@ -46,8 +46,8 @@ BLOCK = 64
 N_COPIED = 4
 
 
-class Retrieval(nn.Module):
-    """Training rows, and what makes one a relative of a row to complete.
+class Donors(Correction):
+    """Training rows, and what makes one a donor of a row to complete.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Retrieval(nn.Module):
     prior : float tensor of shape (d,)
         Log-weight of the network's distribution.
     is_followed : bool tensor of shape (2,)
-        Whether numbers are retrieved, whether levels are.
+        Whether numbers are followed, whether levels are.
     """
 
     def __init__(self, network, values, observed):
@@ -180,7 +180,7 @@ class Retrieval(nn.Module):
         return _evidence(-chance)
 
     def evidence(self, values, observed, found):
-        """Evidence of every column that candidates are relatives, (B, K, d, 2)."""
+        """Evidence of every column that candidates are donors, (B, K, d, 2)."""
         scaled = self._scaled(values)
         both = observed[:, None] & self.known[found]
         out = values.new_zeros(*found.shape, values.shape[1], len(WIDTHS))
@@ -198,12 +198,12 @@ class Retrieval(nn.Module):
             out[:, :, c, 0] = told
         return out.masked_fill_(~both[..., None], 0.0)
 
-    def relatives(self, values, observed):
+    def find(self, rows):
         """Candidates, (B, K), and their log-weights for both kinds, (2, B, K)."""
         found, z = [], []
-        cost = N_CANDIDATES * values.shape[1]
-        for part in slices(len(values), cost, SEARCH_ELEMENTS, values.device):
-            x, o = values[part], observed[part]
+        cost = N_CANDIDATES * rows.values.shape[1]
+        for part in slices(len(rows), cost, SEARCH_ELEMENTS, rows.values.device):
+            x, o = rows.values[part], rows.observed[part]
             found.append(self.search(x, o))
             told = self.evidence(x, o, found[-1])
             z.append(truncated(torch.einsum("bkdw,tdw->tbk", told, self.weight)))
@@ -214,24 +214,25 @@ class Retrieval(nn.Module):
         columns = cells.columns[..., None].expand(-1, *cells.rows.shape[1:], 1)
         return self.outcome[found[cells.rows], columns].long()
 
-    def draw(self, values, observed, found, z, noise):
-        """Copy cells of relatives, or of none, in proportion to the weights.
+    def draw(self, rows, found, z, noise):
+        """Copy cells of donors, or of none, in proportion to the weights.
 
-        A row's cells are those of one relative as far as it knows them, so that they
+        A row's cells are those of one donor as far as it knows them, so that they
         belong together; then of another.
 
         Parameters
         ----------
-        values : float tensor of shape (B, d), warped
-        observed : bool tensor of shape (B, d)
-        found, z : tensors of shapes (B, K) and (2, B, K), from `relatives`
+        rows : Rows
+            Of B rows, in the network's coordinates.
+        found, z : tensors of shapes (B, K) and (2, B, K), from `find`
         noise : float tensor of shape (B, 1 + N_COPIED), uniform on (0, 1)
 
         Returns
         -------
-        values, observed : tensors of shape (B, d)
+        Rows
             With what was copied.
         """
+        values, observed = rows.values, rows.observed
         found, order = found.sort(1)  # the order of a search is arbitrary
         for kind, columns in enumerate((self.numeric, self.categorical)):
             if not self.is_followed[kind]:
@@ -248,19 +249,22 @@ class Retrieval(nn.Module):
                 copied = wanted & self.known[row] & ~observed
                 values = torch.where(copied, self.values[row], values)
                 observed = observed | copied
-        return values, observed
+        return Rows(values, observed)
 
-    def correct(self, posteriors, values, observed):
-        """Mix relatives' values into posteriors, in place."""
-        found, z = self.relatives(values, observed)
-        for posterior in posteriors:
-            if self.is_followed[posterior.kind]:
-                cells = posterior.cells
-                outcome, told = self.outcomes(found, cells), z[posterior.kind]
-                prior = self.prior[cells.columns]
-                posterior.logits = mixed(
-                    posterior.logits, outcome, told[cells.rows], prior
-                )
+    def apply(self, posteriors, rows, network):
+        """Mix donors' values into posteriors."""
+        del network
+        found, z = self.find(rows)
+        return [self._mixed_in(posterior, found, z) for posterior in posteriors]
+
+    def _mixed_in(self, posterior, found, z):
+        if not self.is_followed[posterior.kind]:
+            return posterior
+        cells = posterior.cells
+        weights = z[posterior.kind][cells.rows]
+        prior = self.prior[cells.columns]
+        outcome = self.outcomes(found, cells)
+        return posterior.with_logits(mixed(posterior.logits, outcome, weights, prior))
 
 
 def truncated(z):
@@ -309,7 +313,7 @@ def _largest(score, k):
 
 
 def _evidence(log_ratio):
-    """Evidence of one column, some relatives of which differ."""
+    """Evidence of one column, some donors of which differ."""
     return torch.log((1 - DIFFERING) * torch.exp(log_ratio) + DIFFERING)
 
 

@@ -1,8 +1,8 @@
-"""What a memory tells, learnt from training rows, and how far it is followed.
+"""What a landmarks tells, learnt from training rows, and how far it is followed.
 
 Cells of training rows are hidden in turns and regressed on the weights of landmarks.
 Cells hidden in held-out rows decide, with those of the last turn, how far each column
-follows, and whether the network has a memory at all.
+follows, and whether the network has a landmarks at all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from ..._shared.devices import exact_device, in_threads, slices
 from ..._shared.held_out import is_gain, some_rows
 from ..._shared.linalg import cholesky
-from .landmark_regression import CACHED_ELEMENTS, Beliefs, Memory
+from .landmark_regression import CACHED_ELEMENTS, CompletedRows, LandmarkRegression
 
 N_LANDMARKS = 800
 # Rows to regress: so many cells, and at least so many rows.
@@ -40,15 +40,15 @@ STRIP = 200
 
 
 class Regression:
-    """Ridge regression of one column on the weights of a memory's landmarks.
+    """Ridge regression of one column on the weights of a landmarks's landmarks.
 
     Fed with cells, turn by turn. The ridge penalises the norm that belongs to the
     kernel. ``among`` are the distances of the landmarks to each other, (M, M).
     """
 
-    def __init__(self, memory, column, among):
-        self.memory, self.column = memory, column
-        self.kernel = memory.attend(memory.landmarks.T, among, column)
+    def __init__(self, landmarks, column, among):
+        self.landmarks, self.column = landmarks, column
+        self.kernel = landmarks.attend(landmarks.points.T, among, column)
         # Sums of products of weights are alike, and differences between them decide:
         # in float32 only what is left without the typical weights keeps its digits.
         self.typical = self.kernel.mean(0)
@@ -61,7 +61,7 @@ class Regression:
         """Weights of cells less the typical ones, (N, M)."""
         found = torch.empty_like(distances)
         for part in slices(len(rows), len(self.gram), CACHED_ELEMENTS, rows.device):
-            weights = self.memory.attend(rows[part], distances[part], self.column)
+            weights = self.landmarks.attend(rows[part], distances[part], self.column)
             torch.sub(weights, self.typical, out=found[part])
         return found
 
@@ -100,70 +100,74 @@ class Regression:
 
 
 @torch.no_grad()
-def fit_memory(network, values, observed, validation, generator, deadline=math.inf):
-    """Give a network a memory of training rows, as far as hidden cells approve.
+def fit_landmarks(network, rows, validation, generator, deadline=math.inf):
+    """Fit a landmark regression, as far as hidden cells approve.
 
     Parameters
     ----------
     network : CompletionNetwork
-        Trained, not tilted.
-    values : float tensor of shape (n, d), warped
-    observed : bool tensor of shape (n, d)
+        Trained.
+    rows : Rows
+        Tensors in the network's coordinates.
     validation : Validation
         Held-out rows.
     generator : torch.Generator on the CPU
     deadline : float
-        Of `time.monotonic`: a memory that is not ready by then is left out.
+        Of `time.monotonic`: what is not ready by then is left out.
+
+    Returns
+    -------
+    LandmarkRegression or None
     """
     if time.monotonic() > deadline:
-        return
+        return None
     n_coordinates = network.anchor.coordinates.n_base
     if network.encoder is None or n_coordinates > MAX_COORDINATES:
-        return
+        return None
     network.eval()
     n_rows = max(MIN_ROWS, MAX_CELLS // network.n_columns)
-    values, observed = some_rows(n_rows, generator, values, observed)
-    known = Beliefs.of(network, values[:N_LANDMARKS], observed[:N_LANDMARKS])
-    memory = Memory(network, known.coordinates(), len(values))
-    fitted = _regress(memory, network, values, observed, generator, deadline)
+    values, observed = some_rows(n_rows, generator, rows.values, rows.observed)
+    known = CompletedRows.of(network, values[:N_LANDMARKS], observed[:N_LANDMARKS])
+    landmarks = LandmarkRegression(network, known.coordinates(), len(values))
+    fitted = _regress(landmarks, network, values, observed, generator, deadline)
     if fitted is None:
-        return
+        return None
     columns, last = fitted
-    held = Beliefs.of(network, validation.values, validation.kept)
+    held = CompletedRows.of(network, validation.values, validation.kept)
     hidden = validation.hidden & held.tells()
     hidden[:, ~_is_among(columns, hidden)] = False
-    told = memory.predict(held.coordinates(), hidden)
+    told = landmarks.predict(held.coordinates(), hidden)
     answers = Answers(held, told, validation.truth, hidden)
-    memory.weight = _weights(answers, last, columns)
-    gain = answers.gain(memory.weight).view(-1, len(validation.rows)).sum(0)
+    landmarks.weight = _weights(answers, last, columns)
+    gain = answers.gain(landmarks.weight).view(-1, len(validation.rows)).sum(0)
     # Weights fit the rows that judge them, the better the more weights there are.
     least = 1 + len(columns) / (2 * len(gain))
-    if is_gain(torch.cat([gain, TRAINED_SHARE * last.gain(memory.weight)]), least):
-        network.memory = memory
+    gain = torch.cat([gain, TRAINED_SHARE * last.gain(landmarks.weight)])
+    return landmarks if is_gain(gain, least) else None
 
 
 @dataclass
 class Answers:
-    """Hidden cells, what is believed of them, what a memory told and the truth.
+    """Hidden cells, what is believed of them, what a landmarks told and the truth.
 
     Shape of ``told``, ``truth`` and ``hidden``: (B, d).
     """
 
-    beliefs: Beliefs
+    completed: CompletedRows
     told: torch.Tensor
     truth: torch.Tensor
     hidden: torch.Tensor
 
     def moments(self):
-        """Sum errors times what the memory would change, and the squares of that."""
-        step = torch.where(self.hidden, self.told - self.beliefs.mean, 0.0)
-        error = self.truth - self.beliefs.mean
+        """Sum errors times what the landmarks would change, and the squares of that."""
+        step = torch.where(self.hidden, self.told - self.completed.mean, 0.0)
+        error = self.truth - self.completed.mean
         return torch.stack([(step * error).sum(0), step.square().sum(0)])
 
     def gain(self, weight):
-        """Squared error of every row that following the memory saves, (B,)."""
-        error = self.truth - self.beliefs.mean
-        left = error - self.beliefs.followed(self.told, weight)
+        """Squared error of every row that following the landmarks saves, (B,)."""
+        error = self.truth - self.completed.mean
+        left = error - self.completed.followed(self.told, weight)
         return torch.where(self.hidden, error.square() - left.square(), 0.0).sum(1)
 
 
@@ -174,46 +178,46 @@ def _is_among(columns, table):
     return chosen
 
 
-def _regress(memory, network, values, observed, generator, deadline):
-    """Fit a memory to cells hidden in turns.
+def _regress(landmarks, network, values, observed, generator, deadline):
+    """Fit a landmarks to cells hidden in turns.
 
     Returns the columns that have enough of them, and the last turn's cells, which the
     regressions were asked before they were fed with them. None where no column has, or
     where there is no time to finish.
     """
     truth = network.warp.inverse(values)
-    columns = memory.place.ge(0).nonzero()[:, 0].tolist()
+    columns = landmarks.place.ge(0).nonzero()[:, 0].tolist()
     columns = [j for j in columns if int(observed[:, j].sum()) >= MIN_CELLS]
-    among = memory.distances(memory.landmarks.T)
-    regressions = {j: Regression(memory, j, among) for j in columns}
+    among = landmarks.distances(landmarks.points.T)
+    regressions = {j: Regression(landmarks, j, among) for j in columns}
     turn = torch.randint(N_TURNS, observed.shape, generator=generator)
     turn = turn.to(values.device)
     ridges = {}
     for j in columns:
-        memory.center[j] = truth[observed[:, j], j].mean()
+        landmarks.center[j] = truth[observed[:, j], j].mean()
     for t in range(N_TURNS):
         asked = observed & (turn == t)
-        beliefs = Beliefs.of(network, values, observed & ~asked)
-        asked &= beliefs.tells()
-        rows, told = beliefs.coordinates(), torch.zeros_like(values)
-        distances = memory.distances(rows)
+        completed = CompletedRows.of(network, values, observed & ~asked)
+        asked &= completed.tells()
+        rows, told = completed.coordinates(), torch.zeros_like(values)
+        distances = landmarks.distances(rows)
         # Columns are regressed in threads; each writes where no other does.
         learn = functools.partial(
             _learn,
             regressions,
-            (rows, distances, asked, truth - memory.center),
+            (rows, distances, asked, truth - landmarks.center),
             ridges if t == N_TURNS - 1 else None,
             deadline,
         )
         for j, cells, found in in_threads(learn, columns, values.device):
-            told[cells, j] = found + memory.center[j]
+            told[cells, j] = found + landmarks.center[j]
         if time.monotonic() > deadline:
             return None
     solve = in_threads(lambda j: regressions[j].solve([ridges[j]])[:, 0], columns)
     for j, solution in zip(columns, solve, strict=True):
-        memory.solution[j] = solution
+        landmarks.solution[j] = solution
     asked[:, ~_is_among(columns, asked)] = False
-    return (columns, Answers(beliefs, told, truth, asked)) if columns else None
+    return (columns, Answers(completed, told, truth, asked)) if columns else None
 
 
 def _learn(regressions, turn, ridges, deadline, j):
@@ -236,7 +240,7 @@ def _learn(regressions, turn, ridges, deadline, j):
 
 
 def _weights(held, trained, columns):
-    """How far each column follows the memory, (d,), by least squares, in [0, 1].
+    """How far each column follows the landmarks, (d,), by least squares, in [0, 1].
 
     Of a few held-out cells those that are far off would decide: cells that the network
     was trained on are asked too, for less, since it knows them too well.

@@ -1,4 +1,4 @@
-"""Memory of training rows: what similar rows held, on top of the network.
+"""Landmark regression: what similar training rows held, on top of the network.
 
 A network learns what holds everywhere; what holds only among neighbours takes it more
 rows than small tables have. So the mean of a missing cell is also regressed on the
@@ -15,10 +15,10 @@ distribution exponentially, so that outcomes stay those of the column.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from ..._shared.contract import Correction
 from ..._shared.devices import in_threads, slices
-from ..network.posterior import NumericPosterior
+from ..network.posterior import NUMBERS
 
 # Of the kernel, in median distances: narrower where there are more rows to resolve
 # what is local.
@@ -37,7 +37,7 @@ CACHED_ELEMENTS = 250_000
 KEPT_ELEMENTS = 4_000_000
 
 
-class Memory(nn.Module):
+class LandmarkRegression(Correction):
     """Regression of numeric columns on the rest of a completed row.
 
     Parameters
@@ -62,7 +62,7 @@ class Memory(nn.Module):
     def __init__(self, network, landmarks, n_rows):
         super().__init__()
         d = network.n_columns
-        self.register_buffer("landmarks", landmarks.T.contiguous())  # (D, M)
+        self.register_buffer("points", landmarks.T.contiguous())  # (D, M)
         self.register_buffer("solution", landmarks.new_zeros(d, len(landmarks)))
         for name in ("center", "weight"):
             self.register_buffer(name, landmarks.new_zeros(d))
@@ -74,9 +74,22 @@ class Memory(nn.Module):
         typical = self.distances(landmarks)[:, :100].median().clamp_min(1e-3)
         self.register_buffer("width", max(MIN_WIDTH, width) * typical)
 
+    def apply(self, posteriors, rows, network):
+        """Move the means of numbers to where similar training rows put them."""
+        if not any(posterior.kind == NUMBERS for posterior in posteriors):
+            return posteriors
+        completed = CompletedRows(network, rows.values, rows.observed, posteriors)
+        shift = completed.shift(self)
+        return [
+            _with_mean_moved(posterior, posterior.cells.gather(shift))
+            if posterior.kind == NUMBERS
+            else posterior
+            for posterior in posteriors
+        ]
+
     def distances(self, rows):
         """Sum of absolute differences to every landmark, (B, D) -> (B, M)."""
-        return torch.cdist(rows, self.landmarks.T, p=1.0)
+        return torch.cdist(rows, self.points.T, p=1.0)
 
     def attend(self, rows, distances, column):
         """Weights of the landmarks for cells of a column, (N, M).
@@ -85,14 +98,14 @@ class Memory(nn.Module):
         column itself is taken off.
         """
         place = self.place[column]
-        weights = rows[:, place, None] - self.landmarks[place]
+        weights = rows[:, place, None] - self.points[place]
         weights = weights.abs_().sub_(distances).clamp_max_(0.0)
         return weights.div_(self.width).exp_()
 
     def predict(self, rows, missing):
         """Tell missing cells, (B, d), in own units; 0 elsewhere."""
         found = torch.zeros(missing.shape, device=rows.device)
-        cost = self.landmarks.shape[1]
+        cost = self.points.shape[1]
         for part in slices(len(rows), cost, KEPT_ELEMENTS, rows.device):
             distances = self.distances(rows[part])
             for column in missing[part].any(0).nonzero()[:, 0].tolist():
@@ -105,7 +118,7 @@ class Memory(nn.Module):
         return found
 
 
-class Beliefs:
+class CompletedRows:
     """Rows, and what is believed of their missing cells while memories are asked.
 
     Parameters
@@ -121,7 +134,7 @@ class Beliefs:
     mean : float tensor of shape (B, d)
         Of missing numbers, in own units, and codes of levels; 0 at observed cells.
     limit : float tensor of shape (B, d)
-        How far a memory may move a mean.
+        How far a regression may move a mean.
     """
 
     def __init__(self, network, values, observed, posteriors):
@@ -129,7 +142,7 @@ class Beliefs:
         self.mean, self.limit = (torch.zeros_like(values) for _ in range(2))
         for posterior in posteriors:
             posterior.cells.scatter_into(self.mean, posterior.point("mean"))
-            if isinstance(posterior, NumericPosterior):
+            if posterior.kind == NUMBERS:
                 limit = MAX_SHIFT * _spread(posterior)[0][..., 0]
                 posterior.cells.scatter_into(self.limit, limit)
 
@@ -139,7 +152,7 @@ class Beliefs:
 
         def believe(part):
             x, o = values[part], observed[part]
-            return cls(network, x, o, network.plain_posteriors(x, o, ~o))
+            return cls(network, x, o, network(x, o, ~o))
 
         parts = in_threads(believe, network.row_batches(len(values)), network.device)
         whole = cls(network, values, observed, [])
@@ -161,31 +174,19 @@ class Beliefs:
         rows, _ = coordinates.base(filled.to(home), everywhere.to(home))
         return rows.to(self.values.device, torch.float32).clamp(-REACH, REACH)
 
-    def shift(self, memory):
-        """How far a memory moves the means, (B, d)."""
-        missing = ~self.observed & (memory.weight > 0)
+    def shift(self, regression):
+        """How far a regression moves the means, (B, d)."""
+        missing = ~self.observed & (regression.weight > 0)
         missing &= self.tells()
-        told = memory.predict(self.coordinates(), missing)
-        return torch.where(missing, self.followed(told, memory.weight), 0.0)
+        told = regression.predict(self.coordinates(), missing)
+        return torch.where(missing, self.followed(told, regression.weight), 0.0)
 
     def followed(self, told, weight):
         """How far means move that follow what was told, (B, d), by weights (d,)."""
         return torch.clamp(weight * (told - self.mean), -self.limit, self.limit)
 
 
-def recalled_posteriors(network, values, observed):
-    """Posteriors of all missing cells, corrected by the network's memory."""
-    posteriors = network.plain_posteriors(values, observed, ~observed)
-    if network.memory is not None:
-        beliefs = Beliefs(network, values, observed, posteriors)
-        shift = beliefs.shift(network.memory)
-        for posterior in posteriors:
-            if isinstance(posterior, NumericPosterior):
-                _move_mean(posterior, posterior.cells.gather(shift))
-    return posteriors
-
-
-def _move_mean(posterior, shift):
+def _with_mean_moved(posterior, shift):
     """Tilt a posterior so that its mean moves by about the shift, (g, T).
 
     By exp(c t(x)), with t the standardised value, cut where a heavy tail, which has
@@ -201,8 +202,9 @@ def _move_mean(posterior, shift):
         slope = (share * score * (value - mean)).sum(-1, keepdim=True)
         step = (goal - mean) / slope.clamp_min(MIN_SLOPE)
         power = power + step.clamp(-1.0, 1.0)
-        posterior.logits = plain + power * score
-        share = torch.softmax(posterior.logits, -1)
+        logits = plain + power * score
+        share = torch.softmax(logits, -1)
+    return posterior.with_logits(logits)
 
 
 def _spread(posterior):

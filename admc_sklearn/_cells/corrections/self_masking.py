@@ -43,6 +43,7 @@ import numpy as np
 import torch
 from scipy.special import log_expit
 
+from ..._shared.contract import Correction
 from ..._shared.held_out import is_gain
 from ..network.heads import NumericHead
 from .pair_regression import (
@@ -84,11 +85,10 @@ MIN_EVIDENCE = 3.0
 MIN_STANDARD_ERRORS = 3.0
 
 
-@dataclass(frozen=True)
-class Selection:
-    """How the chance of being missing depends on the value.
+class SelfMasking(Correction):
+    """Tilts posteriors of cells that are missing because of their own values.
 
-    Attributes
+    Parameters
     ----------
     tilts : list of float tensor (g, 1, K)
         Log-odds of every outcome of each head, 0 where nothing is known.
@@ -97,8 +97,21 @@ class Selection:
         categorical one the standard deviation of its levels' log-odds.
     """
 
-    tilts: list
-    slopes: np.ndarray
+    def __init__(self, tilts, slopes):
+        super().__init__()
+        self.slopes = slopes
+        for k, tilt in enumerate(tilts):
+            self.register_buffer(f"tilt_{k}", tilt.float())
+
+    def apply(self, posteriors, rows, network):
+        """Add the log-odds of being missing to those of the outcomes."""
+        del rows, network
+        return [
+            posterior.with_logits(
+                posterior.logits + getattr(self, f"tilt_{posterior.head}")
+            )
+            for posterior in posteriors
+        ]
 
 
 @dataclass(frozen=True)
@@ -136,47 +149,49 @@ class Evidence:
         return self.is_certain and self.gain >= least
 
 
-def find_selection(network, values, observed, generator, *, decide=True):
+def fit_self_masking(network, rows, generator, *, decide=True):
     """Estimate the tilts of a network's posteriors from who is missing.
 
     Parameters
     ----------
     network : CompletionNetwork
-    values : float tensor of shape (n, d), warped, on the network's device
-    observed : bool tensor of shape (n, d)
+    rows : Rows
+        Tensors in the network's coordinates, on its device.
     generator : torch.Generator on the CPU
     decide : bool
         Whether other mechanisms compete. Otherwise tilts are taken as estimated.
 
     Returns
     -------
-    Selection or None
+    SelfMasking or None
         None where another mechanism says as well who is missing.
     """
-    found, evidence = _compete(network, values, observed, generator, decide)
+    found, evidence = _compete(network, rows, generator, decide)
     if not found.slopes.any():
         return None
-    return found if not decide or evidence.is_better else None
+    if decide and not evidence.is_better:
+        return None
+    return found.to(rows.values.device)
 
 
-def is_suspected(network, values, observed, generator):
+def is_suspected(network, rows, generator):
     """Whether cells may well be missing because of their own values.
 
     For a network that is not trained yet, when evidence is weaker. Parameters are those
-    of `find_selection`.
+    of `fit_self_masking`.
     """
-    _, evidence = _compete(network, values, observed, generator, True)
+    _, evidence = _compete(network, rows, generator, True)
     return evidence.is_suspicious
 
 
-def _compete(network, values, observed, generator, decide):
+def _compete(network, rows, generator, decide):
     """Estimate the tilts, and the `Evidence` of a competition if they compete."""
-    pairs = Pairs.deal(values, observed, generator)
-    d = observed.shape[1]
+    pairs = Pairs.deal(rows.values, rows.observed, generator)
+    d = rows.observed.shape[1]
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
     slopes = np.zeros(d)
     if not pairs.n:  # there are too few rows, or none that have a cell in common
-        return Selection(tilts, slopes), Evidence(0.0, 0.0, 0.0, False)
+        return SelfMasking(tilts, slopes), Evidence(0.0, 0.0, 0.0, False)
     own, rival, both = np.zeros((3, pairs.n))
     competing = torch.randperm(d, generator=generator)[:MAX_COMPETING].tolist()
     reasons = _observed_reasons(network, pairs)
@@ -202,7 +217,7 @@ def _compete(network, values, observed, generator, decide):
         both.sum() - max(0.0, rival.sum()),
         bool(is_gain(torch.as_tensor(pairs.by_row(own)), MIN_STANDARD_ERRORS)),
     )
-    return Selection(tilts, slopes), evidence
+    return SelfMasking(tilts, slopes), evidence
 
 
 @dataclass(frozen=True)

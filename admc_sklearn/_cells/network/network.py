@@ -87,15 +87,7 @@ class CompletionNetwork(nn.Module):
         coordinates = prior.anchor.coordinates
         d = coordinates.n_columns
         self.prior, self.warp, self.encoder = prior, warp, encoder
-        # Other priors, fitted to resampled rows, that draws take turns with.
-        self.replicas = nn.ModuleList()
         self.heads = nn.ModuleList(heads)
-        # What cells that are missing because of their own values need; see `tilt`.
-        self.is_tilted = False
-        # A `Memory` of training rows corrects the means of numbers.
-        self.memory = None
-        # Mixes in the values of training rows that are alike, last of all.
-        self.retrieval = None
         self.n_columns = d
         group = math.ceil(d / MAX_TOKENS)
         n_features = encoder.n_features + 3 if encoder is not None else 0
@@ -193,25 +185,7 @@ class CompletionNetwork(nn.Module):
         out[:, columns, : known.shape[-1]] = known
         return out
 
-    def tilt(self, tilts):
-        """Add to the log-odds of outcomes from now on: (g, 1, K) for each head."""
-        self.is_tilted = True
-        for k, tilt in enumerate(tilts):
-            self.register_buffer(f"tilt_{k}", tilt.float().to(self.device))
-
-    def forward(self, *rows, **options):
-        """Posteriors of the target cells; see `plain_posteriors`."""
-        return self.tilted(self.plain_posteriors(*rows, **options))
-
-    def tilted(self, posteriors):
-        """Tilt posteriors, in place, where cells are missing for what they are."""
-        if self.is_tilted:
-            for posterior in posteriors:
-                tilt = getattr(self, f"tilt_{posterior.head}")
-                posterior.logits = posterior.logits + tilt
-        return posteriors
-
-    def plain_posteriors(
+    def forward(
         self,
         values,
         observed,
@@ -263,8 +237,7 @@ class CompletionNetwork(nn.Module):
             found = head.posterior(
                 cells, known, prior.anchor, prior.margin(k), anchored
             )
-            found.head = k
-            posteriors.append(found)
+            posteriors.append(found.of_head(k))
         return posteriors
 
 

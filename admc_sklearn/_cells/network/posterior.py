@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from ..._table.column_kinds import MAX_LEVELS
 # In standard deviations of a column: an atom that moves the mean by less, wherever in
 # it a value lies, is as good as a point.
 NEGLIGIBLE = 3e-5
+# Kinds of cells.
+NUMBERS, LEVELS = 0, 1
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,23 @@ class CellPosterior:
     def __init__(self, cells, logits):
         self.cells, self.logits = cells, logits
 
+    def of_head(self, head):
+        """Return the same with the place of its head."""
+        return self._with(head=head)
+
+    def with_logits(self, logits):
+        """Return the same cells with other logits, (g, T, K)."""
+        return self._with(logits=logits)
+
+    def of_cells(self, cells, logits):
+        """Return a posterior of some of the cells, by their logits, (g, T, K)."""
+        return self._with(cells=cells, logits=logits)
+
+    def _with(self, **changes):
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
+
     def nll(self, outcome):
         """Negative log-likelihood of the outcomes (g, T) in nats, (g, T)."""
         log_share = torch.log_softmax(self.logits, -1)
@@ -96,7 +116,7 @@ class NumericPosterior(CellPosterior):
     Shape of ``inner_mean`` and ``inner_sd``: (g, T).
     """
 
-    kind = 0
+    kind = NUMBERS
 
     def __init__(self, cells, logits, atoms, inner_mean, inner_sd):
         super().__init__(cells, logits)
@@ -176,7 +196,7 @@ class LevelPosterior(CellPosterior):
     Shape of ``share``, the levels' frequencies: (g, K).
     """
 
-    kind = 1
+    kind = LEVELS
 
     def __init__(self, cells, logits, share):
         super().__init__(cells, logits)

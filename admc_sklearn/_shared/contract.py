@@ -1,0 +1,193 @@
+"""What the parts of the package expect of each other.
+
+Shape letters, here and elsewhere: n rows of a table, B of a batch, d columns, C of them
+categorical; g columns of one head of the network, T target cells of each, K outcomes
+of a cell; M modalities; D coordinates or latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table, as arrays or as tensors.
+
+    Parameters
+    ----------
+    values : float array or tensor of shape (n, d)
+        Numbers, and codes of levels; of no meaning where nothing is observed.
+    observed : bool array or tensor of shape (n, d)
+    """
+
+    values: Any
+    observed: Any
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        """Take some rows, or with two indices some columns of them."""
+        return Rows(self.values[index], self.observed[index])
+
+    def to(self, device):
+        """Move tensors to a device."""
+        return Rows(self.values.to(device), self.observed.to(device))
+
+    @classmethod
+    def tensors(cls, rows, device):
+        """Make tensors of rows of arrays."""
+        parts = rows.values, rows.observed
+        return cls(*(torch.tensor(part, device=device) for part in parts))
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What all parts of one fit share.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        How long and how to train; it knows the deadline.
+    device : torch.device
+    seed : int
+    size : str
+        Name of the networks' size.
+    groups : array of shape (n,), optional
+        Rows of one group are held out together.
+    n_bootstraps : int
+        Priors fitted to resampled rows, for draws that know that it is estimated.
+    self_masking : bool or "auto"
+        Whether a cell's value may decide if it is missing.
+    """
+
+    plan: Any
+    device: torch.device
+    seed: int
+    size: str = "auto"
+    groups: Any = None
+    n_bootstraps: int = 0
+    self_masking: bool | str = False
+
+    def until(self, deadline):
+        """Return the same with another deadline, of `time.monotonic`."""
+        return replace(self, plan=replace(self.plan, deadline=deadline))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a model says of the table that it was fitted to.
+
+    Parameters
+    ----------
+    dependence : DataFrame of shape (M, M), or None
+        Share of each modality's variance that each other one explains.
+    self_masking : float array of shape (d,), or 0.0
+        What a standard deviation of a column adds to its log-odds of being missing.
+    """
+
+    dependence: Any = None
+    self_masking: Any = 0.0
+
+
+class CompletionModel(nn.Module):
+    """A fitted model that completes rows with any pattern of missing cells.
+
+    Every way to read it, summaries, probabilities and draws, reads one distribution:
+    that of a row's missing cells given its observed ones. Rows come and go as arrays
+    in standardised units.
+    """
+
+    def summarise(self, rows, statistics):
+        """Posterior means and quantiles of the missing cells.
+
+        Parameters
+        ----------
+        rows : Rows
+        statistics : sequence of "mean" or float
+            The posterior mean, or the quantile of that level; categorical cells get
+            the code of the most probable level.
+
+        Returns
+        -------
+        float32 array of shape (n_statistics, n, d)
+            Observed cells are their own summary.
+        """
+        raise NotImplementedError
+
+    def draw(self, rows, n_draws, n_steps, seed):
+        """Joint draws of every row's missing cells, by the reverse diffusion.
+
+        Parameters
+        ----------
+        rows : Rows
+        n_draws, n_steps, seed : int
+
+        Returns
+        -------
+        float32 array of shape (n_draws, n, d)
+            A row's draws depend on the row and the seed, not on its companions.
+        """
+        raise NotImplementedError
+
+    def probabilities(self, rows, column):
+        """Probabilities of the levels of a categorical column, given the row's others.
+
+        Parameters
+        ----------
+        rows : Rows
+            What stands in ``column`` itself is taken for missing.
+        column : int
+
+        Returns
+        -------
+        float64 array of shape (n, n_levels)
+        """
+        raise NotImplementedError
+
+    def attention(self, rows):
+        """Mean attention of modalities to each other in these rows: a DataFrame.
+
+        None where no modality is completed as a block.
+        """
+        return None
+
+    def report(self):
+        """Return the `Report` of the fit."""
+        return Report()
+
+    def move_to(self, device):
+        """Move to a device and return itself; what needs float64 avoids MPS."""
+        raise NotImplementedError
+
+
+class Correction(nn.Module):
+    """Changes what the network says of cells, by what it learnt beside it.
+
+    A correction is kept only where cells hidden in held-out rows approve of it. It
+    takes posteriors and returns new ones, for summaries and for draws alike.
+    """
+
+    def apply(self, posteriors, rows, network):
+        """Correct posteriors.
+
+        Parameters
+        ----------
+        posteriors : list of CellPosterior
+            Of missing cells of these rows; they are left as they are.
+        rows : Rows
+            Tensors in the network's coordinates.
+        network : CompletionNetwork
+            Whose posteriors these are.
+
+        Returns
+        -------
+        list of CellPosterior
+            One for each, of the same cells.
+        """
+        raise NotImplementedError
