@@ -27,7 +27,7 @@ from admc_sklearn._blocks.kernel_features import (
     _squared_distances,
 )
 from admc_sklearn._blocks.trainer import BlockTrainer, BlockValidation, affordable
-from admc_sklearn._combined.partition import lay_out
+from admc_sklearn._combined.partition import divide
 from admc_sklearn._shared.held_out import N_FOLDS, deal_folds
 
 from .conftest import gaussian_table
@@ -614,7 +614,7 @@ def test_which_modalities_are_blocks():
         np.arange(12, 20),  # lacks cells here and there
         np.arange(23, 29),  # a category among them
     ]
-    layout = lay_out(dict(enumerate(columns)), observed, n_levels)
+    layout = divide(dict(enumerate(columns)), observed, n_levels)
     assert [own.tolist() for own in layout.blocks] == [list(range(6))]
     assert layout.cells.tolist() == list(range(6, 30))
     for places, own in zip(layout.units, columns[1:], strict=True):

@@ -159,7 +159,7 @@ def bent():
 @pytest.mark.parametrize("strategy", ["mean", "median", "sample"])
 @pytest.mark.parametrize("far", [-1e9, -1e7, 1e7, 1e30])
 def test_values_far_outside_a_warped_range_leave_no_nan(bent, strategy, far):
-    assert not bent.model_.warp.is_identity
+    assert not bent.model_.network.warp.is_identity
     imputer = copy.deepcopy(bent).set_params(strategy=strategy)
     completed = imputer.transform([[np.nan, far, np.nan], [np.nan, np.nan, far]])
     assert np.isfinite(completed).all()

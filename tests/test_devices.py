@@ -10,7 +10,7 @@ import torch
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.anchor.factor_model import FactorAnchor
-from admc_sklearn._combined.model import JointModel
+from admc_sklearn._combined.model import CombinedModel
 from admc_sklearn._shared.cuda_graph import N_WARM_UPS, Replayed
 
 from .conftest import gaussian_table, hide, mixed_rings, rings
@@ -41,15 +41,15 @@ def with_blocks():
 
 def parts(model):
     """Names of what a fitted model has besides its network and the anchor."""
-    if isinstance(model, JointModel):
+    if isinstance(model, CombinedModel):
         return {"blocks"}
     names = {
-        "memory": model.memory is not None,
-        "retrieval": model.retrieval is not None,
-        "folds": model.anchor.coordinates.folds is not None,
-        "tilt": model.is_tilted,
+        "landmarks": model.landmarks is not None,
+        "donors": model.donors is not None,
+        "folds": model.network.anchor.coordinates.folds is not None,
+        "self-masking": model.self_masking is not None,
         "replicas": len(model.replicas) > 0,
-        "factors": isinstance(model.anchor.gaussian, FactorAnchor),
+        "factors": isinstance(model.network.anchor.gaussian, FactorAnchor),
     }
     return {name for name, is_there in names.items() if is_there}
 
@@ -60,15 +60,15 @@ def parts(model):
         (
             lambda: hide(rings(250, 0), 0.2, 0),
             {"self_masking": True},
-            {"memory", "tilt"},
+            {"landmarks", "self-masking"},
         ),
-        (lambda: mixed_rings(250, 0), {"n_bootstraps": 1}, {"memory", "replicas"}),
+        (lambda: mixed_rings(250, 0), {"n_bootstraps": 1}, {"landmarks", "replicas"}),
         (folded, {}, {"folds"}),
-        (repeated, {}, {"retrieval"}),
+        (repeated, {}, {"donors"}),
         (lambda: hide(gaussian_table(120, 80, 0)[0], 0.1, 0), {}, {"factors"}),
         (with_blocks, {"modalities": {"views": list(range(25))}}, {"blocks"}),
     ],
-    ids=["numbers", "mixed", "folds", "retrieval", "wide", "blocks"],
+    ids=["numbers", "mixed", "folds", "donors", "wide", "blocks"],
 )
 def test_nothing_is_mixed_with_what_is_elsewhere(table, options, expected):
     X = table()

@@ -3,8 +3,11 @@
 import re
 import runpy
 import sys
+from dataclasses import replace
 
 import pytest
+
+from admc_sklearn._shared.training import TrainingPlan
 
 from .conftest import ROOT
 
@@ -16,18 +19,35 @@ EXAMPLES = sorted(
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+def _train_briefly(monkeypatch):
+    plan_of = TrainingPlan.of
+
+    def brief(*arguments):
+        plan = plan_of(*arguments)
+        return replace(plan, max_epochs=min(2, plan.max_epochs))
+
+    monkeypatch.setattr(TrainingPlan, "of", brief)
+
+
 def test_readme_code_runs(tmp_path, monkeypatch):
     """In one namespace, top to bottom, as a reader would."""
     monkeypatch.chdir(tmp_path)
+    _train_briefly(monkeypatch)
     assert len(BLOCKS) >= 3
     namespace = {}
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+# What `make demo` runs is trained in earnest, of the others an epoch or two.
+DEMO = ("plot_quick_start", "plot_missing_modality")
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_saves_its_picture(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if path.stem not in DEMO:
+        _train_briefly(monkeypatch)
     monkeypatch.setattr(sys, "argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")
     pictures = list((tmp_path / "results").glob("*.png"))

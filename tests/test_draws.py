@@ -110,11 +110,11 @@ def test_bootstraps_vary_as_other_samples_would():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(200, 2))).add_prefix("x")
     frame["k"] = pd.Categorical(np.where(rng.random(200) < 0.3, "a", "b"))
-    network = quick(max_epochs=0, n_bootstraps=80).fit(frame).model_
-    anchors = [replica.anchor for replica in network.replicas]
+    model = quick(max_epochs=0, n_bootstraps=80).fit(frame).model_
+    anchors = [replica.anchor for replica in model.replicas]
     means = np.array([anchor.gaussian.mean[:2].numpy() for anchor in anchors])
     covs = np.array([anchor.gaussian.cov[:2, :2].numpy() for anchor in anchors])
-    p = network.anchor.coordinates.share[0, 0].item()
+    p = model.network.anchor.coordinates.share[0, 0].item()
     shares = np.array([anchor.coordinates.share[0, 0].item() for anchor in anchors])
     # Of 80 replicas a standard deviation is known to a twelfth.
     for got, expected in [
@@ -126,8 +126,8 @@ def test_bootstraps_vary_as_other_samples_would():
     ]:
         assert got == pytest.approx(expected, rel=0.4)
     assert shares.mean() == pytest.approx(p, abs=5 * shares.std() / 80**0.5)
-    margins = torch.stack([replica.margin(0) for replica in network.replicas])
-    assert (margins.std(0)[:, 0][network.heads[0].atoms.valid] > 0).all()
+    margins = torch.stack([replica.margin(0) for replica in model.replicas])
+    assert (margins.std(0)[:, 0][model.network.heads[0].atoms.valid] > 0).all()
 
 
 def test_draws_take_turns_with_the_bootstraps():
@@ -150,10 +150,10 @@ def test_bootstraps_take_the_weakest_ridge(monkeypatch):
     monkeypatch.setattr(_training, "choose_coordinates", choose)
     z = np.random.default_rng(0).normal(size=(100, 2))
     X = np.column_stack([z[:, 0], z[:, 0] + 0.1 * z[:, 1]])
-    network = quick(max_epochs=0, n_bootstraps=5).fit(X).model_
+    model = quick(max_epochs=0, n_bootstraps=5).fit(X).model_
     correlation = [
         float(prior.anchor.gaussian.cov[0, 1]) / float(prior.anchor.gaussian.cov[0, 0])
-        for prior in (network.prior, *network.replicas)
+        for prior in (model.network.prior, *model.replicas)
     ]
     assert correlation[0] == pytest.approx(0.5, abs=0.02)
     assert min(correlation[1:]) > 0.9

@@ -33,10 +33,10 @@ def length_error(imputer):
 def test_the_anchor_knows_lengths(monkeypatch):
     X = hide(vectors(1000, 0), 0.2, 0)
     folded = ADMCImputer(max_epochs=0, random_state=0).fit(X)
-    assert folded.model_.anchor.coordinates.folds is not None
+    assert folded.model_.network.anchor.coordinates.folds is not None
     monkeypatch.setattr(coordinates_file, "MIN_FOLD_GAIN", 1.0)
     plain = ADMCImputer(max_epochs=0, random_state=0).fit(X)
-    assert plain.model_.anchor.coordinates.folds is None
+    assert plain.model_.network.anchor.coordinates.folds is None
     assert length_error(folded) < 0.5 * length_error(plain)
 
 
@@ -44,7 +44,7 @@ def test_draws_and_training_go_on_with_folds():
     X = hide(vectors(600, 0), 0.2, 0)
     imputer = ADMCImputer(max_epochs=2, random_state=0, warm_start=True, n_bootstraps=2)
     imputer.fit(X)
-    assert imputer.fit(X).model_.anchor.coordinates.folds is not None
+    assert imputer.fit(X).model_.network.anchor.coordinates.folds is not None
     draws = imputer.sample(X, n_draws=2)
     assert np.isfinite(draws).all()
     known = ~np.isnan(X)
@@ -58,12 +58,12 @@ def test_draws_and_training_go_on_with_folds():
 def test_straight_lines_need_no_folds(shape):
     X = gaussian_table(*shape, 0)[0]
     imputer = ADMCImputer(max_epochs=0, random_state=0).fit(hide(X, 0.3, 0))
-    assert imputer.model_.anchor.coordinates.folds is None
+    assert imputer.model_.network.anchor.coordinates.folds is None
 
 
 def folds_of(X, **options):
     imputer = ADMCImputer(max_epochs=0, random_state=0, **options).fit(X)
-    return imputer.model_.anchor.coordinates.folds
+    return imputer.model_.network.anchor.coordinates.folds
 
 
 def many_vectors(n, n_vectors):

@@ -110,7 +110,7 @@ def test_a_first_fit_that_fails_is_no_fit(kind, monkeypatch):
         options = {"modalities": {"a": range(5), "b": range(5, 10)}}
     known = small(**options).fit(Z)
     good = rmse(known, X, Z)
-    n_moments = N_MOMENTS if kind == "cells" else 8
+    n_moments = N_MOMENTS if kind == "cells" else 5
     for k, at in enumerate(moments_of(small(**options), Z, n_moments)):
         monkeypatch.setattr(Interruption, "last", -np.inf)
         imputer = small(**options)

@@ -16,12 +16,13 @@ from admc_sklearn._cells.corrections.landmark_fit import (
     _weights,
 )
 from admc_sklearn._cells.corrections.landmark_regression import (
-    Beliefs,
-    Memory,
-    _move_mean,
+    CompletedRows,
+    LandmarkRegression,
+    _with_mean_moved,
 )
-from admc_sklearn._cells.model import complete
+from admc_sklearn._cells.model import CellModel
 from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
+from admc_sklearn._shared.contract import Rows
 
 from .conftest import gaussian_table, hide, quick
 
@@ -42,13 +43,13 @@ def board():
     new_incomplete[:, 2] = np.nan
     imputer = ADMCImputer(max_epochs=2, random_state=0, self_masking=False)
     imputer.fit(incomplete)
-    imputer.model_.retrieval = None  # it tells of the board as well
+    imputer.model_.donors = None  # it tells of the board as well
     return imputer, new, new_incomplete
 
 
 def without_memory(imputer):
     plain = copy.deepcopy(imputer)
-    plain.model_.memory = None
+    plain.model_.landmarks = None
     return plain
 
 
@@ -59,7 +60,7 @@ def error(imputer, new, incomplete, power=2):
 def test_it_tells_what_the_network_has_not_learnt(board):
     imputer, new, incomplete = board
     plain = without_memory(imputer)
-    assert imputer.model_.memory.weight[2] > 0.7
+    assert imputer.model_.landmarks.weight[2] > 0.7
     assert error(imputer, new, incomplete) < 0.6 * error(plain, new, incomplete)
     imputer, plain = (
         copy.copy(i).set_params(strategy="median") for i in (imputer, plain)
@@ -111,16 +112,16 @@ def test_gaussian_tables_gain_nothing_and_lose_nothing():
 
 def test_without_held_out_cells_there_is_none():
     X, _, _ = gaussian_table(12, 3, 0)
-    assert quick().fit(hide(X, 0.2, 0)).model_.memory is None
+    assert quick().fit(hide(X, 0.2, 0)).model_.landmarks is None
 
 
 def test_training_goes_on_without_the_old_one(board):
     X = steps(1500, 2)
     X[::3, 2] = np.nan
     imputer = quick(max_epochs=1, warm_start=True).fit(X)
-    first = imputer.model_.memory
-    again = imputer.fit(X).model_.memory
-    assert isinstance(again, Memory)
+    first = imputer.model_.landmarks
+    again = imputer.fit(X).model_.landmarks
+    assert isinstance(again, LandmarkRegression)
     assert again is not first
 
 
@@ -128,15 +129,15 @@ def test_training_goes_on_without_the_old_one(board):
 def small():
     """A network, its memory over coordinates of its rows, and the rows."""
     X, _, _ = gaussian_table(300, 4, 0)
-    network = quick(max_epochs=0).fit(hide(X, 0.2, 0)).model_
+    network = quick(max_epochs=0).fit(hide(X, 0.2, 0)).model_.network
     rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
-    return network, Memory(network, rows, len(rows)), rows
+    return network, LandmarkRegression(network, rows, len(rows)), rows
 
 
 def test_a_cell_is_not_told_by_itself(small):
     _, memory, rows = small
     truth = rows[:, 0] + rows[:, 1].sign()
-    among = memory.distances(memory.landmarks.T)
+    among = memory.distances(memory.points.T)
     regression = Regression(memory, 2, among)
     weights = memory.attend(rows, memory.distances(rows), 2)
     for part in (slice(200), slice(200, None)):
@@ -166,8 +167,8 @@ def test_rows_that_nearly_repeat_each_other_are_no_trouble(small):
     row = torch.randint(60, (20_000,), generator=generator)
     truth = rows[row, 0] + rows[row, 1].sign()
     rows = rows[row] + 1e-4 * torch.randn(20_000, 4, generator=generator)
-    memory = Memory(network, rows[:800], len(rows))
-    regression = Regression(memory, 2, memory.distances(memory.landmarks.T))
+    memory = LandmarkRegression(network, rows[:800], len(rows))
+    regression = Regression(memory, 2, memory.distances(memory.points.T))
     for part in range(0, len(rows), 3000):
         part = slice(part, part + 3000)
         features = regression.features(rows[part], memory.distances(rows[part]))
@@ -181,7 +182,7 @@ def test_rows_that_nearly_repeat_each_other_are_no_trouble(small):
 def test_the_best_ridge_is_that_of_cells_which_are_not_known(small):
     _, memory, rows = small
     generator = torch.Generator().manual_seed(3)
-    among = memory.distances(memory.landmarks.T)
+    among = memory.distances(memory.points.T)
     smooth = rows[:, 0] + 10.0  # far from zero: the typical weights count too
     noise = torch.randn(len(rows), generator=generator)
     found = []
@@ -207,7 +208,7 @@ def asked(small, told, truth, columns=range(4)):
     hidden = torch.rand(rows.shape, generator=generator) < 0.5
     for j in {*range(4)} - {*columns}:
         hidden[:, j] = False
-    beliefs = Beliefs(network, rows, ~hidden, [])
+    beliefs = CompletedRows(network, rows, ~hidden, [])
     beliefs.limit += 0.5
     return Answers(beliefs, told, truth, hidden)
 
@@ -266,7 +267,9 @@ def test_weights_are_those_of_the_kernel(small):
 
 def test_the_kernel_is_narrower_where_there_are_more_rows(small):
     network, memory, rows = small
-    widths = [float(Memory(network, rows, n).width) for n in (300, 3000, 10**6)]
+    widths = [
+        float(LandmarkRegression(network, rows, n).width) for n in (300, 3000, 10**6)
+    ]
     assert widths[0] == float(memory.width) > widths[1] > widths[2]
     assert widths[2] == pytest.approx(widths[0] / 2)
 
@@ -278,8 +281,8 @@ def test_beliefs_move_no_further_than_the_distribution_allows(small):
     memory.center[:] = 1e3
     observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.6
     observed[:5] = False
-    posteriors = network.plain_posteriors(rows, observed, ~observed)
-    beliefs = Beliefs(network, rows, observed, posteriors)
+    posteriors = network(rows, observed, ~observed)
+    beliefs = CompletedRows(network, rows, observed, posteriors)
     moved = beliefs.shift(memory)
     assert (moved[observed] == 0).all()
     some = observed.any(1)
@@ -295,19 +298,19 @@ def test_means_move_by_the_columns_weight_towards_what_is_remembered(small):
     moved = []
     for weights in ((1.0, 1.0, 1.0, 1.0), (0.5, 0.1, 0.0, 1.0)):
         memory.weight[:] = torch.tensor(weights)
-        beliefs = Beliefs(network, rows, observed, [])
+        beliefs = CompletedRows(network, rows, observed, [])
         beliefs.limit += 1.0
         moved.append(beliefs.shift(memory))
     assert (moved[0][~observed] - 0.3).abs().max() < 1e-6
     share = torch.tensor([0.5, 0.1, 0.0, 1.0])
     torch.testing.assert_close(moved[1], moved[0] * share)
     # And so do the means of the distributions by which rows are completed.
-    completed = [complete(network, rows.numpy(), observed.numpy(), ["mean"])[0]]
-    network.memory = memory
+    model, table = CellModel(network, (1.0, 1.0)), Rows(rows.numpy(), observed.numpy())
+    completed = [model.summarise(table, ["mean"])[0]]
+    model.landmarks = memory
     for weight in (0.0, 0.5, 1.0):
         memory.weight[:] = weight
-        found = complete(network, rows.numpy(), observed.numpy(), ["mean"])[0]
-        completed.append(found)
+        completed.append(model.summarise(table, ["mean"])[0])
     plain, none, half, whole = completed
     np.testing.assert_allclose(none, plain, atol=1e-6)
     near = ~observed.numpy() & (np.abs(whole - plain) < 0.2)
@@ -332,10 +335,10 @@ def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):
     share = torch.softmax(logits, -1)
     start = (share * center).sum(-1)
     shift = torch.linspace(-0.3, 0.3, 50).expand(g, 50)
-    _move_mean(posterior, shift)
+    posterior = _with_mean_moved(posterior, shift)
     moved = (torch.softmax(posterior.logits, -1) * center).sum(-1) - start
     torch.testing.assert_close(moved, shift, atol=0.02, rtol=0.05)
     # However far the regression is off.
-    _move_mean(posterior, torch.full((g, 50), 1e4))
+    posterior = _with_mean_moved(posterior, torch.full((g, 50), 1e4))
     assert posterior.logits[..., :-1].isfinite().any()
-    assert complete(network, np.zeros((1, 4)), np.zeros((1, 4), bool), ["mean"]).size
+    assert (posterior.mean() > start).all()

@@ -361,7 +361,7 @@ def test_rare_levels_survive():
 
 def test_a_thousand_levels_cost_little_memory_and_time():
     rng = np.random.default_rng(0)
-    n, n_levels = 8000, 1000
+    n, n_levels = 5000, 1000
     town = rng.integers(0, n_levels, n)
     mean = rng.normal(size=n_levels)
     frame = pd.DataFrame(

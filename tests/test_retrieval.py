@@ -1,4 +1,4 @@
-"""Retrieval: rows that repeat training rows take their values, others do not."""
+"""Donors: rows that repeat training rows take their values, others do not."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ from admc_sklearn._cells.corrections.donors import (
     REACH,
     SEARCH_WIDTH,
     WIDTHS,
-    Retrieval,
+    Donors,
     _largest,
     mixed,
     truncated,
@@ -36,6 +36,7 @@ from admc_sklearn._cells.network.posterior import (
     NumericPosterior,
     PackedCells,
 )
+from admc_sklearn._shared.contract import Rows
 from admc_sklearn._shared.held_out import is_gain
 
 from .conftest import gaussian_table, hide
@@ -61,7 +62,7 @@ def twins():
 
 def without_retrieval(imputer):
     plain = copy.deepcopy(imputer)
-    plain.model_.retrieval = None
+    plain.model_.donors = None
     return plain
 
 
@@ -98,7 +99,7 @@ def test_draws_copy_one_relative(twins):
 
 def test_draws_copy_in_proportion_to_the_weights():
     x, o = mixed_rows(1, 1)
-    rows = Retrieval(Columns, *mixed_rows(400, 0))
+    rows = Donors(Columns, *mixed_rows(400, 0))
     rows.known[:] = True
     rows.is_followed[:] = True
     o[:] = False
@@ -107,13 +108,13 @@ def test_draws_copy_in_proportion_to_the_weights():
     rows.prior[:] = math.log(3.0)
     noise = torch.rand(20_000, 1 + N_COPIED, generator=torch.Generator().manual_seed(0))
     n = len(noise)
-    values, copied = rows.draw(
-        x.expand(n, -1),
-        o.expand(n, -1),
+    drawn = rows.draw(
+        Rows(x.expand(n, -1), o.expand(n, -1)),
         found.expand(n, -1),
         z.expand(-1, n, -1),
         noise,
     )
+    values, copied = drawn.values, drawn.observed
     for row, share in ((5, 1 / 6), (3, 1 / 3)):
         same = copied.all(1) & (values == rows.values[row]).all(1)
         assert float(same.float().mean()) == pytest.approx(share, abs=0.02)
@@ -155,12 +156,12 @@ def test_transform_of_a_training_row_does_not_know_what_was_hidden():
     X = np.random.default_rng(0).normal(size=(600, 5))  # nothing to tell
     incomplete = hide(X, 0.3, 0)
     imputer = ADMCImputer(**OPTIONS).fit(incomplete)
-    assert imputer.model_.retrieval is None
+    assert imputer.model_.donors is None
     # One that is kept nevertheless.
     values = torch.tensor(X, dtype=torch.float32)
     known = torch.tensor(~np.isnan(incomplete))
-    imputer.model_.retrieval = Retrieval(imputer.model_, values, known)
-    imputer.model_.retrieval.is_followed[:] = True
+    imputer.model_.donors = Donors(imputer.model_.network, values, known)
+    imputer.model_.donors.is_followed[:] = True
     hidden = np.isnan(incomplete)
     assert np.abs(imputer.transform(incomplete) - X)[hidden].mean() > 0.7
 
@@ -183,8 +184,8 @@ def test_pickles_hold_it(twins):
 def test_warm_start_finds_it_anew(twins):
     X = hide(repeated(1200, 6, 1), 0.3, 0)
     imputer = ADMCImputer(**OPTIONS, warm_start=True).fit(X)
-    first = imputer.model_.retrieval
-    assert imputer.fit(X).model_.retrieval is not first
+    first = imputer.model_.donors
+    assert imputer.fit(X).model_.donors is not first
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def relatives():
 
 def test_columns_that_tell_relatives_are_those_that_are_weighed(relatives):
     imputer, new, _ = relatives
-    retrieval = imputer.model_.retrieval
+    retrieval = imputer.model_.donors
     weight = retrieval.weight[0].sum(1)
     # Of single columns they are noisy: 0.4 to 1.0, and 0 to 0.4, by the seed.
     assert weight[:4].mean() > 1.5 * weight[4:].mean()
@@ -214,26 +215,28 @@ def test_columns_that_tell_relatives_are_those_that_are_weighed(relatives):
 
 def test_held_out_rows_are_searched_too_once_they_have_judged(relatives):
     imputer, _, incomplete = relatives
-    retrieval = imputer.model_.retrieval
+    retrieval = imputer.model_.donors
     assert len(retrieval.values) == len(incomplete)
     scaling = imputer._codec.scaling_
     held = (incomplete - scaling.mean_) / scaling.scale_
     expected = np.sort(held[~np.isnan(held[:, 0]), 0])
-    found = imputer.model_.warp.inverse(retrieval.values)[retrieval.known[:, 0], 0]
+    found = imputer.model_.network.warp.inverse(retrieval.values)[
+        retrieval.known[:, 0], 0
+    ]
     np.testing.assert_allclose(np.sort(found.numpy()), expected, atol=1e-3)
 
 
 def test_what_held_out_rows_do_not_approve_of_is_left_out(relatives, monkeypatch):
     imputer, _, incomplete = relatives
-    assert imputer.model_.memory is not None
-    weight = imputer.model_.memory.weight
+    assert imputer.model_.landmarks is not None
+    weight = imputer.model_.landmarks.weight
     assert ((weight > 0.05) & (weight < 0.95)).any()  # they say how far, too
     refuse = lambda gains, *n_errors: torch.zeros(gains.shape[:-1]).bool()  # noqa: E731
     for module in (_recall, _linkage):
         monkeypatch.setattr(module, "is_gain", refuse)
-    network = ADMCImputer(**OPTIONS).fit(incomplete).model_
-    assert network.memory is None
-    assert network.retrieval is None
+    model = ADMCImputer(**OPTIONS).fit(incomplete).model_
+    assert model.landmarks is None
+    assert model.donors is None
 
 
 # The search, against its definition.
@@ -264,7 +267,7 @@ class Columns:
 
 @pytest.fixture
 def rows():
-    return Retrieval(Columns, *mixed_rows(400, 0))
+    return Donors(Columns, *mixed_rows(400, 0))
 
 
 def test_the_search_finds_the_nearest_rows(rows):
@@ -320,7 +323,7 @@ def test_agreeing_in_a_rare_value_says_more():
     values = torch.zeros(1000, 5)
     values[:10, 0] = 3.0
     values[:10, 3] = 1.0
-    rows = Retrieval(Columns, values, torch.ones(1000, 5, dtype=torch.bool))
+    rows = Donors(Columns, values, torch.ones(1000, 5, dtype=torch.bool))
     found = torch.tensor([[0], [999]])
     told = rows.evidence(values[[0, 999]], rows.known[[0, 999]], found)
     assert (told[0, 0, [0, 3], 0] > told[1, 0, [0, 3], 0] + 2).all()
@@ -336,8 +339,8 @@ def test_search_without_numbers_or_levels():
         Some.numeric, Some.categorical = (
             torch.tensor(part, dtype=torch.long) for part in (numeric, categorical)
         )
-        rows = Retrieval(Some, x, o)
-        found, z = rows.relatives(x[:7], o[:7])
+        rows = Donors(Some, x, o)
+        found, z = rows.find(Rows(x[:7], o[:7]))
         assert found.shape == z.shape[1:] == (7, 32)
         assert z.isfinite().all()
 
@@ -365,7 +368,7 @@ def test_truncated_weights_end_at_the_least_candidate():
 
 def test_scores_are_lowest_for_the_truth(twins):
     """Both scores are proper: a distribution expects no other to do better."""
-    atoms = twins[0].model_.heads[0].atoms
+    atoms = twins[0].model_.network.heads[0].atoms
     g, k = atoms.center.shape
     cells = PackedCells(
         torch.zeros(g, 1, dtype=torch.long),
@@ -392,7 +395,7 @@ def test_scores_are_lowest_for_the_truth(twins):
 
 
 def test_the_ranked_score_is_the_integral_over_all_thresholds(twins):
-    atoms = twins[0].model_.heads[0].atoms
+    atoms = twins[0].model_.network.heads[0].atoms
     g, k = atoms.center.shape
     logits = torch.randn(g, 1, k, generator=torch.Generator().manual_seed(1))
     zero = torch.zeros(g, 1)
@@ -412,14 +415,15 @@ def test_the_ranked_score_is_the_integral_over_all_thresholds(twins):
 def test_hidden_cells_are_those_of_their_held_out_rows(twins):
     """However often a row takes turns, and whichever half it is of."""
     imputer, new, _ = twins
-    network = imputer.model_
+    model = imputer.model_
+    network = model.network
     values = torch.tensor((new - new.mean(0)) / new.std(0), dtype=torch.float32)[:80]
     generator = torch.Generator().manual_seed(0)
     observed = torch.rand(values.shape, generator=generator) < 0.8
     validation = Validation(network, values, observed, generator)
     outcome = network.index(validation.rows)
     seen = set()
-    for asked in ask(network, network.retrieval, validation, generator)[0]:
+    for asked in ask(model, model.donors, validation, generator)[0]:
         rows, cells = asked.rows(), asked.posterior.cells
         columns = cells.columns.expand_as(cells.rows)[cells.filled]
         assert (rows % 2 == asked.half).all()
@@ -443,7 +447,7 @@ def test_a_gain_exceeds_the_noise_of_its_rows():
 
 def test_the_fewer_cells_there_are_the_more_are_hidden(twins):
     """Of every kind so many that they can decide, but at most half."""
-    network = twins[0].model_
+    network = twins[0].model_.network
     rates = [
         float(_linkage._hide_rates(network, torch.ones(n, 6, dtype=torch.bool))[0])
         for n in (10, 2000, 10_000)

@@ -15,9 +15,9 @@ import torch
 from scipy import stats
 
 from admc_sklearn._cells import fit as _training
-from admc_sklearn._cells import model as _completion
+from admc_sklearn._cells.model import CellModel
 from admc_sklearn._cells.network.denoiser import Denoiser
-from admc_sklearn._combined import model as _joint
+from admc_sklearn._combined import fit as _combined
 from admc_sklearn._shared.devices import in_threads, one_thread, slices
 from admc_sklearn._shared.linalg import leading_vectors
 from admc_sklearn._shared.noise import row_keys, row_uniforms
@@ -215,10 +215,9 @@ def test_threads_are_given_back_after_every_call_and_every_failure(
         assert torch.get_num_threads() == 1
         raise error
 
-    for name in ("fit_network", "automatic_size"):
-        monkeypatch.setattr(_joint, name, fail)
-    for name in ("complete", "draw"):
-        monkeypatch.setattr(_completion, name, fail)
+    monkeypatch.setattr(_combined, "fit_cells", fail)
+    monkeypatch.setattr(CellModel, "posteriors", fail)
+    monkeypatch.setattr(CellModel, "_draw_once", fail)
     for error in (MemoryError(), KeyboardInterrupt(), ValueError()):
         for call in (quick().fit, *calls[1:]):
             with pytest.raises(type(error)):
@@ -300,13 +299,13 @@ def test_fits_in_threads_are_those_of_one_beside_a_user_of_the_global_generator(
 def test_fits_do_not_wait_for_each_other(monkeypatch, two_threads):
     """Each of two fits waits, in the middle, for the other to get there."""
     barrier = threading.Barrier(2, timeout=60)
-    fit_memory = _training.fit_memory
+    fit_landmarks = _training.fit_landmarks
 
     def wait(*arguments):
         barrier.wait()
-        return fit_memory(*arguments)
+        return fit_landmarks(*arguments)
 
-    monkeypatch.setattr(_training, "fit_memory", wait)
+    monkeypatch.setattr(_training, "fit_landmarks", wait)
     X = incomplete(80, 4)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: quick(max_epochs=1).fit(X), range(2)))

@@ -17,10 +17,11 @@ from admc_sklearn._cells import fit as _training
 from admc_sklearn._cells.anchor.column_anchor import fit_anchor
 from admc_sklearn._cells.anchor.level_scores import Coordinates
 from admc_sklearn._cells.anchor.power_transform import Warp
-from admc_sklearn._cells.fit import SIZES, fit_network
+from admc_sklearn._cells.fit import SIZES, fit_cells
 from admc_sklearn._cells.network import trainer as _trainer
 from admc_sklearn._cells.network.network import build_network
 from admc_sklearn._shared import training as _epochs
+from admc_sklearn._shared.contract import FitContext, Rows
 from admc_sklearn._shared.devices import resolve_device
 from admc_sklearn._shared.held_out import hold_out
 from admc_sklearn._shared.optimizer import AdamW, WeightAverage
@@ -43,11 +44,16 @@ def plan(**changes):
     return TrainingPlan(**{**fields, **changes})
 
 
+def fit(values, observed, how, **options):
+    """Model and history of a numeric table, by a plan."""
+    context = FitContext(how, torch.device("cpu"), 0, "small", **options)
+    return fit_cells(Rows(values, observed), [0] * values.shape[1], context)
+
+
 def anchor_alone(values, observed):
     """Network and history of a numeric table before any training."""
-    n_levels = [0] * values.shape[1]
-    rest = plan(max_epochs=0), torch.device("cpu"), 0
-    return fit_network(values, observed, n_levels, SIZES["small"], *rest)
+    model, history = fit(values, observed, plan(max_epochs=0))
+    return model.network, history
 
 
 def standardised(X):
@@ -113,9 +119,7 @@ def test_missing_cells_never_enter_a_loss():
     results = []
     for filler in (0.0, 1e3):
         values = np.where(observed, X, filler).astype(np.float32)
-        _, history = fit_network(
-            values, observed, [0] * 3, SIZES["small"], plan(), torch.device("cpu"), 0
-        )
+        _, history = fit(values, observed, plan())
         results.append([r["train_loss"] for r in history[1:]])
     assert results[0] == results[1]
 
@@ -209,7 +213,7 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
 def test_an_epoch_moves_every_part_of_a_network():
     frame = mixed_rings(400, 0)
     imputer = quick(max_epochs=0).fit(frame)
-    network, cells = imputer.model_, imputer._codec.read(frame)
+    network, cells = imputer.model_.network, imputer._codec.read(frame)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     x, o = torch.tensor(cells.values), torch.tensor(cells.observed)
     _trainer.Trainer(network, x, o, plan(), 0).epoch()
@@ -285,8 +289,8 @@ def test_what_decides_has_not_been_learnt_from(monkeypatch, grouped):
         monkeypatch.setattr(_training, name, spy)
 
     spy_on("run_epochs", lambda a: a[0].values, 1)
-    for name in ("fit_memory", "fit_retrieval"):
-        spy_on(name, lambda a: a[1], 3)
+    for name in ("fit_landmarks", "fit_donors"):
+        spy_on(name, lambda a: a[1].values, 2)
     X, _, _ = gaussian_table(200, 3, 0)
     video = np.arange(200) // 10
     quick(max_epochs=1).fit(X, groups=video if grouped else None)
@@ -306,8 +310,9 @@ def test_the_final_anchor_is_that_of_all_rows():
     """It decides while training goes on as the anchor of the rows that are kept."""
     X, _, _ = gaussian_table(150, 3, 0)
     values, observed = standardised(X)
-    network, _ = anchor_alone(values, observed)
-    gaussian, ridge = network.anchor.gaussian, network.ridges[0]
+    model, _ = fit(values, observed, plan(max_epochs=0))
+    network, ridge = model.network, model.ridges[0]
+    gaussian = network.anchor.gaussian
     x = network.warp(torch.tensor(values)).double()
     # Four of five rows are kept; their mean is off by 0.04 standard deviations.
     torch.testing.assert_close(gaussian.mean[:3], x.mean(0), atol=1e-3, rtol=0)
@@ -392,19 +397,11 @@ def test_late_is_little_work(n_columns):
     rng = np.random.default_rng(0)
     X = np.exp(rng.normal(size=(300, 3)) @ rng.normal(size=(3, n_columns)))
     values, observed = standardised(hide(X, 0.2, 0))
-    network, history = fit_network(
-        values,
-        observed,
-        [0] * n_columns,
-        SIZES["small"],
-        plan(deadline=-1.0),
-        torch.device("cpu"),
-        0,
-        n_bootstraps=1,
-    )
+    model, history = fit(values, observed, plan(deadline=-1.0), n_bootstraps=1)
+    network = model.network
     assert len(history) == 1  # the anchor
-    assert network.memory is None
-    assert network.retrieval is None
+    assert model.landmarks is None
+    assert model.donors is None
     assert network.anchor.coordinates.folds is None
     x, o = torch.tensor(values), torch.tensor(observed)
     with torch.no_grad():
@@ -681,7 +678,7 @@ def test_a_fixed_step_waits_for_nothing(monkeypatch, table):
 
 def test_shapes_of_fixed_steps_do_not_depend_on_the_targets():
     X = hide(rings(200, 0), 0.2, 0)
-    network = quick(max_epochs=1).fit(X).model_
+    network = quick(max_epochs=1).fit(X).model_.network
     x, o = torch.tensor(X, dtype=torch.float32).nan_to_num(), torch.tensor(~np.isnan(X))
     for share in (0.0, 0.3):
         targets = o & (torch.rand(o.shape, generator=torch.Generator()) < share)
@@ -727,15 +724,17 @@ def test_warm_start_goes_on_where_a_cold_one_begins_anew():
     X = hide(rings(1500, 0), 0.25, 1)
     imputer = ADMCImputer(max_epochs=5, warm_start=True, random_state=0).fit(X)
     assert imputer.n_epochs_ > 0
-    kept = [p.detach().clone() for p in imputer.model_.denoiser.parameters()]
+    kept = [p.detach().clone() for p in imputer.model_.network.denoiser.parameters()]
     imputer.set_params(max_epochs=0).fit(X)
-    for before, after in zip(kept, imputer.model_.denoiser.parameters(), strict=True):
+    for before, after in zip(
+        kept, imputer.model_.network.denoiser.parameters(), strict=True
+    ):
         assert torch.equal(before, after)
     imputer.set_params(warm_start=False).fit(X)
     assert not all(
         torch.equal(before, after)
         for before, after in zip(
-            kept, imputer.model_.denoiser.parameters(), strict=True
+            kept, imputer.model_.network.denoiser.parameters(), strict=True
         )
     )
     with pytest.raises(ValueError, match="features"):

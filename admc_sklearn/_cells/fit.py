@@ -119,7 +119,9 @@ class _Fit:
         now = time.monotonic()
         end = now + TRAINING_SHARE * (self.plan.deadline - now)
         plan = replace(self.plan, deadline=end)
-        rows = self.table[self.kept]
+        # Where there is no time for a step, a trainer needs no rows.
+        is_late = time.monotonic() > self.plan.end
+        rows = self.table[self.kept[:1] if is_late else self.kept]
         trainer = Trainer(
             network, rows.values, rows.observed, plan, self.context.seed, units
         )

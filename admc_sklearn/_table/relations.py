@@ -256,17 +256,16 @@ def _rounding(y):
             tolerance = max(tolerance, min(single, SINGLE * spread))
     coarsest = -3
     for part in (y[:FEW], y):  # most columns show by a few values that they are not
-        for decimals in range(coarsest, MAX_DECIMALS):
-            step, scaled = 10.0**-decimals, part * 10.0**decimals
-            # What has as many digits as double precision is not rounded.
-            if np.abs(scaled).max() > 1e12:
-                return tolerance, 0.0, None
-            if (np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.abs(scaled)).all():
-                break
-        else:
+        decimals = np.arange(coarsest, MAX_DECIMALS)
+        scaled = part[:, None] * 10.0**decimals
+        off = np.abs(scaled - np.rint(scaled)) > 1e-9 * np.abs(scaled)
+        # What has as many digits as double precision is not rounded.
+        is_rounded = ~off.any(0) & (np.abs(scaled).max(0) <= 1e12)
+        if not is_rounded.any():
             return tolerance, 0.0, None
-        coarsest = decimals
-    return tolerance, step if step <= MAX_STEP * spread else 0.0, decimals
+        coarsest = int(decimals[is_rounded.argmax()])
+    step = 10.0**-coarsest
+    return tolerance, step if step <= MAX_STEP * spread else 0.0, coarsest
 
 
 def _fit_line(x, y, logs, rounding, pair):
