@@ -243,10 +243,10 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     the release of this package that made it, and with a warning by others of the same
     minor version; other releases refuse it in a sentence.
 
-    Numbers are told by the network and by a memory on top of it: kernel ridge
-    regression on the completed rest of the row (a Laplace kernel with landmarks, the
-    kernel of a forest of random cuts [3]_), followed as far as held-out cells approve.
-    Draws, probabilities of levels and blocks do without it.
+    Means of numbers come from the network and from a kernel ridge regression on the
+    completed rest of the row (a Laplace kernel with landmarks, the kernel of a forest
+    of random cuts [3]_), followed as far as held-out cells approve. Means, quantiles
+    and draws are read from one distribution; blocks do without this regression.
 
     A cell that one other, observed cell determines exactly (the same quantity in
     other units, a copy, a ratio or a power, a level's code) is computed from it; its

@@ -205,3 +205,54 @@ def test_crps_and_coverage_of_draws_that_are_right():
     coins = rng.integers(0, 2, (50, 4000)), rng.integers(0, 2, 4000)
     for level in (0.5, 0.8, 0.95):  # all ties
         assert coverage(*coins, level) == pytest.approx(level, abs=0.02)
+
+
+def chequered(n, seed):
+    """A third column that jumps between cells of a board, and rows that repeat."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(0, 4, (n, 3))
+    X[n // 2 :] = X[: n - n // 2]
+    X[:, 2] = (X[:, 0].astype(int) + X[:, 1].astype(int)) % 2 + 0.1 * X[:, 2]
+    return X
+
+
+def test_summaries_and_draws_read_one_distribution():
+    """With every correction on: means, quantiles and shares, to Monte-Carlo error."""
+    X = chequered(1400, 0)
+    incomplete = X.copy()
+    incomplete[::4, 2] = np.nan
+    incomplete[1::4, 0] = np.nan
+    frame = pd.DataFrame(incomplete, columns=["a", "b", "c"])
+    frame["side"] = pd.Categorical(np.where(X[:, 1] > 2, "up", "down"))
+    frame.loc[2::4, "side"] = None
+    imputer = ADMCImputer(max_epochs=3, self_masking=True, random_state=0).fit(frame)
+    model = imputer.model_
+    assert model.landmarks is not None
+    assert model.donors is not None
+    assert model.self_masking is not None
+    some, n_draws = frame[:600], 400
+    draws = imputer.sample(some, n_draws)
+    numbers = np.stack([draw[["a", "b", "c"]].to_numpy(float) for draw in draws])
+    lost = some[["a", "b", "c"]].isna().to_numpy()
+    drawn = numbers[:, lost]
+    mean = np.asarray(imputer.transform(some))[:, :3].astype(float)[lost]
+    _agree(drawn.mean(0), mean, drawn.std(0), n_draws)
+    levels = 0.2, 0.7
+    for level, table in zip(
+        levels, imputer.predict_quantiles(some, levels), strict=True
+    ):
+        bound = table[["a", "b", "c"]].to_numpy(float)[lost]
+        # Copies of a donor's value may lie on the bound itself.
+        below = (drawn < bound - 1e-6).mean(0), (drawn < bound + 0.02).mean(0)
+        expected = np.clip(level, *below)
+        _agree(expected, level, np.sqrt(level * (1 - level)), n_draws)
+    unknown = some["side"].isna().to_numpy()
+    share = np.mean([draw["side"].eq("up")[unknown] for draw in draws], axis=0)
+    proba = imputer.predict_proba(some, "side")[unknown, 1]
+    _agree(share, proba, np.sqrt(proba * (1 - proba)), n_draws)
+
+
+def _agree(drawn, expected, spread, n_draws):
+    """Require errors as large as those of so many draws, on average over cells."""
+    noise = np.square(spread / np.sqrt(n_draws) + 0.05)  # and of a bin, 0.06 wide
+    assert np.mean((drawn - expected) ** 2) < 1.2 * np.mean(noise)

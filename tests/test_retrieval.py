@@ -21,7 +21,7 @@ from admc_sklearn._cells.corrections.donor_weights import (
 )
 from admc_sklearn._cells.corrections.donors import (
     DIFFERING,
-    N_COPIED,
+    N_CANDIDATES,
     REACH,
     SEARCH_WIDTH,
     WIDTHS,
@@ -106,7 +106,8 @@ def test_draws_copy_in_proportion_to_the_weights():
     found = torch.tensor([[5, 3]])
     z = torch.log(torch.tensor([[[1.0, 2.0]], [[1.0, 2.0]]]))
     rows.prior[:] = math.log(3.0)
-    noise = torch.rand(20_000, 1 + N_COPIED, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(20_000, 1 + N_CANDIDATES, generator=generator)
     n = len(noise)
     drawn = rows.draw(
         Rows(x.expand(n, -1), o.expand(n, -1)),

@@ -17,7 +17,7 @@ from torch import nn
 from .._shared.contract import CompletionModel, Report, Rows
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
-from .corrections.donors import N_COPIED
+from .corrections.donors import N_CANDIDATES
 from .network.masked_diffusion import reveal_rounds, reverse
 
 # How far beyond the training range, in its standard deviations, values are told apart.
@@ -197,8 +197,8 @@ class CellModel(CompletionModel):
 
 
 def _noise(keys, d, k, device):
-    """Uniform noise of draw k: (B, d) twice, (B, 1 + N_COPIED)."""
-    streams = (d, 2 * k), (d, 2 * k + 1), (1 + N_COPIED, DONOR_STREAM + k)
+    """Uniform noise of draw k: (B, d) twice, (B, 1 + N_CANDIDATES)."""
+    streams = (d, 2 * k), (d, 2 * k + 1), (1 + N_CANDIDATES, DONOR_STREAM + k)
     return [
         torch.tensor(row_uniforms(keys, *s), dtype=torch.float32, device=device).clamp(
             1e-6, 1 - 1e-6

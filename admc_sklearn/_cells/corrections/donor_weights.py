@@ -28,6 +28,9 @@ N_CELLS, HIDE_RATE, MAX_REPEATS = 5000, 0.15, 6
 N_KIND_CELLS, MAX_HIDE_RATE = 4000, 0.5
 N_STEPS = 40
 RATE, BETAS = 0.05, (0.9, 0.999)
+# Weights that few held-out rows taught are too sure of themselves: the log-weight of
+# the network grows by this over the number of these rows, up to a limit.
+DOUBT, MAX_DOUBT = 100.0, 2.0
 # How much faster than weights priors are learnt.
 BASE_UNIT, LIFT_UNIT = 8.0, 3.0
 # Of columns' weights and priors that differ from those of the table: tried in turn.
@@ -67,6 +70,7 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf):
     values, observed = some_rows(limit, generator, rows.values, rows.observed)
     donors = Donors(network, values, observed)
     asked = ask(model, donors, validation, generator)
+    doubt = min(MAX_DOUBT, DOUBT / len(validation.rows))
     # Numbers and levels by themselves: one may be told where the other is not.
     for kind, told in asked.items():
         if time.monotonic() > deadline:
@@ -74,7 +78,8 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf):
         trial = Trial(told, donors)
         freedom = trial.best_freedom()
         if freedom is not None:
-            donors.follow(kind, *trial.learn(freedom))
+            weight, prior = trial.learn(freedom)
+            donors.follow(kind, weight, prior + doubt)
     if not donors.is_followed.any():
         return None
     values = torch.cat([values, validation.rows])[:limit]

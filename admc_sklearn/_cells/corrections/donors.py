@@ -42,8 +42,6 @@ MAX_SEARCH_LEVELS = 256
 SEARCH_ELEMENTS = 1_000_000
 TINY = 1e-30
 BLOCK = 64
-# Relatives that a draw copies cells of, one after the other.
-N_COPIED = 4
 
 
 class Donors(Correction):
@@ -217,38 +215,38 @@ class Donors(Correction):
     def draw(self, rows, found, z, noise):
         """Copy cells of donors, or of none, in proportion to the weights.
 
-        A row's cells are those of one donor as far as it knows them, so that they
-        belong together; then of another.
+        Every donor of a row has a clock, which rings the sooner the more it weighs,
+        and so has the network in each cell: a cell is copied from the first one to ring
+        of those that know it, or left to the network. So each cell has the
+        distribution that `apply` gives it, and the cells of a row mostly come from one
+        donor, so that they belong together.
 
         Parameters
         ----------
         rows : Rows
             Of B rows, in the network's coordinates.
         found, z : tensors of shapes (B, K) and (2, B, K), from `find`
-        noise : float tensor of shape (B, 1 + N_COPIED), uniform on (0, 1)
+        noise : float tensor of shape (B, 1 + N_CANDIDATES), uniform on (0, 1)
 
         Returns
         -------
         Rows
             With what was copied.
         """
-        values, observed = rows.values, rows.observed
+        values, observed = rows.values.clone(), rows.observed.clone()
         found, order = found.sort(1)  # the order of a search is arbitrary
+        clock = torch.log(-torch.log(noise))
         for kind, columns in enumerate((self.numeric, self.categorical)):
             if not self.is_followed[kind]:
                 continue
-            told = z[kind].gather(1, order)
-            share = torch.sigmoid(told.logsumexp(1, True) - self.prior[columns])
-            wanted = torch.zeros_like(observed)
-            wanted[:, columns] = noise[:, :1] < share
-            place = torch.searchsorted(
-                told.softmax(1).cumsum(1), noise[:, 1:].contiguous()
-            )
-            chosen = found.gather(1, place.clamp_max(found.shape[1] - 1))
-            for row in chosen.T:
-                copied = wanted & self.known[row] & ~observed
-                values = torch.where(copied, self.values[row], values)
-                observed = observed | copied
+            ring = clock[:, 1 : 1 + found.shape[1]] - z[kind].gather(1, order)
+            known = self.known[found[..., None], columns]  # (B, K, columns)
+            first, place = torch.where(known, ring[..., None], torch.inf).min(1)
+            own = clock[:, :1] - self.prior[columns]
+            copied = (first < own) & ~observed[:, columns]
+            there = self.values[found.gather(1, place), columns]
+            values[:, columns] = torch.where(copied, there, values[:, columns])
+            observed[:, columns] |= copied
         return Rows(values, observed)
 
     def apply(self, posteriors, rows, network):
