@@ -70,7 +70,7 @@ def _replaying(is_on):
 
 def step_work(imputer, X):
     """Operations of a training step's products, and steps of an epoch."""
-    network, (n, d) = imputer.model_, X.shape
+    network, (n, d) = imputer.model_.network, X.shape
     size = TrainingPlan.of(imputer, (n, d), 0.0).batch_size
     generator = torch.Generator().manual_seed(0)
     observed = torch.rand(size, d, generator=generator) > RATE

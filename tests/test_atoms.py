@@ -134,7 +134,7 @@ def test_where_nothing_is_known_atoms_have_the_columns_frequencies():
     hump = rng.choice([-2.0, 2.0], 300) + 0.3 * rng.normal(size=300)
     X = np.column_stack([np.append(hump, np.zeros(100)), rng.normal(size=400)])
     X[:, 1] += X[:, 0]
-    network = quick(max_epochs=0).fit(X).model_
+    network = quick(max_epochs=0).fit(X).model_.network
     nothing = torch.zeros(1, 2, dtype=torch.bool)
     with torch.no_grad():
         (posterior,) = network(torch.zeros(1, 2), nothing, ~nothing)

@@ -242,8 +242,8 @@ def test_summaries_and_draws_read_one_distribution():
         levels, imputer.predict_quantiles(some, levels), strict=True
     ):
         bound = table[["a", "b", "c"]].to_numpy(float)[lost]
-        # Copies of a donor's value may lie on the bound itself.
-        below = (drawn < bound - 1e-6).mean(0), (drawn < bound + 0.02).mean(0)
+        # Within a bin a copy of a donor's value is where that lies.
+        below = (drawn < bound - 0.06).mean(0), (drawn < bound + 0.06).mean(0)
         expected = np.clip(level, *below)
         _agree(expected, level, np.sqrt(level * (1 - level)), n_draws)
     unknown = some["side"].isna().to_numpy()

@@ -215,7 +215,7 @@ def test_a_pickle_from_another_device_opens_here(frame):
     imputer = quick().fit(frame)
     expected = imputer.transform(frame)
     state = imputer.__getstate__()
-    assert state["model_"].low.device.type == "cpu"
+    assert state["model_"].network.low.device.type == "cpu"
     state["device_"] = "cuda:7"
     twin = ADMCImputer()
     twin.__setstate__(state)

@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from admc_sklearn._blocks.model import _posteriors, _updated, _without
-from admc_sklearn._combined.model import draw
+from admc_sklearn._shared.contract import Rows
 
 from .conftest import quick
 
@@ -266,7 +266,8 @@ def test_draws_of_blocks_have_the_noise_that_latents_leave(table, anchored):
         noisy.model_.blocks.encoders[1].noise_[:] = noise
         # Within the observed range, which cuts most of what is so far out.
         model, cells = noisy.model_, noisy._codec.read(rows)
-        spread.append(draw(model, cells.values, cells.observed, 1, 4, 0)[0][:, 6:14])
+        table = Rows(cells.values, cells.observed)
+        spread.append(model.draw(table, 1, 4, 0)[0][:, 6:14])
     # With the same seed it is all that changes.
     assert np.std(spread[1] - spread[0]) == pytest.approx(1.99, abs=0.15)
 
@@ -277,7 +278,7 @@ def test_partly_missing_blocks_in_fit(table):
     incomplete = lose(X, modalities, 0.2)
     incomplete[rng.random(X.shape) < 0.01] = np.nan
     imputer = quick(modalities=modalities, max_epochs=1).fit(incomplete)
-    assert len(imputer.model_.layout.blocks) == 3
+    assert len(imputer.model_.partition.blocks) == 3
     completed = imputer.transform(incomplete)
     assert np.isfinite(completed).all()
     assert rmse(completed, X, incomplete) < 0.9
@@ -491,7 +492,7 @@ def mixed_imputer(mixed):
 def test_blocks_beside_every_kind_of_column(mixed, mixed_imputer):
     frame, incomplete, _ = mixed
     imputer = copy.deepcopy(mixed_imputer)
-    assert [len(own) for own in imputer.model_.layout.blocks] == [6, 7]
+    assert [len(own) for own in imputer.model_.partition.blocks] == [6, 7]
     assert set(imputer.history_["part"]) == {"cells", "modalities"}
     imputer.set_output(transform="pandas")
     for strategy in ("mean", "sample"):
@@ -522,7 +523,7 @@ def test_cells_are_told_by_blocks_and_blocks_by_cells():
     X = np.hstack([z @ turns, z]) + 0.1 * rng.normal(size=(250, 8))
     block, cells = slice(0, 6), slice(6, 8)
     imputer = quick(modalities={"a": block}, max_epochs=0).fit(X[:150])
-    assert len(imputer.model_.layout.cells) == 2
+    assert len(imputer.model_.partition.cells) == 2
     for lost in (block, cells):
         probe = X[150:].copy()
         probe[:, lost] = np.nan
@@ -810,7 +811,8 @@ def test_spread_of_a_partly_known_block_is_that_of_its_latents():
     rows[:, 0:3] = np.nan
     cells = imputer._codec.read(rows)
     model = imputer.model_
-    table, seen = model.blocks_of(cells.values, cells.observed, None)
+    rows = model.block_rows(Rows(cells.values, cells.observed), None)
+    table, seen = rows.values, rows.observed
     ((k, _, spread),) = _posteriors(model.blocks, table, seen, True)
     encoder, columns = model.blocks.encoders[k], model.blocks.columns[k]
     available = [torch.as_tensor(part) for part in model.blocks.encode(table, seen)]
