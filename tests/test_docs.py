@@ -39,15 +39,10 @@ def test_readme_code_runs(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), namespace)
 
 
-# What `make demo` runs is trained in earnest, of the others an epoch or two.
-DEMO = ("plot_quick_start", "plot_missing_modality")
-
-
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_saves_its_picture(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if path.stem not in DEMO:
-        _train_briefly(monkeypatch)
+    _train_briefly(monkeypatch)
     monkeypatch.setattr(sys, "argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")
     pictures = list((tmp_path / "results").glob("*.png"))
