@@ -15,7 +15,7 @@ from ._pickling import VersionedPickle
 from ._table.column_selection import resolve_modalities
 from ._table.containers import as_table, is_frame
 from ._table.missing_markers import accepts_null, placeholder
-from ._table.remove_cells import _Table
+from ._table.remove_cells import Table
 from ._table.validation import all_or_nothing
 
 
@@ -236,7 +236,7 @@ def _lacking(X, columns, missing_values):
     """Copy of X without any cell of the given columns."""
     removed = np.zeros(X.shape, dtype=bool)
     removed[:, columns] = True
-    without = _Table(X).without(removed)
+    without = Table(X).without(removed)
     if not is_frame(X) and not accepts_null(missing_values):
         without[removed] = placeholder(missing_values)
     return without

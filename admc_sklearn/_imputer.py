@@ -50,6 +50,11 @@ def _has_categories(imputer):
     return any(levels is not None for levels in getattr(imputer, "categories_", ()))
 
 
+def _rows(cells):
+    """Give the model's part of a table's cells."""
+    return Rows(cells.values, cells.observed)
+
+
 class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     """Complete missing values by an anchored, attention-based diffusion model.
 
@@ -444,7 +449,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
                 self_masking=self.self_masking,
             )
             self.model_, history = fit_model(
-                Rows(cells.values, cells.observed),
+                _rows(cells),
                 self._codec.n_levels_[kept],
                 shared,
                 context,
@@ -567,7 +572,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             raise ValueError(f"Column {column!r} is not categorical.")
         cells = self._codec.read(X)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
-        proba = self.model_.probabilities(Rows(cells.values, cells.observed), k)
+        proba = self.model_.probabilities(_rows(cells), k)
         numbers, known = self._codec.determined(cells)
         column = self._codec.columns_.columns_[j]
         return column.probabilities(proba, numbers[:, k], known[:, k])
@@ -595,7 +600,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         if self.dependence_ is None:
             raise AttributeError("No modality is completed as a block.")
         cells = self._codec.read(check_table(self, X, reset=False))
-        return self.model_.attention(Rows(cells.values, cells.observed))
+        return self.model_.attention(_rows(cells))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns that `transform` returns.
@@ -626,14 +631,12 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     def _summarise(self, cells, statistics):
         if self.model_ is None:
             return np.repeat(cells.values[None], len(statistics), axis=0)
-        rows = Rows(cells.values, cells.observed)
-        return self.model_.summarise(rows, statistics)
+        return self.model_.summarise(_rows(cells), statistics)
 
     def _draw(self, cells, n_draws, seed):
         if self.model_ is None:
             return np.repeat(cells.values[None], n_draws, axis=0)
-        rows = Rows(cells.values, cells.observed)
-        return self.model_.draw(rows, n_draws, self.n_steps, seed)
+        return self.model_.draw(_rows(cells), n_draws, self.n_steps, seed)
 
     def _decode_all(self, X, cells, completions, agree=None):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""

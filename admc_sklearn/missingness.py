@@ -12,7 +12,7 @@ from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
 from ._table.column_selection import resolve_modalities
-from ._table.remove_cells import _Table
+from ._table.remove_cells import Table
 
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
 # Share of the columns that "mar" leaves complete, as in the field's protocol.
@@ -106,7 +106,7 @@ def ampute(
     """
     if mechanism not in MECHANISMS:
         raise ValueError(f"mechanism must be one of {MECHANISMS}; got {mechanism!r}")
-    table = _Table(X)
+    table = Table(X)
     rng = check_random_state(random_state)
     # What is lost as one: columns, or modalities.
     groups = modalities if mechanism == "modality" else None

@@ -14,6 +14,7 @@ from .gaussian_diffusion import coefficients, reverse
 
 # Noise at which the network is told that there is nothing but noise.
 NO_SIGNAL = 5.0
+BATCH_ELEMENTS = 2_000_000
 
 
 class BlockModel(nn.Module):
@@ -168,9 +169,6 @@ class BlockModel(nn.Module):
         zero = torch.zeros_like(mean)
         inputs = self._inputs(mean, sd, available, zero, sigma)
         return self.denoiser.attention_weights(*inputs).mean(0)
-
-
-BATCH_ELEMENTS = 2_000_000
 
 
 def complete_blocks(model, rows, statistics):

@@ -14,27 +14,15 @@ from .._shared.training import deal, descend
 from .gaussian_diffusion import LOG_SIGMA, coefficients
 
 DROPOUT = 0.3
-
-
 WEIGHT_DECAY = 0.1
-
-
 EMA_DECAY = 0.99
-
-
 # Share of the rows of a step at infinite noise, where the mean is learnt.
 MEAN_SHARE = 0.6
-
-
 # Shape of the Beta distribution of the weights by which pairs of rows are mixed.
 MIX_UP = 0.3
-
-
 # Elements of the anchors' means of all rows under all patterns, of the roots of the
 # covariances of all distinct patterns, and how many of those.
 MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
-
-
 MAX_VALIDATION_ROWS = 2000
 
 

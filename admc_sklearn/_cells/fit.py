@@ -141,11 +141,11 @@ class _Fit:
         network, end, generator = model.network, self.plan.end, self.generator
         rows = self._warped(model, self.table)
         exact = rows.to(exact_device(self.device))
-        ridge, weakest = model.ridges
+        table, (ridge, weakest) = (exact.values, exact.observed), model.ridges
         if time.monotonic() < end:  # else the one of the rows kept has to do
             network.prior = _prior(network, exact, ridge, generator, end)
         model.replicas += [
-            bootstrap_prior(network, *vars(exact).values(), weakest, generator, end)
+            bootstrap_prior(network, *table, weakest, generator, end)
             for _ in range(self.context.n_bootstraps)
         ]
         choice = self.context.self_masking

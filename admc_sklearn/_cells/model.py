@@ -145,7 +145,10 @@ class CellModel(CompletionModel):
             batch = self.coordinates(rows[take])
             found = None if self.donors is None else self.donors.find(batch)
             for k in range(n_draws):
-                noise = _noise(keys[take], d, k, batch.values.device)
+                streams = [(d, 2 * k), (d, 2 * k + 1)]
+                if found is not None:
+                    streams.append((1 + N_CANDIDATES, DONOR_STREAM + k))
+                noise = _noise(keys[take], streams, batch.values.device)
                 drawn = self._draw_once(batch, found, k, n_steps, noise)
                 drawn = self.network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], drawn)
@@ -155,10 +158,10 @@ class CellModel(CompletionModel):
 
     def _draw_once(self, rows, found, k, n_steps, noise):
         """Draw the missing cells of a batch, (B, d), in the network's coordinates."""
-        order, levels, choice = noise
+        order, levels, *clocks = noise
         prior = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
         if found is not None:
-            rows = self.donors.draw(rows, *found, choice)
+            rows = self.donors.draw(rows, *found, *clocks)
         corrections = [c for c in self.corrections if c is not self.donors]
 
         def posteriors(values, observed, targets):
@@ -196,9 +199,8 @@ class CellModel(CompletionModel):
         return self
 
 
-def _noise(keys, d, k, device):
-    """Uniform noise of draw k: (B, d) twice, (B, 1 + N_CANDIDATES)."""
-    streams = (d, 2 * k), (d, 2 * k + 1), (1 + N_CANDIDATES, DONOR_STREAM + k)
+def _noise(keys, streams, device):
+    """Uniform noise of rows, for every stream (n_columns, number): (B, n_columns)."""
     return [
         torch.tensor(row_uniforms(keys, *s), dtype=torch.float32, device=device).clamp(
             1e-6, 1 - 1e-6

@@ -41,11 +41,11 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     history : list of dict
     """
     encoders = encoders or {}
-    partition = getattr(start, "partition", None)
+    partition = None if start is None else start.partition
     if partition is None:
         partition = divide(modalities, rows.observed, n_levels, encoders)
-    if start is not None and not hasattr(start, "blocks"):
-        partition = replace(partition, blocks=[])
+        if start is not None:  # what was fitted as cells goes on as cells
+            partition = replace(partition, blocks=[])
     if not partition.blocks:
         return fit_cells(rows, n_levels, context, units=partition.units, start=start)
     context = replace(context, self_masking=False)

@@ -101,7 +101,12 @@ class CompletionModel(nn.Module):
     Every way to read it, summaries, probabilities and draws, reads one distribution:
     that of a row's missing cells given its observed ones. Rows come and go as arrays
     in standardised units.
+
+    ``partition`` says which columns are cells and which are blocks; None where all are
+    cells.
     """
+
+    partition = None
 
     def summarise(self, rows, statistics):
         """Posterior means and quantiles of the missing cells.

@@ -7,20 +7,18 @@ import math
 import numpy as np
 import torch
 
+# What is added to the network has to gain so many standard errors on held-out rows.
+MIN_STANDARD_ERRORS = 1.5
+# More would cost time and tell nothing.
+MAX_HELD_ROWS = 10_000
+N_FOLDS = 6
+
 
 def some_rows(limit, generator, *tables):
     """At most so many rows of tables, the same of each, drawn by a CPU generator."""
     rows = torch.randperm(len(tables[0]), generator=generator)[:limit]
     rows = rows.to(tables[0].device)
     return tuple(table[rows] for table in tables)
-
-
-# What is added to the network has to gain so many standard errors on held-out rows.
-MIN_STANDARD_ERRORS = 1.5
-
-
-# More would cost time and tell nothing.
-MAX_HELD_ROWS = 10_000
 
 
 def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):
@@ -49,9 +47,6 @@ def hold_out(n, fraction, groups, generator):
     if is_held.all():  # a single group: nothing to hold out
         is_held[:] = False
     return order[is_held], order[~is_held]
-
-
-N_FOLDS = 6
 
 
 def deal_folds(n, groups, generator):

@@ -1,7 +1,7 @@
 """Columns of frames and arrays as numbers, and back: what went in comes out.
 
-Every column has a kind, found from its dtype (see `_kinds`). Frame libraries are read
-and written through narwhals.
+Every column has a kind, found from its dtype (see `column_kinds`). Frame libraries are
+read and written through narwhals.
 """
 
 from __future__ import annotations
@@ -125,9 +125,8 @@ class ColumnCodec:
             )
         values, missing = self._read_column(series, codes)
         kind = "category" if categorical else kind_of(values, missing, dtype, name)
-        values = values[~missing]
-        is_span = isinstance(dtype, nw.Duration) or _are_spans(values)
-        values = values[:n_values]
+        observed = values[~missing]
+        values = observed[:n_values]
         if isinstance(dtype, nw.Unknown) and not categorical:
             native = series.to_native().dtype
             if isinstance(native, pd.PeriodDtype):
@@ -135,6 +134,7 @@ class ColumnCodec:
         if kind == "number" or kind == "integer":
             return NumberColumn(kind == "integer", values)
         if kind == "time":
+            is_span = isinstance(dtype, nw.Duration) or _are_spans(observed)
             return TimeColumn(values, is_span)
         declared = None
         is_truth = isinstance(dtype, nw.Boolean) or values.dtype.kind == "b"

@@ -10,7 +10,7 @@ from .containers import as_table, is_frame
 from .missing_markers import codes_of, matches
 
 
-class _Table:
+class Table:
     """An array or a frame: its columns, its known cells, a copy without some."""
 
     def __init__(self, X):
@@ -44,7 +44,7 @@ class _Table:
 
 def without_codes(X, missing_values):
     """X with a null where a cell holds a code of an imputer's ``missing_values``."""
-    table = _Table(X)
+    table = Table(X)
     names = [f"x{j}" if name == j else name for j, name in enumerate(table.names)]
     codes = codes_of(missing_values, table.native, names)
     held = ~table.known

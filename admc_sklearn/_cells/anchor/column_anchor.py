@@ -3,9 +3,9 @@
 `GaussianAnchor` holds a full covariance and is exact; `FactorAnchor` holds a low-rank
 factor model and costs O(n_columns) a row. `fitter` chooses between them by width.
 
-Categorical columns take part by the scores of their levels (see `_scores`). Given a
-row's observed cells the level's probabilities follow by Bayes' rule, as in linear
-discriminant analysis:
+Categorical columns take part by the scores of their levels (see `level_scores`).
+Given a row's observed cells the level's probabilities follow by Bayes' rule, as in
+linear discriminant analysis:
 
     q(level k)  proportional to  p_k N(s_k; mu, S) / N(s_k; mu_0, S_0)
 

@@ -1,4 +1,4 @@
-"""The weights of a retrieval, learnt and approved of on cells of held-out rows."""
+"""The weights of donors, learnt and approved of on cells of held-out rows."""
 
 from __future__ import annotations
 
@@ -92,14 +92,13 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf):
 class Asked:
     """Packed hidden cells, what the network says of them and what is retrieved.
 
-    Shape of ``logits``: (g, T, K); of ``outcome``, that of candidates: (g, T, R); of
+    Shape of ``outcome``, that of candidates: (g, T, R); of
     ``told``, the candidates' evidence: (B, R, d, 2); of ``index``, the true outcome:
     (g, T); of ``row``, the held-out row that each row is: (B,). ``half`` is that of the
     held-out rows which the cells are of, 0 or 1.
     """
 
     posterior: object
-    logits: torch.Tensor
     outcome: torch.Tensor
     told: torch.Tensor
     index: torch.Tensor
@@ -116,7 +115,7 @@ class Asked:
         posterior, cells = self.posterior, self.posterior.cells
         if z is not None:
             weights = self.outcome, z[cells.rows], prior[cells.columns]
-            posterior = posterior.with_logits(mixed(self.logits, *weights))
+            posterior = posterior.with_logits(mixed(posterior.logits, *weights))
         errors = posterior.score(self.index), posterior.point_error(self.index)
         return torch.stack(errors)[:, cells.filled]
 
@@ -155,7 +154,6 @@ def ask(model, donors, validation, generator):
             asked.setdefault(posterior.kind, []).append(
                 Asked(
                     posterior,
-                    posterior.logits,
                     donors.outcomes(found, cells),
                     told,
                     cells.gather(index),

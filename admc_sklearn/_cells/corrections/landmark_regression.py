@@ -5,8 +5,8 @@ rows than small tables have. So the mean of a missing cell is also regressed on 
 completed rest of its row, by attention to landmarks, completed training rows: their
 weights are exp(-distance / width), with the distance summed over the columns, the
 kernel of an infinite forest of random cuts (Balog et al., 2016, arXiv:1606.05241).
-The regression is ridge regression on these weights (Nystroem's method). `_recall` fits
-it and decides how far it is followed, column by column.
+The regression is ridge regression on these weights (Nystroem's method). `landmark_fit`
+fits it and decides how far it is followed, column by column.
 
 The mean of a cell's distribution moves to where the two agree to put it by tilting the
 distribution exponentially, so that outcomes stay those of the column.

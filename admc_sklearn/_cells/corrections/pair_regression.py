@@ -1,7 +1,7 @@
 """Conditional logistic regression of pairs: which of two rows lacks a cell.
 
 Log-odds are linear in reasons and in the statistics of the cell's own value, of which
-only a distribution is known; see `_selection`.
+only a distribution is known; see `self_masking`.
 """
 
 from __future__ import annotations
