@@ -113,6 +113,7 @@ def test_a_small_negative_number_is_not_rounded_to_minus_zero():
     assert not np.signbit(zeros).any()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("scale", [2.0**60, 1e300])
 def test_huge_floats_are_whole_and_left_alone(scale):
     rng = np.random.default_rng(0)

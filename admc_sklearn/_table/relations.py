@@ -250,20 +250,21 @@ def _rounding(y):
     """
     spread, size = _spread(y), np.abs(y).max()
     tolerance = EXACT * spread
+    decimals = np.arange(-3, MAX_DECIMALS)
     with np.errstate(over="ignore"):
         if (y.astype(np.float32) == y).all():
             single = 4 * np.finfo(np.float32).eps * size
             tolerance = max(tolerance, min(single, SINGLE * spread))
-    coarsest = -3
+        # What has as many digits as double precision is not rounded.
+        decimals = decimals[size * 10.0**decimals <= 1e12]
     for part in (y[:FEW], y):  # most columns show by a few values that they are not
-        decimals = np.arange(coarsest, MAX_DECIMALS)
         scaled = part[:, None] * 10.0**decimals
         off = np.abs(scaled - np.rint(scaled)) > 1e-9 * np.abs(scaled)
-        # What has as many digits as double precision is not rounded.
-        is_rounded = ~off.any(0) & (np.abs(scaled).max(0) <= 1e12)
+        is_rounded = ~off.any(0)
         if not is_rounded.any():
             return tolerance, 0.0, None
-        coarsest = int(decimals[is_rounded.argmax()])
+        decimals = decimals[is_rounded.argmax() :]
+    coarsest = int(decimals[0])
     step = 10.0**-coarsest
     return tolerance, step if step <= MAX_STEP * spread else 0.0, coarsest
 
