@@ -36,8 +36,6 @@ SIZES = {
 # Of the time there is, for coordinates and anchor; of what is left then, for training.
 START_SHARE, TRAINING_SHARE = 0.5, 0.85
 MIN_VALIDATION_CELLS = 20
-# Held-out cells that are measured where there is no time left for training.
-MIN_LATE_ROWS, MAX_LATE_CELLS = 10, 20_000
 
 
 def fit_cells(rows, n_levels, context, *, units=(), start=None):
@@ -95,7 +93,7 @@ class _Fit:
         model.move_to(self.device)
         network, history = model.network, []
         validation = self._hold_out(network)
-        if validation and validation.hidden.sum() >= MIN_VALIDATION_CELLS:
+        if validation is not None:
             history = self._train(network, validation, units)
             if self.plan.max_epochs:  # else the anchor alone
                 self._learn_from_rows(model, validation)
@@ -105,23 +103,19 @@ class _Fit:
         return model, history
 
     def _hold_out(self, network):
-        held = self.held
-        if time.monotonic() > self.plan.end:  # then the figure of a few rows has to do
-            n_columns = self.arrays.values.shape[1]
-            held = held[: max(MIN_LATE_ROWS, MAX_LATE_CELLS // n_columns)]
-        if not len(held):
+        """Cells to judge by; None where they are too few, or no time is left for it."""
+        if not len(self.held) or time.monotonic() > self.plan.end:
             return None
-        rows = self.table[held]
-        return Validation(network, rows.values, rows.observed, self.generator)
+        rows = self.table[self.held]
+        cells = Validation(network, rows.values, rows.observed, self.generator)
+        return cells if cells.hidden.sum() >= MIN_VALIDATION_CELLS else None
 
     def _train(self, network, validation, units):
         # The rest of the time is for what comes after the epochs.
         now = time.monotonic()
         end = now + TRAINING_SHARE * (self.plan.deadline - now)
         plan = replace(self.plan, deadline=end)
-        # Where there is no time for a step, a trainer needs no rows.
-        is_late = time.monotonic() > self.plan.end
-        rows = self.table[self.kept[:1] if is_late else self.kept]
+        rows = self.table[self.kept]
         trainer = Trainer(
             network, rows.values, rows.observed, plan, self.context.seed, units
         )

@@ -170,7 +170,7 @@ def _find_lines(X, observed, is_number):
     rounding = {}
     for j in np.flatnonzero(is_number):
         y = X[observed[:, j], j]
-        if len(y) < MIN_ROWS or len(np.unique(y[:1000])) < MIN_VALUES:
+        if len(y) < MIN_ROWS or not _varies(y[:FEW]) and not _varies(y[:1000]):
             continue
         rounding[j] = _rounding(y)
         bends = y.min() > 0 and X.shape[1] <= MAX_PAIRED
@@ -211,6 +211,10 @@ def _find_lines(X, observed, is_number):
     for _, line in found:
         best.setdefault((line.source, line.target), line)
     return list(best.values())
+
+
+def _varies(values):
+    return len(np.unique(values)) >= MIN_VALUES
 
 
 def _near_lines(parts, seen, column, limit):

@@ -60,11 +60,7 @@ class Standardiser:
                 scale.append(1.0)
                 self.grids_.append(np.empty(0))
                 continue
-            distinct, counts = np.unique(values, return_counts=True)
-            if len(distinct) > self.max_grid:
-                often = counts > max(2, len(values) / self.max_grid)
-                distinct = distinct[often]
-            self.grids_.append(distinct)
+            self.grids_.append(self._grid(values))
             # Sums of squares of very large or very small numbers overflow.
             unit = np.abs(values).max() or 1.0
             values = values / unit
@@ -78,6 +74,14 @@ class Standardiser:
         self.low_, self.high_ = np.array(low), np.array(high)
         self.looks_whole_ = np.array(looks_whole, dtype=bool)
         return self
+
+    def _grid(self, values):
+        ordered = np.sort(values)
+        starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf))
+        if len(starts) <= self.max_grid:
+            return ordered[starts]
+        counts = np.diff(starts, append=len(values))
+        return ordered[starts[counts > max(2, len(values) / self.max_grid)]]
 
     def encode(self, X, missing):
         """Standardised float32 values, 0 at missing cells, and the observed mask.
