@@ -170,7 +170,7 @@ def _find_lines(X, observed, is_number):
     rounding = {}
     for j in np.flatnonzero(is_number):
         y = X[observed[:, j], j]
-        if len(y) < MIN_ROWS or not _varies(y[:FEW]) and not _varies(y[:1000]):
+        if len(y) < MIN_ROWS or (not _varies(y[:FEW]) and not _varies(y[:1000])):
             continue
         rounding[j] = _rounding(y)
         bends = y.min() > 0 and X.shape[1] <= MAX_PAIRED
