@@ -1,9 +1,27 @@
-"""The only importer of scikit-learn's private helpers."""
+"""The only importer of scikit-learn's private helpers, and types of its decorators."""
 
-from sklearn.base import _fit_context
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
 from sklearn.utils._param_validation import Interval, MissingValues, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in
+
+if TYPE_CHECKING:
+    # scikit-learn has no types: what it decorates would have none either.
+    _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+    def _fit_context(
+        *, prefer_skip_nested_validation: bool
+    ) -> Callable[[_Method], _Method]: ...
+
+    def available_if(check: Callable[[Any], bool]) -> Callable[[_Method], _Method]: ...
+
+else:
+    from sklearn.base import _fit_context
+    from sklearn.utils.metaestimators import available_if
 
 __all__ = [
     "Interval",
@@ -12,4 +30,5 @@ __all__ = [
     "_check_feature_names_in",
     "_fit_context",
     "_get_output_config",
+    "available_if",
 ]

@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
+from ._imputer import ADMCImputer
 from ._pickling import VersionedPickle
 from ._table.column_selection import resolve_modalities
 from ._table.containers import as_table, is_frame
 from ._table.missing_markers import accepts_null, placeholder
-from ._table.remove_cells import Table
+from ._table.remove_cells import Table as CellTable
+from ._table.types import ArrayOrFrame, Table
 from ._table.validation import all_or_nothing
 
 
 class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
-    """Append to every modality what the other modalities say of it.
+    """Append the counterpart of every modality, generated from the other modalities.
 
-    Rows with all modalities have something to gain too: for each modality its
-    counterpart is generated from the others and appended. Missing cells are completed
-    on the way.
+    A modality that is observed can gain from its generated counterpart as well. For
+    each modality, the counterpart is generated from the other modalities alone and
+    appended to the table. Missing cells are completed in the same step.
 
     Parameters
     ----------
     imputer : ADMCImputer
-        Its ``modalities`` are those whose counterparts are generated; for None every
-        column is one. It is cloned, and not changed.
+        The imputer that completes the table and generates the counterparts, one for
+        each of its ``modalities``. If these are None, every column is a modality. The
+        imputer is cloned and not changed.
 
     cv : int, default=5
-        Folds by which `fit_transform` generates the counterparts of the training rows,
-        each from an imputer that was not fitted to the row. Otherwise they would be
-        closer to the truth than those of other rows ever are, and what is learnt from
-        them would mislead. 0 generates them by the imputer of all rows.
+        Number of parts into which `fit_transform` splits the training rows. The
+        counterparts of one part come from an imputer fitted to the other parts, so that
+        they are no closer to the truth than the counterparts of unseen rows, and do not
+        mislead a model that is trained on them. 0 generates them by the imputer of all
+        rows.
 
     Attributes
     ----------
     imputer_ : ADMCImputer
-        Fitted to all rows.
+        The imputer, fitted to all rows.
 
     modalities_ : dict
-        Columns of every modality, int arrays.
+        Columns of every modality, as int arrays.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen in `fit`, where all are strings.
+        Names of the columns seen in `fit`, if all of them are strings.
 
     See Also
     --------
@@ -59,7 +65,7 @@ class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
     Notes
     -----
     As in `sklearn.preprocessing.TargetEncoder`, ``fit_transform(X)`` is not
-    ``fit(X).transform(X)`` unless ``cv=0``: pipelines use the former for training rows.
+    ``fit(X).transform(X)`` unless ``cv=0``. Pipelines use the former for training rows.
 
     References
     ----------
@@ -76,30 +82,39 @@ class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
     (30, 6)
     """
 
+    imputer_: ADMCImputer
+    modalities_: dict[str, np.ndarray]
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     _parameter_constraints = {  # noqa: RUF012
         "imputer": "no_validation",
         "cv": [Interval(Integral, 0, None, closed="left")],
     }
 
-    def __init__(self, imputer, *, cv=5):
+    def __init__(self, imputer: ADMCImputer, *, cv: int = 5) -> None:
         self.imputer = imputer
         self.cv = cv
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, *, groups=None):
+    def fit(
+        self, X: Table, y: Any = None, *, groups: ArrayLike | None = None
+    ) -> CrossModalFeatures:
         """Fit the imputer to all rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Table with missing cells, as in `ADMCImputer.fit`.
         y : None
             Ignored.
         groups : array-like of shape (n_samples,), optional
-            Rows of one group are held out together.
+            Group of each row. Rows of one group are held out together.
 
         Returns
         -------
         self : CrossModalFeatures
+            The fitted transformer.
 
         Notes
         -----
@@ -126,21 +141,25 @@ class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
         return imputer.fit(X, groups=groups)
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y=None, *, groups=None):
-        """Fit to X, and generate its counterparts by folds.
+    def fit_transform(
+        self, X: Table, y: Any = None, *, groups: ArrayLike | None = None
+    ) -> ArrayOrFrame:
+        """Fit to X, and generate its counterparts by cross-validation.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Table with missing cells, as in `ADMCImputer.fit`.
         y : None
             Ignored.
         groups : array-like of shape (n_samples,), optional
-            Rows of one group are in one fold.
+            Group of each row. Rows of one group are in one part of the ``cv`` parts.
 
         Returns
         -------
         X_out : array or frame of shape (n_samples, 2 * n_features)
-            As `transform` returns it.
+            The completed columns and their counterparts, in the form in which
+            `transform` returns them.
         """
         with all_or_nothing(self) as draft:
             return draft._fit_transform(X, groups)
@@ -168,18 +187,19 @@ class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
             return np.concatenate(parts)[back]
         return _rows(_stacked(parts), back)
 
-    def transform(self, X):
+    def transform(self, X: Table) -> ArrayOrFrame:
         """Complete X and append the counterparts of its modalities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows with any pattern of missing values.
 
         Returns
         -------
         X_out : array or frame of shape (n_samples, 2 * n_features)
-            The completed columns, then for each its counterpart, generated from the
-            other modalities alone. A frame after ``set_output``.
+            The completed columns, and then the counterpart of each column, generated
+            from the other modalities alone. It is a frame after ``set_output``.
         """
         check_is_fitted(self)
         X = as_table(X)
@@ -208,17 +228,21 @@ class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
             [column.rename(name) for column, name in zip(generated, names, strict=True)]
         )
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(
+        self, input_features: ArrayLike | None = None
+    ) -> np.ndarray:
         """Names of the columns that `transform` returns.
 
         Parameters
         ----------
         input_features : array-like of str or None, default=None
+            Names of the input columns. None takes the names seen in `fit`, or x0, x1,
+            ..., if there were none.
 
         Returns
         -------
         feature_names_out : ndarray of str objects
-            The columns, then ``gen_<column>`` for each.
+            Names of the columns, followed by ``gen_<column>`` for each column.
         """
         check_is_fitted(self)
         names = self.imputer_.get_feature_names_out(input_features)
@@ -236,7 +260,7 @@ def _lacking(X, columns, missing_values):
     """Copy of X without any cell of the given columns."""
     removed = np.zeros(X.shape, dtype=bool)
     removed[:, columns] = True
-    without = Table(X).without(removed)
+    without = CellTable(X).without(removed)
     if not is_frame(X) and not accepts_null(missing_values):
         without[removed] = placeholder(missing_values)
     return without

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any, Literal, overload
 
 import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.impute import MissingIndicator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._combined.fit import fit_model
@@ -23,6 +26,7 @@ from ._compat import (
     _check_feature_names_in,
     _fit_context,
     _get_output_config,
+    available_if,
 )
 from ._pickling import VersionedPickle
 from ._shared.contract import FitContext, Report, Rows
@@ -33,6 +37,16 @@ from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_places
 from ._table.containers import is_frame
 from ._table.missing_markers import accepts_null
+from ._table.types import (
+    ArrayOrFrame,
+    Columns,
+    Estimator,
+    FrameT,
+    Markers,
+    Modalities,
+    RandomState,
+    Table,
+)
 from ._table.validation import (
     all_or_nothing,
     check_quantiles,
@@ -58,181 +72,202 @@ def _rows(cells):
 class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     """Complete missing values by an anchored, attention-based diffusion model.
 
-    Tables may be mixed: numbers, whole numbers, truth values, categories, dates and
-    durations. A Gaussian over all columns, fitted to the incomplete table by
-    expectation-maximisation, anchors a network with attention between columns. The
-    network is trained as a masked diffusion model: it predicts hidden cells from the
-    cells that are left, for every pattern at once, and starts out as the Gaussian. One
-    fitted model completes unseen rows with any pattern of missing values.
+    A table may be mixed: numbers, whole numbers, truth values, categories, dates and
+    durations. A Gaussian distribution over all columns, the anchor, is fitted to the
+    incomplete table by expectation-maximisation. A network with attention between
+    columns starts out as the anchor and is trained as a masked diffusion model: it
+    predicts hidden cells from the other cells of their row, for every pattern at once.
+    One fitted imputer completes unseen rows with any pattern of missing values.
+
+    The parameters are listed in three groups: what is completed (`modalities` to
+    `keep_empty_features`), accuracy against cost (`n_steps` to `model_size`), and
+    randomness and running (`random_state` to `verbose`).
 
     Parameters
     ----------
     modalities : dict or None, default=None
-        Names of modalities and their columns, as names, indices, slices, masks or a
-        `make_column_selector`; columns left out are modalities of their own, as all
-        are for None. A modality of numeric columns that is present or absent as a
-        whole in most rows is completed as a block: see Notes.
+        Columns of each modality, by the modality's name. The columns are names,
+        indices, a slice, a mask or a `make_column_selector`. A column that is left out
+        is a modality of its own; with None, every column is. A modality of numeric
+        columns that is present or absent as a whole in most rows is completed as a
+        block: see Notes.
 
     encoders : dict or None, default=None
-        Transformers with ``inverse_transform`` by the names of modalities, in the place
-        of principal components: what is completed are their latents. One that is not
-        fitted is cloned, and the clone fitted to the rows in which its modality is
-        complete, in the columns' own units. A fitted one is used as it is; but
-        :func:`sklearn.base.clone`, hence every cross-validation, takes away what it
-        learnt, and then it is fitted anew. `sklearn.frozen.FrozenEstimator` around it
-        prevents that. What is passed is not changed.
-
-    strategy : {"mean", "median", "sample"}, default="mean"
-        What a missing cell becomes: the mean of its posterior (lowest squared error),
-        its median (lowest absolute error), both by one network call, or one joint draw
-        of all the row's missing cells. Categorical cells become the most probable
-        level, or the draw; whole numbers (see `keep_whole_numbers`) and dates are
-        rounded. May be changed on a fitted imputer.
-
-    n_steps : int, default=8
-        Rounds in which a draw reveals a row's missing cells. One round ignores how
-        they depend on each other; as many rounds as missing cells is exact. May be
-        changed on a fitted imputer.
-
-    n_bootstraps : int, default=0
-        Draws take turns with so many versions of the anchor, fitted to resampled rows:
-        proper multiple imputation, for estimates that are pooled by
-        :func:`~admc_sklearn.pooling.pool_estimates`. 0 draws as if the model were
-        known, which is too narrow for some hundred rows. Take about as many as draws.
+        Transformers with ``inverse_transform``, by the names of modalities. The imputer
+        completes the latents of an encoder, instead of the principal components of its
+        modality. An encoder that is not fitted is cloned, and the clone is fitted, in
+        the columns' own units, to the rows in which the modality is complete. A fitted
+        encoder is used as it is. But :func:`sklearn.base.clone`, and hence every
+        cross-validation, returns it without its fit, and it is then fitted anew;
+        `sklearn.frozen.FrozenEstimator` around the encoder prevents this. The encoders
+        that are passed are not changed.
 
     missing_values : float, int, str, np.nan, None, pandas.NA, list or dict, \
             default=np.nan
-        The placeholder of missing values; several in a list, such as
-        ``[-99, -88, "?"]``; by column in a dict, such as
-        ``{"age": 0, "income": [-99, -88]}``, names or indices being its keys. In
-        frames, arrays of objects and with a dict, ``np.nan``, ``None``, ``pandas.NA``
-        and ``pandas.NaT`` are missing besides; an array of floats with NaN is refused
-        where it is not listed. A number does not match text, nor 0 False.
-
-    keep_whole_numbers : bool or "from_frame", default="from_frame"
-        Whether a column of floats is completed by whole numbers, whatever the
-        statistic, where `fit` saw three or more cells of it, all of them whole.
-        ``"from_frame"`` does so where `fit` got a data frame, as frames hold integers
-        with gaps as floats; True in arrays too; False never, which leaves the mean
-        with its lower squared error. Columns of integers by dtype are always completed
-        by whole numbers. May be changed on a fitted imputer.
+        The value that marks a missing cell. A list holds several such values, as in
+        ``[-99, -88, "?"]``. A dict holds them by column, as in
+        ``{"age": 0, "income": [-99, -88]}``; its keys are names or indices. In data
+        frames, in arrays of objects and with a dict, ``np.nan``, ``None``,
+        ``pandas.NA`` and ``pandas.NaT`` are missing as well. An array of floats that
+        holds NaN is refused where NaN is not listed. A number does not match text, and
+        0 does not match False.
 
     categorical_features : "from_dtype", array-like or callable, default="from_dtype"
-        Which columns are categorical. By dtype: categories, enumerations, text, truth
-        values, and columns of objects other than numbers and dates. Names, indices, a
-        mask or a `make_column_selector` name columns that are categorical besides.
+        Columns that are categorical in addition to those that are by their dtype. The
+        latter are categories, enumerations, text, truth values, and columns of objects
+        other than numbers and dates; ``"from_dtype"`` adds nothing to them. Others are
+        given by names, indices, a mask or a `make_column_selector`.
+
+    keep_whole_numbers : bool or "from_frame", default="from_frame"
+        Whether a column of floats is completed by whole numbers where all its observed
+        cells are whole. `fit` must have seen at least three observed cells of the
+        column. ``"from_frame"`` applies this where `fit` got a data frame, because
+        frames store integers with gaps as floats. True applies it in arrays too. False
+        never applies it, and the mean then keeps its lower squared error. Columns of an
+        integer dtype are always completed by whole numbers. Means, quantiles and draws
+        are treated alike. May be changed on a fitted imputer.
 
     self_masking : bool or "auto", default="auto"
-        Whether a cell's own value may have decided that it is missing: its log-odds
-        of being missing linear in it, or other for every level. Its distribution is
-        tilted accordingly. ``"auto"`` does so where this tells who is missing better
-        than the rows' observed cells do; True always does, False never. Rows completed
-        are taken to lose cells as those of `fit` did, so that cells which are hidden
-        at random to measure an imputer call for False. Not beside blocks.
+        Whether the probability that a cell is missing may depend on its own value. The
+        log-odds of being missing are then linear in a number, and differ by level in a
+        categorical column; the distributions of missing cells are tilted accordingly.
+        ``"auto"`` applies this to columns in which it predicts the missing cells better
+        than the observed cells of the rows do. True always applies it, False never
+        does. The imputer assumes that the rows to complete lose cells as the rows of
+        `fit` did: set False if cells are hidden at random to measure the imputer.
+        Tables with blocks (see Notes) are always completed without it.
+
+    strategy : {"mean", "median", "sample"}, default="mean"
+        The statistic that replaces a missing cell. ``"mean"`` has the lowest squared
+        error and ``"median"`` the lowest absolute error, and each takes one call of the
+        network; ``"sample"`` is one joint draw of all missing cells of the row. A
+        categorical cell becomes the most probable level, or the level drawn. Whole
+        numbers (see `keep_whole_numbers`) and dates are rounded. May be changed on a
+        fitted imputer.
 
     add_indicator : bool, default=False
-        Append a :class:`~sklearn.impute.MissingIndicator` of the columns that had
-        missing values in `fit`.
+        Whether to append a :class:`~sklearn.impute.MissingIndicator` of the columns
+        that had missing values in `fit`.
 
     keep_empty_features : bool, default=True
-        Keep columns without a single observed value in `fit`, their missing cells
-        filled with 0 (the epoch for dates, False, the first category of a categorical
-        dtype, ``"missing_value"`` for text); otherwise drop them.
+        Whether to keep columns without a single observed value in `fit`. Their missing
+        cells are filled with 0 (the epoch for dates, False, the first category of a
+        categorical dtype, ``"missing_value"`` for text). With False they are dropped.
+
+    n_steps : int, default=8
+        Number of rounds in which a draw reveals the missing cells of a row. A single
+        round ignores how the missing cells depend on each other; as many rounds as
+        missing cells are exact. May be changed on a fitted imputer.
+
+    n_bootstraps : int, default=0
+        Number of versions of the anchor that are fitted to resampled rows. Draws use
+        them in turn, which makes multiple imputation proper, for estimates that are
+        pooled by :func:`~admc_sklearn.pooling.pool_estimates`. Take about as many as
+        draws. With 0 the draws ignore that the model is estimated, and vary too little
+        in tables of some hundred rows.
 
     max_epochs : int, default=60
-        Passes over the training rows at most; 0 leaves the Gaussian alone. Fewer are
-        made where the error of held-out cells falls by less than `tol`, see there:
-        then the learning rate falls to zero in a fourth of the epochs made so far.
+        Largest number of passes over the training rows. Training ends earlier where the
+        error of held-out rows falls too slowly (see `tol`); the learning rate then
+        falls to zero in a fourth of the epochs made so far. With 0 the Gaussian anchor
+        alone is used.
 
     max_time : float, default=None
-        Seconds after which `fit` stops with the best weights so far, all that it does
-        included, within 20 % or two seconds, whichever is more; the learning rate is
-        brought down in time. Of the time half at most is for the choice of coordinates
-        and the Gaussian, and 15 % of what they leave are for what follows the epochs.
-        What there is no time for is left out: warps, epochs, the memory, similar rows,
-        self-masking, curved features of modalities. Reading the table and one pass
-        of each Gaussian are never cut short: of a table of many millions of cells they
-        may take longer.
+        Number of seconds after which `fit` stops, with the best weights so far. The
+        limit covers everything that `fit` does, and is kept to within 20 % or two
+        seconds, whichever is more. The learning rate is lowered in time. At most half
+        of the time is for the choice of coordinates and the anchor; 15 % of the rest
+        is for the steps after the epochs. Steps for which there is no time are left
+        out: power transforms, epochs, landmarks, donor rows, self-masking, curved
+        features of modalities. Reading the table and one pass of each Gaussian are
+        never cut short, and can take longer in a table of many millions of cells.
 
     batch_size : int or "auto", default="auto"
-        Rows a training step at most: an epoch's rows are dealt into as few batches of
-        one size as hold them. ``"auto"`` takes 512 for up to 16 columns, 256 for 32 and
-        more, and fewer for tables of less than sixteen times as many rows.
+        Largest number of rows in a training step. The rows of an epoch are divided into
+        as few batches of equal size as hold them. ``"auto"`` takes 512 for up to 16
+        columns, 256 for 32 columns and more, and fewer for tables that have less than
+        sixteen times as many rows.
 
     learning_rate : float, default=2e-3
-        Of AdamW, for batches of up to 256 rows; larger ones take it times the square
-        root of ``batch_size / 256``. Level at first, brought down to zero at the end.
+        Learning rate of AdamW for batches of up to 256 rows. It is multiplied by the
+        square root of ``batch_size / 256`` for larger batches. It is constant at first
+        and falls to zero at the end.
 
     validation_fraction : float, default=0.1
-        Share of the rows held out of training, to decide when to stop; at most 10,000.
+        Share of the rows that are held out of training, in (0, 1). Their error shows
+        when to stop. At most 10,000 rows are held out.
 
     n_iter_no_change : int, default=15
-        Epochs without a better validation figure after which `fit` stops.
+        Number of epochs without a lower validation error after which training stops.
 
     tol : float, default=0.01
-        The learning rate begins to fall, and training to end, once 125 steps (at least
-        five epochs) lower the validation error by less than this share. 0 trains for
-        all of ``max_epochs``: errors of a large table then fall by up to 4 %, in up to
-        three times as long.
+        Share by which the validation error must fall for training to go on. Where it
+        falls by less within 125 steps (and at least five epochs), the learning rate
+        begins to fall and training to end. With 0 all of ``max_epochs`` are made:
+        errors of a large table then fall by up to 4 %, in up to three times the time.
 
     model_size : {"auto", "small", "medium", "large"}, default="auto"
-        Size of the network; ``"auto"`` chooses by the number of observed cells.
-
-    device : str, default="auto"
-        A torch device. ``"auto"`` takes CUDA, then MPS, then the CPU.
-
-    warm_start : bool, default=False
-        Whether `fit` goes on training the network that it finds, for ``max_epochs``
-        more; columns, units, levels and atoms stay those of the first `fit`, the
-        Gaussian is fitted anew. Rows held out are the same as long as the seed and
-        the number of rows are.
-
-    verbose : int, default=0
-        1 shows a progress bar with the validation figure.
+        Size of the network. ``"auto"`` chooses it by the number of observed cells.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds training and draws. Repeated calls of a fitted imputer agree whatever
-        it is.
+        Seed of training and of draws. Whatever it is, repeated calls of one fitted
+        imputer agree.
+
+    device : str, default="auto"
+        Torch device on which the network is trained and run. ``"auto"`` takes CUDA if
+        there is one, then MPS, then the CPU.
+
+    warm_start : bool, default=False
+        Whether a further `fit` continues the training of the fitted network, for
+        another ``max_epochs``. Columns, units, levels and atoms remain those of the
+        first `fit`; the anchor is fitted anew. The held-out rows are the same as long
+        as the seed and the number of rows are.
+
+    verbose : int, default=0
+        Level of output. 1 shows a progress bar with the validation error.
 
     Attributes
     ----------
     history_ : pandas.DataFrame
-        One row an epoch: ``epoch``, ``train_loss`` and ``valid_loss`` (nats a cell),
-        ``valid_rmse`` (standardised units, cells hidden in held-out rows; categorical
-        cells by their Brier score, 1 for the frequencies alone), ``seconds`` since
-        training began. Epoch 0 is the Gaussian alone. Empty where there were
-        too few cells to hold any out: then the Gaussian alone is used.
+        One row for each epoch: ``epoch``; ``train_loss`` and ``valid_loss`` (nats per
+        cell); ``valid_rmse`` (in standardised units, of cells hidden in held-out rows;
+        categorical cells count by their Brier score, which is 1 for the frequencies
+        alone); ``seconds`` since training began. Epoch 0 is the anchor alone. The frame
+        is empty where there were too few cells to hold any out: then the anchor alone
+        is used.
 
     n_epochs_ : int
-        The epoch whose weights are kept: that with the lowest ``valid_rmse``.
+        The epoch whose weights are kept, which is the one of the lowest ``valid_rmse``.
 
     device_ : torch.device
-        Where the network is.
+        The device on which the network is.
 
     model_ : torch.nn.Module
         The fitted network.
 
     categories_ : list of `n_features_in_` arrays or None
-        Levels of each categorical column that `fit` saw; None for other columns.
+        Levels of each categorical column that occurred in `fit`; None for other
+        columns.
 
     self_masking_ : ndarray of shape (`n_features_in_`,)
-        What a standard deviation of a column's value adds to the log-odds of a cell's
-        being missing; of a categorical column the standard deviation of its levels'
-        log-odds. 0 where self-masking is not taken into account.
+        Change in the log-odds that a cell is missing, for a change of its value by one
+        standard deviation of its column. For a categorical column it is the standard
+        deviation of the log-odds of its levels. It is 0 where self-masking is not
+        used.
 
     dependence_ : pandas.DataFrame or None
-        For every modality that is completed as a block, the share of its variance (row)
-        that each other one alone explains (column), in training rows that the model
-        had not seen; NaN where it was not measured.
+        Share of the variance of each block (row) that each other modality alone
+        explains (column), in training rows that the model had not seen; NaN where it
+        was not measured. None if no modality is completed as a block.
 
     indicator_ : MissingIndicator or None
-        Fitted if ``add_indicator``.
+        The fitted indicator, if ``add_indicator``.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen in `fit`, where all are strings.
+        Names of the columns seen in `fit`, if all of them are strings.
 
     See Also
     --------
@@ -241,41 +276,46 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    A pickle holds the parameters, the network's weights, the columns' statistics and
-    atoms (for columns with few distinct values, those values), and completed training
-    rows, which are the landmarks of kernels: up to 800 rows of cells, and the latents
-    of blocks in up to 1500. It opens on machines without the device it was made on, by
-    the release of this package that made it, and with a warning by others of the same
-    minor version; other releases refuse it in a sentence.
+    *Pickles.* A pickle holds the parameters, the network's weights, statistics and
+    atoms of the columns (for columns with few distinct values, those values), and
+    training rows: up to 800 completed rows as landmarks, the latents of blocks in up to
+    1500 rows, and, where donor rows are used, up to 16,384 rows. A pickle opens on
+    machines without the device on which it was made. It opens with the release of this
+    package that made it, and with a warning with other releases of the same minor
+    version; other releases refuse it with an error.
 
-    Means of numbers come from the network and from a kernel ridge regression on the
-    completed rest of the row (a Laplace kernel with landmarks, the kernel of a forest
-    of random cuts [3]_), followed as far as held-out cells approve. Means, quantiles
-    and draws are read from one distribution; blocks do without this regression.
+    *Numbers.* Means of numbers combine the network with a kernel ridge regression on
+    the completed rest of the row, to the extent that lowers the error of held-out
+    cells. The regression has a Laplace kernel with landmarks, the kernel of a forest of
+    random cuts [3]_. Means, quantiles and draws are read from one distribution. Blocks
+    are completed without this regression.
 
-    A cell that one other, observed cell determines exactly (the same quantity in
-    other units, a copy, a ratio or a power, a level's code) is computed from it; its
-    quantiles and draws are that value. Beyond the range observed it may lie where the
-    relation held in 100 rows or more.
+    *Exact relations.* A cell that one other, observed cell determines exactly (the same
+    quantity in other units, a copy, a ratio or a power, a level's code) is computed
+    from that cell, and its quantiles and draws are that value. The value may lie beyond
+    the observed range where the relation held in at least 100 rows.
 
-    A modality is a block if it has at least five columns, all of numbers, and at most
-    a fifth of the rows that hold it hold but a part of it, or if it has an encoder.
-    Blocks are completed in their encoders' latents (principal components of 99.95 % of
-    the variance): by regression on curved features of the modalities that are there,
-    corrected by attention between modalities, and drawn by a Gaussian diffusion in
-    ``n_steps`` calls. Their posterior is taken for normal, so that their median is
-    their mean. ``n_bootstraps`` and ``validation_fraction`` concern cells alone. The
-    columns of other modalities are cells, which training hides together at times.
+    *Blocks.* A modality is a block if it has an encoder, or if it has at least five
+    columns, all of numbers, and at most a fifth of the rows with observed cells of the
+    modality lack some of its cells. Blocks are completed in the latents of their
+    encoders (by default principal components of 99.95 % of the variance): by a
+    regression on curved features of the observed modalities, which attention between
+    modalities corrects. They are drawn by a Gaussian diffusion in ``n_steps`` calls.
+    Their posterior is taken to be normal, so that their median is their mean.
+    ``n_bootstraps`` and ``validation_fraction`` apply to other columns only. Training
+    at times hides all columns of a modality together, also where it is not a block.
 
-    Rounds of a draw (``n_steps``) against how well gradient boosting tells completed
-    rows from complete ones (AUC, 0.5 where it cannot; 30 % missing, unseen rows, one
-    CPU thread): 0.521, 0.525, 0.515, 0.509, 0.509, 0.509 on magic and 0.561, 0.540,
-    0.519, 0.521, 0.521, 0.521 on california for 1, 2, 4, 8, 16, 32 rounds, in 0.16,
-    0.25, 0.4, 0.8, 0.9, 0.9 s a draw of 6000 rows. Cells are revealed in random order;
-    other orders made no difference.
+    *Rounds.* A classifier (gradient boosting) was trained to distinguish completed
+    from complete rows, with 30 % of the cells missing, on unseen rows and one CPU
+    thread. For 1, 2, 4, 8, 16 and 32 rounds (``n_steps``) its AUC, 0.5 at best, was
+    0.521, 0.525, 0.515, 0.509, 0.509 and 0.509 on the magic data, and 0.561, 0.540,
+    0.519, 0.521, 0.521 and 0.521 on california. A draw of 6000 rows took 0.16, 0.25,
+    0.4, 0.8, 0.9 and 0.9 s. Cells are revealed in random order; other orders made no
+    difference.
 
-    On a CPU the same seed gives the same imputer, with any number of threads, except
-    under ``max_time``, where the speed of the machine decides how much is learnt.
+    *Reproducibility.* On a CPU the same seed gives the same imputer, with any number of
+    threads, except under ``max_time``, where the amount of training depends on the
+    speed of the machine.
 
     References
     ----------
@@ -294,6 +334,17 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     array([[ 3.,  6.,  9.],
            [ 8., 16., 24.]])
     """
+
+    history_: pd.DataFrame
+    n_epochs_: int
+    device_: torch.device
+    model_: torch.nn.Module | None
+    categories_: list[np.ndarray | None]
+    self_masking_: np.ndarray
+    dependence_: pd.DataFrame | None
+    indicator_: MissingIndicator | None
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     _parameter_constraints = {  # noqa: RUF012
         "modalities": [Mapping, None],
@@ -324,30 +375,30 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        modalities=None,
-        encoders=None,
-        strategy="mean",
-        n_steps=8,
-        n_bootstraps=0,
-        missing_values=np.nan,
-        keep_whole_numbers="from_frame",
-        categorical_features="from_dtype",
-        self_masking="auto",
-        add_indicator=False,
-        keep_empty_features=True,
-        max_epochs=60,
-        max_time=None,
-        batch_size="auto",
-        learning_rate=2e-3,
-        validation_fraction=0.1,
-        n_iter_no_change=15,
-        tol=0.01,
-        model_size="auto",
-        device="auto",
-        warm_start=False,
-        verbose=0,
-        random_state=None,
-    ):
+        modalities: Modalities | None = None,
+        encoders: Mapping[str, Estimator] | None = None,
+        strategy: Literal["mean", "median", "sample"] = "mean",
+        n_steps: int = 8,
+        n_bootstraps: int = 0,
+        missing_values: Markers = np.nan,
+        keep_whole_numbers: bool | Literal["from_frame"] = "from_frame",
+        categorical_features: Columns = "from_dtype",
+        self_masking: bool | Literal["auto"] = "auto",
+        add_indicator: bool = False,
+        keep_empty_features: bool = True,
+        max_epochs: int = 60,
+        max_time: float | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float = 2e-3,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 15,
+        tol: float = 0.01,
+        model_size: Literal["auto", "small", "medium", "large"] = "auto",
+        device: str | torch.device = "auto",
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.modalities = modalities
         self.encoders = encoders
         self.strategy = strategy
@@ -373,31 +424,43 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, groups=None):
+    def fit(
+        self, X: Table, y: Any = None, *, groups: ArrayLike | None = None
+    ) -> ADMCImputer:
         """Fit the imputer to an incomplete table.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            A pandas or polars frame, or an array; missing where it is
-            ``missing_values``, and where an array is masked.
+            Incomplete table: a pandas or polars frame, or an array. Cells are missing
+            where they hold one of ``missing_values``, and where an array is masked.
         y : None
             Ignored.
         groups : array-like of shape (n_samples,), optional
-            Rows of one group, the utterances of one video for example, are held out
-            together, where rows of unseen groups are what is to be completed.
+            Group of each row, such as the video of an utterance. Rows of one group are
+            held out together. Use this where the rows to complete will belong to groups
+            that are not in X.
 
         Returns
         -------
         self : ADMCImputer
+            The fitted imputer.
+
+        Raises
+        ------
+        ValueError
+            If X, a parameter or an encoder is unsuitable; the message says why.
+        TypeError
+            If X is no table, or one of a library that is not supported.
 
         Notes
         -----
         A fit that ends in an exception leaves the imputer as it was: not fitted, or
         with all of an earlier fit. Ctrl-C in the epochs ends training, with a warning:
-        the best weights so far are kept, and what follows is cut short. At any other
-        moment, and when it comes again within ten seconds, it is an exception. So
-        one Ctrl-C in a grid search ends the fit that is running, two end the search.
+        the best weights so far are kept, and the steps that follow are cut short. At
+        any other moment, and if it is repeated within ten seconds, Ctrl-C is an
+        exception. So one Ctrl-C in a grid search ends the fit that is running, and two
+        end the search.
         """
         with all_or_nothing(self) as draft:
             draft._fit(X, groups)
@@ -462,22 +525,23 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         self.self_masking_ = np.zeros(self.n_features_in_)
         self.self_masking_[kept] = report.self_masking
 
-    def transform(self, X):
+    def transform(self, X: Table) -> ArrayOrFrame:
         """Complete the missing cells of X; observed cells stay as they are.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows with any pattern of missing values, seen in `fit` or not.
+            Rows with any pattern of missing values, which `fit` need not have seen.
 
         Returns
         -------
         X_completed : array or frame of shape (n_samples, n_features_out)
-            An array: in the dtype of X where that is an array whose dtype holds what
-            is completed; else of floats, or of objects where X is mixed or has
-            Decimals or whole numbers beyond 2**53. After ``set_output`` a frame, whose
-            columns have the dtypes of those of X. Columns empty in `fit` are missing
-            from it if not ``keep_empty_features``; the indicator's columns come last.
+            The completed table. It is an array, of the dtype of X if X is an array
+            whose dtype can hold the completed values; otherwise of floats, or of
+            objects if X is mixed or has Decimals or whole numbers beyond 2**53. After
+            ``set_output`` it is a frame, whose columns have the dtypes of the columns
+            of X. Columns that were empty in `fit` are left out unless
+            ``keep_empty_features``; the columns of the indicator come last.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -492,22 +556,42 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         container = _get_output_config("transform", self)["dense"]
         return self._decode(X, cells, values, container, agree)
 
-    def sample(self, X, n_draws=5, random_state=None):
+    @overload
+    def sample(
+        self, X: FrameT, n_draws: int = ..., random_state: RandomState = ...
+    ) -> list[FrameT]: ...
+
+    @overload
+    def sample(
+        self, X: ArrayLike, n_draws: int = ..., random_state: RandomState = ...
+    ) -> np.ndarray: ...
+
+    def sample(
+        self, X: Table, n_draws: int = 5, random_state: RandomState = None
+    ) -> Any:
         """Joint draws of the missing cells of X from their posterior.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows with any pattern of missing values.
         n_draws : int, default=5
+            Number of completed tables.
         random_state : int, RandomState instance or None, default=None
-            None takes the seed drawn in `fit`: repeated calls agree.
+            Seed of the draws. None takes the seed drawn in `fit`, so that repeated
+            calls agree.
 
         Returns
         -------
         draws : ndarray of shape (n_draws, n_samples, n_features_out) or list
-            For a data frame, a list of ``n_draws`` data frames. A row's draws depend
-            on the row and the seed, not on the rows beside it; equal rows have
-            draws of their own.
+            The completed tables; for a data frame, a list of ``n_draws`` data frames.
+            The draws of a row depend on the row and the seed, not on the other rows of
+            X. Equal rows have different draws.
+
+        Raises
+        ------
+        ValueError
+            If ``n_draws`` is not a positive int.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -520,20 +604,41 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         cells = self._codec.read(X)
         return self._decode_all(X, cells, self._draw(cells, n_draws, seed), "draws")
 
-    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
-        """Quantiles of the missing cells of X, each cell by itself.
+    @overload
+    def predict_quantiles(
+        self, X: FrameT, quantiles: Sequence[float] | np.ndarray = ...
+    ) -> list[FrameT]: ...
+
+    @overload
+    def predict_quantiles(
+        self, X: ArrayLike, quantiles: Sequence[float] | np.ndarray = ...
+    ) -> np.ndarray: ...
+
+    def predict_quantiles(
+        self,
+        X: Table,
+        quantiles: Sequence[float] | np.ndarray = (0.05, 0.5, 0.95),
+    ) -> Any:
+        """Quantiles of the missing cells of X, of each cell by itself.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows with any pattern of missing values.
         quantiles : sequence of float, default=(0.05, 0.5, 0.95)
-            Levels strictly between 0 and 1.
+            Probabilities of the quantiles, strictly between 0 and 1.
 
         Returns
         -------
         values : ndarray of shape (n_quantiles, n_samples, n_features_out) or list
-            For a data frame, a list of ``n_quantiles`` data frames. Observed cells are
-            their own quantiles; categorical cells have the most probable level.
+            The tables completed by each quantile; for a data frame, a list of
+            ``n_quantiles`` data frames. Observed cells are their own quantiles;
+            categorical cells have the most probable level.
+
+        Raises
+        ------
+        ValueError
+            If a probability is not strictly between 0 and 1.
         """
         check_is_fitted(self)
         levels = check_quantiles(quantiles)
@@ -542,27 +647,29 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         return self._decode_all(X, cells, self._summarise(cells, levels))
 
     @available_if(_has_categories)
-    def predict_proba(self, X, column):
+    def predict_proba(self, X: Table, column: str | int) -> np.ndarray:
         """Probabilities of the levels of a categorical column.
+
+        The method exists only after a `fit` to a table with a categorical column.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows with any pattern of missing values.
         column : str or int
             Name or index of the column.
 
         Returns
         -------
         proba : ndarray of shape (n_samples, n_categories)
-            In the order of ``categories_[column]``. A level that is observed has 1;
-            where it was not there in `fit`, as where it is missing, the row's other
-            cells decide.
+            Probabilities in the order of ``categories_[column]``. An observed level has
+            probability 1. Where the cell is missing, or holds a level that did not
+            occur in `fit`, the probabilities follow from the other cells of the row.
 
         Raises
         ------
         ValueError
-            If there is no such column, or it is not categorical. Before `fit`, and
-            where no column is categorical, there is no such method.
+            If there is no such column, or the column is not categorical.
         """
         check_is_fitted(self)
         names = _check_feature_names_in(self, generate_names=True)
@@ -577,19 +684,21 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         column = self._codec.columns_.columns_[j]
         return column.probabilities(proba, numbers[:, k], known[:, k])
 
-    def attention(self, X):
-        """Attention of the modalities to each other while those missing in X are drawn.
+    def attention(self, X: Table) -> pd.DataFrame:
+        """Attention between the modalities while the missing modalities of X are drawn.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows in which modalities may be missing.
 
         Returns
         -------
         weights : DataFrame of shape (n_modalities, n_modalities)
-            Mean over rows, heads and layers; a row sums to one and says what its
-            modality attends to. The columns that are no block are ``"other columns"``.
-            What the anchor knows does not pass through it: see ``dependence_``.
+            Mean attention weights over rows, heads and layers. A row holds the weights
+            with which its modality attends to each modality, and sums to one. Columns
+            outside the blocks are called ``"other columns"``. The regression of the
+            anchor does not use attention: its counterpart is ``dependence_``.
 
         Raises
         ------
@@ -602,18 +711,22 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         cells = self._codec.read(check_table(self, X, reset=False))
         return self.model_.attention(_rows(cells))
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(
+        self, input_features: ArrayLike | None = None
+    ) -> np.ndarray:
         """Names of the columns that `transform` returns.
 
         Parameters
         ----------
         input_features : array-like of str or None, default=None
-            Names of the input columns; those seen in `fit`, or x0, x1, ..., if None.
+            Names of the input columns. None takes the names seen in `fit`, or x0, x1,
+            ..., if there were none.
 
         Returns
         -------
         feature_names_out : ndarray of str objects
-            An indicator's name that is taken by another column ends in ``_2``, ``_3``.
+            Names of the output columns. Where another column already has the name of an
+            indicator, the indicator's name ends in ``_2``, ``_3``.
         """
         check_is_fitted(self, "n_features_in_")
         input_features = _check_feature_names_in(self, input_features)

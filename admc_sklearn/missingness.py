@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
 from ._table.column_selection import resolve_modalities
-from ._table.remove_cells import Table
+from ._table.remove_cells import Table as CellTable
+from ._table.types import FrameT, Mechanism, Modalities, RandomState, Rates, Table
+
+__all__ = ["ampute"]
 
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
 # Share of the columns that "mar" leaves complete, as in the field's protocol.
@@ -23,72 +28,105 @@ _MAX_SCORE, _MAX_INTERCEPT = 10.0, 40.0
 _TOLERANCE = 0.5
 
 
+@overload
 def ampute(
-    X,
+    X: FrameT,
     *,
-    mechanism="mcar",
-    rate=0.3,
-    modalities=None,
-    allow_empty_rows=False,
-    allow_empty_columns=False,
-    random_state=None,
-):
-    """Remove known cells from a table.
+    mechanism: Mechanism = ...,
+    rate: Rates = ...,
+    modalities: Modalities | None = ...,
+    allow_empty_rows: bool = ...,
+    allow_empty_columns: bool = ...,
+    random_state: RandomState = ...,
+) -> FrameT: ...
 
-    Cells that are missing already stay missing; the input is left as it is.
+
+@overload
+def ampute(
+    X: ArrayLike,
+    *,
+    mechanism: Mechanism = ...,
+    rate: Rates = ...,
+    modalities: Modalities | None = ...,
+    allow_empty_rows: bool = ...,
+    allow_empty_columns: bool = ...,
+    random_state: RandomState = ...,
+) -> np.ndarray: ...
+
+
+def ampute(
+    X: Table,
+    *,
+    mechanism: Mechanism = "mcar",
+    rate: Rates = 0.3,
+    modalities: Modalities | None = None,
+    allow_empty_rows: bool = False,
+    allow_empty_columns: bool = False,
+    random_state: RandomState = None,
+) -> Any:
+    """Remove known cells from a table by a stated mechanism.
+
+    Cells that are already missing stay missing. The input is not changed.
 
     Parameters
     ----------
     X : array-like or data frame of shape (n_samples, n_features)
-        An array, or a frame that narwhals reads (pandas, polars, pyarrow). NaN, None
-        and null are missing.
+        Table from which cells are removed: an array, or a frame that narwhals reads
+        (pandas, polars, pyarrow). NaN, None and null are missing.
     mechanism : {"mcar", "mar", "mnar", "modality"}, default="mcar"
-        What a cell's chance of removal depends on.
+        What the probability that a cell is removed depends on.
 
-        - "mcar": nothing.
-        - "mar": a random 30 % of the columns (at least one), which stay complete,
-          those with ``rate`` 0 first. The others go missing by a logistic model of
-          these: normal weights, logits of standard deviation 1 [1]_ [2]_.
-        - "mnar": its own value, by a logistic model of slope 1 or -1, at random, on
-          the standardised column (self-masking [1]_).
-        - "modality": nothing, but the columns of a modality are removed together.
+        - "mcar": it depends on nothing.
+        - "mar": it depends on a random 30 % of the columns (at least one), which stay
+          complete; columns with ``rate`` 0 are the first of these. Cells of the other
+          columns are removed by a logistic model with normal weights, whose logits have
+          a standard deviation of 1 [1]_ [2]_.
+        - "mnar": it depends on the cell's own value (self-masking [1]_), by a logistic
+          model of slope 1 or -1, at random, on the standardised column.
+        - "modality": it depends on nothing, but the columns of a modality are removed
+          together.
 
-        In the models a category is a standard normal number drawn for it, a date its
-        time, and a missing value the mean of its column.
+        In these models a category counts as a standard normal number that is drawn for
+        it, a date as its time, and a missing value as the mean of its column.
     rate : float, array of shape (n_features,) or dict, default=0.3
-        Share, in [0, 1], of the known cells of a column to remove; by "mar", of the
-        columns that do not stay complete. A dict has names, or indices of an array's
-        columns, as keys; columns without one lose nothing. By "modality" there is a
-        rate a modality: those of ``modalities`` in order, then the columns left out.
+        Share of the known cells of a column that are removed, in [0, 1]. With "mar" it
+        applies to the columns that do not stay complete. A dict holds rates by the
+        columns' names, or by the indices of an array's columns; columns without a rate
+        lose nothing. With "modality" there is one rate for each modality: first the
+        modalities of ``modalities``, in order, then the columns that are left out.
     modalities : dict, default=None
-        Columns of each modality by its name: a name, an index, a list of these, a
-        slice, a boolean mask, or a callable that gets X and returns such. Columns
-        left out are each a modality of their own. Only "modality" uses it.
+        Columns of each modality, by its name, for "modality" only. The columns are a
+        name, an index, a list of these, a slice, a boolean mask, or a callable that
+        takes X and returns one of these. A column that is left out is a modality of its
+        own.
     allow_empty_rows : bool, default=False
-        Otherwise the draws are conditioned on every row keeping a known cell, and
-        the rate is met all the same as far as that is possible.
+        Whether a row may lose all its known cells. If not, the removals are drawn given
+        that every row keeps a known cell, and the rate is still met as far as possible.
     allow_empty_columns : bool, default=False
-        Otherwise a column that would lose all its known cells keeps one.
+        Whether a column may lose all its known cells. If not, such a column keeps one.
     random_state : int, RandomState instance or None, default=None
-        Numeric tables of different types lose the same cells by the same seed.
+        Seed of the removals. With the same seed, numeric tables of different types lose
+        the same cells.
 
     Returns
     -------
     X_incomplete : same type as X, of shape (n_samples, n_features)
-        Arrays of integers and booleans become float64, of strings object. A pandas
-        column that loses a cell becomes float or "boolean" if it has to.
+        Copy of X without the removed cells. Arrays of integers and booleans become
+        float64, arrays of strings object. A pandas column that loses a cell becomes
+        float or "boolean" where its dtype cannot hold missing values.
 
     Raises
     ------
     ValueError
-        For an unknown mechanism, rate or column, shared columns, "mar" with one only.
+        If the mechanism, a rate or a column is unknown or out of range, if two
+        modalities share a column, or if "mar" is used with a single column.
     TypeError
-        For modalities that are no dict, or columns neither names nor indices.
+        If ``modalities`` is no dict, or columns are neither names nor indices.
 
     Warns
     -----
     UserWarning
-        When the rate cannot be met while every row keeps a known cell.
+        If the rate cannot be met while every row keeps a known cell.
 
     References
     ----------
@@ -105,8 +143,8 @@ def ampute(
            [ 4., nan]])
     """
     if mechanism not in MECHANISMS:
-        raise ValueError(f"mechanism must be one of {MECHANISMS}; got {mechanism!r}")
-    table = Table(X)
+        raise ValueError(f"mechanism must be one of {MECHANISMS}; got {mechanism!r}.")
+    table = CellTable(X)
     rng = check_random_state(random_state)
     # What is lost as one: columns, or modalities.
     groups = modalities if mechanism == "modality" else None
@@ -124,7 +162,8 @@ def ampute(
     if np.any(np.abs(excess) * np.sqrt(at_risk.sum(axis=0)) > _TOLERANCE):
         warnings.warn(
             f"rate={rate!r} cannot be met while every row keeps a known cell: some "
-            f"shares differ by {np.abs(excess).max():.3f}; allow_empty_rows=True helps",
+            f"shares differ by {np.abs(excess).max():.3f}. Set allow_empty_rows=True to "
+            "meet it.",
             stacklevel=2,
         )
     lost = _draw_lost(logits, at_risk, guarded, rng)
@@ -140,7 +179,7 @@ def _missing_at_random(scores, rates, rng):
     """Rates, 0 at the complete columns, (d,), and logits by these, (n, d)."""
     d = len(rates)
     if d < 2:
-        raise ValueError(f'mechanism="mar" needs at least two columns; got {d}')
+        raise ValueError(f'mechanism="mar" needs at least two columns; got {d}.')
     # Constant columns come last: nothing can depend on them.
     order = rng.permutation(d)
     order = order[np.lexsort((np.ptp(scores[:, order], axis=0) == 0, rates[order] > 0))]
@@ -259,11 +298,11 @@ def _rates(rate, names):
     """Rates of the units as an array of shape (k,)."""
     if isinstance(rate, Mapping):
         if unknown := [name for name in rate if name not in names]:
-            raise ValueError(f"rate names {unknown}, which are not among {names}")
+            raise ValueError(f"rate names {unknown}, which are not among {names}.")
         rate = [rate.get(name, 0.0) for name in names]
     rates = np.asarray(rate, dtype=np.float64)
     if rates.ndim and rates.shape != (len(names),):
-        raise ValueError(f"rate must be one number or {len(names)}; got {rate!r}")
+        raise ValueError(f"rate must be one number or {len(names)}; got {rate!r}.")
     if not np.all((rates >= 0) & (rates <= 1)):
-        raise ValueError(f"rate must lie in [0, 1]; got {rate!r}")
+        raise ValueError(f"rate must lie in [0, 1]; got {rate!r}.")
     return np.broadcast_to(rates, len(names))

@@ -8,31 +8,68 @@ chapter 3), with the degrees of freedom of Barnard and Rubin (1999, Biometrika 8
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import t as student_t
+
+from ._table.types import NumberOrArray
+
+__all__ = ["PooledEstimates", "pool_estimates", "pool_over_draws"]
+
+_Draw = TypeVar("_Draw")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PooledEstimates:
-    """Estimates pooled over draws; an array is (p,), or a number if they were numbers.
+    """Estimates that are pooled over draws by Rubin's rules.
 
-    ``within`` and ``between`` are the mean variance of the draws and the variance of
-    their estimates; ``variance`` is the total, of which ``lambda_`` is the share due to
-    missing values; ``riv`` is the relative increase in variance, ``fmi`` the fraction
-    of missing information. ``covariance`` is the total covariance, (p, p), or None.
+    `pool_estimates` and `pool_over_draws` return it. The first eight attributes are
+    arrays of shape (p,), one value for each parameter, or numbers where each draw gave
+    a number.
+
+    Attributes
+    ----------
+    estimate : float or ndarray of shape (p,)
+        Mean of the estimates of the draws.
+    variance : float or ndarray of shape (p,)
+        Total variance of ``estimate``.
+    within : float or ndarray of shape (p,)
+        Mean of the variances of the draws.
+    between : float or ndarray of shape (p,)
+        Variance of the estimates between the draws.
+    df : float or ndarray of shape (p,)
+        Degrees of freedom of the t distribution.
+    riv : float or ndarray of shape (p,)
+        Relative increase in variance due to missing values.
+    lambda_ : float or ndarray of shape (p,)
+        Share of the total variance that is due to missing values.
+    fmi : float or ndarray of shape (p,)
+        Fraction of missing information.
+    n_draws : int
+        Number of draws.
+    dfcom : float
+        Degrees of freedom of the analysis of complete data.
+    confidence_level : float
+        Level of the confidence intervals.
+    covariance : ndarray of shape (p, p) or None
+        Total covariance, if the draws gave covariance matrices.
+    names : pandas.Index or None
+        Names of the parameters, if the draws gave names.
     """
 
-    estimate: np.ndarray
-    variance: np.ndarray
-    within: np.ndarray
-    between: np.ndarray
-    df: np.ndarray
-    riv: np.ndarray
-    lambda_: np.ndarray
-    fmi: np.ndarray
+    estimate: NumberOrArray
+    variance: NumberOrArray
+    within: NumberOrArray
+    between: NumberOrArray
+    df: NumberOrArray
+    riv: NumberOrArray
+    lambda_: NumberOrArray
+    fmi: NumberOrArray
     n_draws: int
     dfcom: float
     confidence_level: float
@@ -40,29 +77,29 @@ class PooledEstimates:
     names: pd.Index | None
 
     @property
-    def standard_error(self):
+    def standard_error(self) -> NumberOrArray:
         """Square root of the total variance."""
         return np.sqrt(self.variance)
 
     @property
-    def statistic(self):
+    def statistic(self) -> NumberOrArray:
         """Statistic t of the hypothesis that the parameter is 0."""
         return _ratio(self.estimate, self.standard_error)
 
     @property
-    def p_value(self):
+    def p_value(self) -> NumberOrArray:
         """Two-sided p-value of the hypothesis that the parameter is 0."""
         return 2 * student_t.sf(np.abs(self.statistic), self.df)
 
     @property
-    def conf_int(self):
-        """Lower and upper limit of the confidence interval, (p, 2) or (2,)."""
+    def conf_int(self) -> np.ndarray:
+        """Lower and upper limit of the confidence interval, of shape (p, 2) or (2,)."""
         quantile = student_t.ppf((1 + self.confidence_level) / 2, self.df)
         half = quantile * self.standard_error
         return np.stack([self.estimate - half, self.estimate + half], axis=-1)
 
-    def to_frame(self):
-        """Table of every quantity: one row per parameter."""
+    def to_frame(self) -> pd.DataFrame:
+        """Table of all quantities, with one row for each parameter."""
         inference = ("estimate", "standard_error", "statistic", "df", "p_value")
         parts = ("fmi", "riv", "lambda_", "within", "between", "variance")
         table = {name: getattr(self, name) for name in inference}
@@ -71,40 +108,50 @@ class PooledEstimates:
         index = range(np.size(self.estimate)) if self.names is None else self.names
         return pd.DataFrame(table, index=index)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         head = f"Pooled over {self.n_draws} draws, {100 * self.confidence_level:g} % "
         table = self.to_frame().loc[:, :"fmi"]
         body = table.to_string(float_format="{:.4g}".format, max_rows=20)
         return f"{head}confidence limits, dfcom={self.dfcom:g}\n{body}"
 
 
-def pool_estimates(estimates, variances, *, dfcom=None, confidence_level=0.95):
+def pool_estimates(
+    estimates: ArrayLike | pd.DataFrame | Sequence[pd.Series],
+    variances: ArrayLike | pd.DataFrame | Sequence[pd.Series | pd.DataFrame],
+    *,
+    dfcom: float | None = None,
+    confidence_level: float = 0.95,
+) -> PooledEstimates:
     """Combine the estimates from several completed data sets by Rubin's rules.
 
     Parameters
     ----------
     estimates : array of shape (n_draws,) or (n_draws, p), or list of Series
-        Estimates of each draw. A Series' index, or the columns of a data frame of
-        shape (n_draws, p), name the parameters.
+        Estimates of each draw. The index of a Series, or the columns of a data frame of
+        shape (n_draws, p), are the names of the parameters.
     variances : array of the same shape, or (n_draws, p, p)
-        Squared standard errors, or covariance matrices; matched by name if both have.
+        Squared standard errors of the estimates, or their covariance matrices. They are
+        matched to the estimates by name if both have names.
     dfcom : float, default=None
         Degrees of freedom that the analysis would have with complete data, such as
-        n - p for a regression. None takes infinity: a large sample.
+        n - p for a regression. None takes infinity, which suits a large sample.
     confidence_level : float, default=0.95
+        Level of the confidence intervals, in (0, 1).
 
     Returns
     -------
     pooled : PooledEstimates
-        Where the draws agree, the analysis of complete data: ``df`` is ``dfcom``. (At
-        that point mice gives ``dfcom * (dfcom + 1) / (dfcom + 3)``, the limit.)
+        The pooled inference. Where the draws agree it is the analysis of complete data,
+        and ``df`` is ``dfcom``. (At that point mice returns the limit,
+        ``dfcom * (dfcom + 1) / (dfcom + 3)``.)
 
     Raises
     ------
     ValueError
-        For fewer than two draws, shapes or names that disagree, values out of range or
-        not finite; and for estimates that differ without any variance within the draws,
-        unless ``dfcom`` is infinite: no degrees of freedom are left.
+        If there are fewer than two draws, shapes or names disagree, or values are out
+        of range or not finite. It is also raised if estimates differ without any
+        variance within the draws, unless ``dfcom`` is infinite, because no degrees of
+        freedom are left.
 
     Examples
     --------
@@ -150,20 +197,41 @@ def pool_estimates(estimates, variances, *, dfcom=None, confidence_level=0.95):
     )
 
 
-def pool_over_draws(draws, fit, *, dfcom=None, confidence_level=0.95):
+def pool_over_draws(
+    draws: Iterable[_Draw],
+    fit: Callable[[_Draw], Any],
+    *,
+    dfcom: float | None = None,
+    confidence_level: float = 0.95,
+) -> PooledEstimates:
     """Analyse every completed data set and combine the analyses by Rubin's rules.
 
     Parameters
     ----------
     draws : iterable of completed data sets
-        As `ADMCImputer.sample` returns them.
+        Completed data sets, as `ADMCImputer.sample` returns them.
     fit : callable
-        ``fit(draw)`` returns ``(estimates, variances)``, ``(estimates, variances,
-        dfcom)``, or results like those of statsmodels: ``params``, ``cov_params()`` or
-        ``bse``, and perhaps ``df_resid``, which is taken for ``dfcom``.
-    dfcom, confidence_level : float
-        As in `pool_estimates`, whose result is returned; but ``dfcom=None`` takes the
-        smallest that the analyses give, or infinity if one gives none.
+        Function that analyses one completed data set. ``fit(draw)`` returns
+        ``(estimates, variances)``, ``(estimates, variances, dfcom)``, or a result like
+        the results of statsmodels, with the attributes ``params``, ``cov_params()`` or
+        ``bse``, and optionally ``df_resid``, which is used as ``dfcom``.
+    dfcom : float, default=None
+        Degrees of freedom with complete data, as in `pool_estimates`. None takes the
+        smallest value that the analyses return, or infinity if one returns none.
+    confidence_level : float, default=0.95
+        Level of the confidence intervals, in (0, 1).
+
+    Returns
+    -------
+    pooled : PooledEstimates
+        The pooled inference, as in `pool_estimates`.
+
+    Raises
+    ------
+    TypeError
+        If ``fit`` returns something else.
+    ValueError
+        If the analyses cannot be pooled: see `pool_estimates`.
     """
     analyses = [_read_analysis(fit(draw)) for draw in draws]
     estimates, variances, found = ([a[part] for a in analyses] for part in range(3))

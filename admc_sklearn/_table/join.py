@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -11,44 +12,51 @@ import pandas as pd
 
 from .column_selection import quoted
 from .containers import is_frame
+from .types import ArrayOrFrame, Table
 
 # NaN of the narrowest type, which leaves the type to the numbers beside it.
 _BLANK = np.float16(np.nan)
 
 
-def join_modalities(arrays, like=None):
-    """Join the tables of several modalities into one, and remember the blocks.
+def join_modalities(
+    arrays: Mapping[str, Table | Sequence[Any] | None]
+    | Sequence[Table | Sequence[Any] | None],
+    like: Mapping[str, Any] | None = None,
+) -> tuple[ArrayOrFrame, dict[str, Any]]:
+    """Join the tables of several modalities into one, and return their columns.
 
     Parameters
     ----------
     arrays : dict or list of array-like of shape (n_samples, n_columns)
-        The modalities' tables by name; those of a list are named ``modality_0``,
-        ``modality_1``, ... Numbers, or pandas or polars frames of any columns. A row
-        may be None, where a sample does not have the modality: its cells are NaN. So
-        may a whole table be, if ``like`` is given.
+        Tables of the modalities by name; the modalities of a list are named
+        ``modality_0``, ``modality_1``, ... A table holds numbers, or is a pandas or
+        polars frame of any columns. A row may be None where a sample lacks the
+        modality, and its cells are then NaN. A whole table may be None too, if ``like``
+        is given.
     like : dict, default=None
-        The modalities that an earlier call returned. The result gets their order and
-        columns, and those without a table become NaN.
+        Modalities that an earlier call returned. The result gets the same modalities
+        in the same order and with the same columns. Modalities without a table become
+        NaN.
 
     Returns
     -------
     X : ndarray or frame of shape (n_samples, n_features)
-        The tables side by side: an array of floats, or a frame if there is a frame
-        among them. A frame's columns keep their names where these are strings and
-        occur once, and are called ``<modality>_<column>`` otherwise.
+        The tables side by side: an array of floats, or a frame if one of the tables is
+        a frame. A column of a frame keeps its name if this is a string and occurs once,
+        and is called ``<modality>_<column>`` otherwise.
     modalities : dict
-        By the modality's name the slice of its columns, or for a frame the list of
-        their names: the parameter ``modalities`` of whoever gets X.
+        Columns of each modality, by its name: a slice, or for a frame the list of the
+        columns' names. It is what the parameter ``modalities`` of `ADMCImputer` takes.
 
     Raises
     ------
     ValueError
-        For tables of different lengths or pandas frames of different indices, tables
-        without columns or with something else than numbers, a modality that is None
-        or does not have the columns of ``like``, and names of columns that recur in
+        If tables differ in length, or pandas frames in their index; if a table has no
+        columns or holds something other than numbers; if a modality is None without
+        ``like``, or lacks the columns of ``like``; or if names of columns recur in
         spite of the prefix.
     TypeError
-        If ``arrays`` is neither a dict nor a list, or mixes pandas and polars.
+        If ``arrays`` is neither a dict nor a list, or mixes pandas and polars frames.
 
     Examples
     --------
@@ -112,8 +120,8 @@ def _named_tables(arrays, like):
         raise ValueError("There is no table to join.")
     if like is None and (absent := [m for m in arrays if arrays[m] is None]):
         raise ValueError(
-            f"The modality {quoted(absent)} is None: how many columns it has must be "
-            "said by like, the modalities of an earlier call."
+            f"The modality {quoted(absent)} is None: its number of columns must come "
+            "from like, the modalities of an earlier call."
         )
     return arrays
 
@@ -156,7 +164,7 @@ def _with_rows(table, width):
     if len(known) == len(table):
         return list(table)
     if not known and width is None:
-        raise ValueError("every row is None, and only like can say how long they are")
+        raise ValueError("every row is None, and their length can only come from like")
     blank = np.full(known[0] if known else width, _BLANK)
     return [blank if row is None else row for row in table]
 

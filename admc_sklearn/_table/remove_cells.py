@@ -23,13 +23,13 @@ class Table:
             dtypes, kinds = frame.schema.dtypes(), nw.Categorical | nw.Enum
             self.categorical = {j for j, t in enumerate(dtypes) if isinstance(t, kinds)}
         elif self.native.ndim != 2 or self.native.dtype.kind not in "fiubOUSmM":
-            raise ValueError(f"X must be a frame or an (n, d) array; got {X!r}")
+            raise ValueError(f"X must be a frame or an (n, d) array; got {X!r}.")
         else:
             self.names = list(range(self.native.shape[1]))
             self.columns, self.categorical = list(self.native.T), set()
         self.known = ~np.array([pd.isna(c) for c in self.columns], dtype=bool).T
         if 0 in self.known.shape:
-            raise ValueError(f"X must have at least one cell; got {X!r}")
+            raise ValueError(f"X must have at least one cell; got {X!r}.")
 
     def without(self, removed):
         """Copy with the given cells missing."""
