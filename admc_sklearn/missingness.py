@@ -162,8 +162,8 @@ def ampute(
     if np.any(np.abs(excess) * np.sqrt(at_risk.sum(axis=0)) > _TOLERANCE):
         warnings.warn(
             f"rate={rate!r} cannot be met while every row keeps a known cell: some "
-            f"shares differ by {np.abs(excess).max():.3f}. Set allow_empty_rows=True to "
-            "meet it.",
+            f"shares differ by {np.abs(excess).max():.3f}. Set "
+            "allow_empty_rows=True to meet it.",
             stacklevel=2,
         )
     lost = _draw_lost(logits, at_risk, guarded, rng)

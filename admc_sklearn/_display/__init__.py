@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .._table.types import Axes, Estimator, Frame, RandomState, Table
 from ._data import (
     calibration_data,
     comparison_data,
@@ -47,11 +52,11 @@ class ImputationDisplay:
     Parameters
     ----------
     kind : str
-        What is drawn: "density", "calibration", "scatter", "pattern", "training",
+        Kind of the picture: "density", "calibration", "scatter", "pattern", "training",
         "modalities" or "comparison".
 
     data : dict
-        What the picture shows, by kind:
+        Data that the picture shows. Their keys depend on the kind:
 
         - density: ``columns``, a dict of name to two Series, the observed and the
           imputed values; ``left_out``, a list of names; ``n_draws``, 0 where the
@@ -73,10 +78,10 @@ class ImputationDisplay:
     Attributes
     ----------
     figure_ : matplotlib Figure
-        Set by `plot`.
+        The figure that holds the picture, after `plot`.
 
     axes_ : ndarray of matplotlib Axes
-        The panels, set by `plot`.
+        The panels of the picture, after `plot`.
 
     See Also
     --------
@@ -94,99 +99,113 @@ class ImputationDisplay:
     array([18,  1,  1])
     """
 
-    def __init__(self, *, kind, data):
+    figure_: Any
+    axes_: np.ndarray
+
+    def __init__(self, *, kind: str, data: dict[str, Any]) -> None:
         self.kind = kind
         self.data = data
 
     @classmethod
     def from_imputer(
         cls,
-        imputer,
-        X=None,
+        imputer: Estimator,
+        X: Table | None = None,
         *,
-        kind="density",
-        columns=None,
-        n_draws=None,
-        hidden_rate=0.2,
-        max_columns=None,
-        subsample=1000,
-        random_state=None,
-        ax=None,
-        **plot_kwargs,
-    ):
-        """Draw what a fitted imputer makes of an incomplete table.
+        kind: Literal[
+            "density", "calibration", "scatter", "pattern", "training", "modalities"
+        ] = "density",
+        columns: str | int | Sequence[str | int] | None = None,
+        n_draws: int | None = None,
+        hidden_rate: float = 0.2,
+        max_columns: int | None = None,
+        subsample: int | None = 1000,
+        random_state: RandomState = None,
+        ax: Axes | None = None,
+        **plot_kwargs: Any,
+    ) -> ImputationDisplay:
+        """Draw a picture of how a fitted imputer completes an incomplete table.
 
         Parameters
         ----------
         imputer : estimator
-            A fitted imputer with `transform` and `get_feature_names_out`.
-            ``kind="calibration"`` and ``"scatter"`` need `sample` too, as
-            :class:`~admc_sklearn.ADMCImputer` has it.
+            Fitted imputer with `transform` and `get_feature_names_out`.
+            ``kind="calibration"`` and ``"scatter"`` also need `sample`, as in
+            :class:`~admc_sklearn.ADMCImputer`.
 
         X : array-like of shape (n_samples, n_features), default=None
-            An incomplete table; not needed for "training" and "modalities".
+            Incomplete table. It is not needed for "training" and "modalities".
 
         kind : str, default="density"
-            - "density": observed against imputed values of each column with missing
-              cells, as shares: draws where the imputer has `sample`, else the
-              completion. The outer bins hold what lies beyond the central 99 %.
-            - "calibration": nominal against actual coverage of central intervals of
-              the draws, for known cells of numbers and dates hidden for the picture.
-            - "scatter": two columns; rows with both observed, and one draw of the
-              others.
-            - "pattern": which cells are missing together, and in how many rows.
+            Kind of the picture.
+
+            - "density": distributions of the observed and of the imputed values of each
+              column with missing cells, as shares. The imputed values are draws if the
+              imputer has `sample`, and its completion otherwise. The outer bins hold
+              the values beyond the central 99 %.
+            - "calibration": nominal and actual coverage of central intervals of the
+              draws, for known cells of numbers and dates that are hidden for the
+              picture.
+            - "scatter": two columns, with the rows in which both are observed, and one
+              draw of the other rows.
+            - "pattern": the cells that are missing together, and in how many rows.
             - "training": the validation figures of every epoch of an ADMCImputer.
-            - "modalities": how much of each modality each other one explains, the
+            - "modalities": the share of each modality that each other one explains, the
               ``dependence_`` of an ADMCImputer.
 
         columns : list of str or int, or a single one, default=None
-            Names or positions; two of them for "scatter". None takes all columns, for
-            "density" all with missing cells.
+            Columns to draw, as names or positions; "scatter" needs two. None takes all
+            columns, and for "density" all columns with missing cells.
 
         n_draws : int, default=None
-            Draws by `sample`: None takes 5 for "density", 50 for "calibration".
+            Number of draws by `sample`. None takes 5 for "density" and 50 for
+            "calibration".
 
         hidden_rate : float, default=0.2
             Share of the known cells that "calibration" hides.
 
         max_columns : int, default=None
-            Columns drawn at most, those with most missing cells: None takes 12 for
-            "density", 100 for "pattern". The picture names those left out.
+            Largest number of columns to draw, which are those with most missing cells.
+            None takes 12 for "density" and 100 for "pattern". The picture names the
+            columns that are left out.
 
         subsample : int or None, default=1000
-            Rows drawn at random where X has more, since draws take time; None takes
-            all, as "pattern" does always.
+            Number of rows that are drawn at random if X has more, because draws take
+            time. None takes all rows, as "pattern" always does.
 
         random_state : int, RandomState instance or None, default=None
-            Seeds the choice of rows and cells and the draws. None takes a fixed seed:
-            a repeated call gives the same picture.
+            Seed of the choice of rows and cells, and of the draws. None takes a fixed
+            seed, so that a repeated call gives the same picture.
 
         ax : matplotlib Axes, default=None
-            Where to draw; panels take the place of ``ax``. None makes a figure.
+            Axes to draw in; several panels take its place. None makes a figure.
 
         **plot_kwargs
-            Passed to `plot`.
+            Further arguments of `plot`.
 
         Returns
         -------
         display : ImputationDisplay
+            The picture, drawn.
 
         Raises
         ------
         ValueError
-            If there is no such kind or column, or nothing to draw.
+            If the kind or a column is unknown, or there is nothing to draw.
         TypeError
             If the imputer lacks a method that the kind needs.
+        ImportError
+            If matplotlib is not installed.
         sklearn.exceptions.NotFittedError
             If the imputer is not fitted.
 
         Notes
         -----
-        The coverage is counted by the probability integral transform, the rank of the
-        hidden value among its draws divided by ``n_draws + 1``, ties broken at random.
-        It is uniform, with point masses too and however few the draws, if the value is
-        distributed as the draws are. A central interval of share c holds the value if
-        the transform lies within c / 2 of one half.
+        The coverage is counted by the probability integral transform: the rank of the
+        hidden value among its draws, divided by ``n_draws + 1``, with ties broken at
+        random. The transform is uniform if the value has the distribution of the draws,
+        for any number of draws and also with point masses. A central interval of share
+        c holds the value if the transform lies within c / 2 of one half.
         """
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
@@ -212,57 +231,74 @@ class ImputationDisplay:
         return cls(kind=kind, data=data).plot(ax, **plot_kwargs)
 
     @classmethod
-    def from_comparison(cls, frame, *, metric="rmse", ax=None, **plot_kwargs):
+    def from_comparison(
+        cls,
+        frame: Frame,
+        *,
+        metric: Literal[
+            "rmse", "mae", "accuracy", "fit_time", "transform_time"
+        ] = "rmse",
+        ax: Axes | None = None,
+        **plot_kwargs: Any,
+    ) -> ImputationDisplay:
         """Draw how well, or how fast, imputers completed tables.
 
         Parameters
         ----------
         frame : pandas or polars DataFrame
-            One row a run: ``imputer``, ``mechanism``, ``rate`` (a share) and the
-            metric, null where a run has none. There is a panel for each mechanism and
-            rate, and for each ``table`` where there are several.
+            Results of :func:`~admc_sklearn.evaluation.compare_imputers`, one row for
+            each run. The columns ``imputer``, ``mechanism``, ``rate`` (a share) and the
+            metric are needed; the metric is null where a run has none. There is a panel
+            for each mechanism and rate, and for each ``table`` if there are several.
 
         metric : {"rmse", "mae", "accuracy", "fit_time", "transform_time"}, \
                 default="rmse"
-            Times are drawn on a logarithmic axis.
+            Column of ``frame`` to draw. Times are drawn on a logarithmic axis.
 
         ax : matplotlib Axes, default=None
-            Where to draw; panels take the place of ``ax``. None makes a figure.
+            Axes to draw in; several panels take its place. None makes a figure.
 
         **plot_kwargs
-            Passed to `plot`.
+            Further arguments of `plot`.
 
         Returns
         -------
         display : ImputationDisplay
+            The picture, drawn.
 
         Raises
         ------
         ValueError
             If a column is lacking, or the metric is unknown or has no value.
+        ImportError
+            If matplotlib is not installed.
 
         Notes
         -----
-        Imputers have the same order in all panels, by the mean of their ranks.
+        Imputers have the same order in all panels, which is that of their mean ranks.
         """
         require_matplotlib()
         data = comparison_data(frame, metric)
         return cls(kind="comparison", data=data).plot(ax, **plot_kwargs)
 
-    def plot(self, ax=None, *, figsize=None):
+    def plot(
+        self, ax: Axes | None = None, *, figsize: tuple[float, float] | None = None
+    ) -> ImputationDisplay:
         """Draw the picture.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; panels take the place of ``ax``. None makes a figure.
+            Axes to draw in; several panels take its place. None makes a figure.
 
         figsize : (float, float), default=None
-            Inches of the figure that is made; None suits the number of panels.
+            Width and height, in inches, of the figure that is made. None suits the
+            number of panels.
 
         Returns
         -------
         display : ImputationDisplay
+            The picture itself.
 
         Raises
         ------

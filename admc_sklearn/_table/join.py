@@ -120,8 +120,8 @@ def _named_tables(arrays, like):
         raise ValueError("There is no table to join.")
     if like is None and (absent := [m for m in arrays if arrays[m] is None]):
         raise ValueError(
-            f"The modality {quoted(absent)} is None: its number of columns must come "
-            "from like, the modalities of an earlier call."
+            f"The modality {quoted(absent)} is None: how many columns it has must be "
+            "said by like, the modalities of an earlier call."
         )
     return arrays
 

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from numbers import Integral, Real
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
@@ -29,6 +32,7 @@ from sklearn.utils import check_consistent_length
 
 from .._shared.progress import tqdm
 from .._table.containers import as_table
+from .._table.types import Estimator, Mechanism, Modalities, RandomState, Table
 from ..missingness import MECHANISMS
 from ._ranking import _ranks
 from ._result_file import FIGURES, KEY, ResultFile, describe, fingerprint
@@ -37,96 +41,98 @@ from ._scorer import _draw_seed
 
 
 def compare_imputers(
-    imputers,
-    X,
+    imputers: Mapping[str, Estimator],
+    X: Table,
     *,
-    mechanisms=("mcar",),
-    rates=(0.3,),
-    cv=3,
-    y=None,
-    estimator=None,
-    modalities=None,
-    scoring=None,
-    n_jobs=None,
-    path=None,
-    verbose=0,
-    random_state=None,
-):
+    mechanisms: Mechanism | Sequence[Mechanism] = ("mcar",),
+    rates: float | Sequence[float] = (0.3,),
+    cv: int | Iterable[tuple[ArrayLike, ArrayLike]] | Any = 3,
+    y: ArrayLike | None = None,
+    estimator: Estimator | None = None,
+    modalities: Modalities | None = None,
+    scoring: str | Callable[..., float] | None = None,
+    n_jobs: int | None = None,
+    path: str | PathLike[str] | None = None,
+    verbose: int = 0,
+    random_state: RandomState = None,
+) -> pd.DataFrame:
     """Compare imputers on unseen rows of a table.
 
     Known cells are removed from X. Each imputer is fitted to the incomplete training
     rows and completes the incomplete test rows; the completed cells are compared with
-    what was removed. All imputers get the same tables.
+    the removed ones. All imputers get the same tables.
 
     Parameters
     ----------
     imputers : dict of str to estimator
-        Cloned. Each gets X as it is; one that cannot take it, because of text, say,
-        has an error in the result. A pipeline may have steps before the imputer, its
-        last one: these are undone by their `inverse_transform`.
+        Imputers by name; they are cloned. Each gets X as it is. An imputer that cannot
+        use X, for example because of text, has an error in the result. A pipeline may
+        have steps before the imputer, which must be its last step: these are undone by
+        their `inverse_transform`.
     X : array-like or data frame of shape (n_samples, n_features)
-        A pandas or polars frame, or an array. Cells that are really missing stay so
-        and never count; they are NaN, None or null here, whatever an imputer's
-        ``missing_values``.
+        Table on which the imputers are compared: a pandas or polars frame, or an array.
+        Cells that are really missing stay missing and never count. They are NaN, None
+        or null here, whatever the ``missing_values`` of an imputer.
     mechanisms : str or sequence of str, default=("mcar",)
-        See `ampute`.
+        Mechanisms by which cells are removed: see `ampute`.
     rates : float or sequence of float, default=(0.3,)
-        Shares, in (0, 1), of the known cells to remove, in training and test rows.
+        Shares of the known cells to remove, in (0, 1), in training and test rows.
     cv : int, splitter or iterable of (train, test), default=3
-        An int shuffles the rows, stratified by y where the estimator is a classifier.
+        Splits into training and test rows. An int is their number; the rows are then
+        shuffled, and stratified by y if the estimator is a classifier.
     y : array-like of shape (n_samples,), default=None
-        Labels; imputers do not get them.
+        Labels for the estimator. Imputers do not get them.
     estimator : estimator, default=None
-        Fitted, with y, to the training rows that the imputer completed, and scored on
-        the test rows that it completed. It gets an array of floats: categorical
-        columns are one-hot encoded, by the levels of the training rows, dates count.
+        Model that is fitted, with y, to the completed training rows, and scored on the
+        completed test rows. It gets an array of floats: dates are numbers, and
+        categorical columns are one-hot encoded by the levels of the training rows.
     modalities : dict, default=None
         Columns of each modality, for ``mechanisms="modality"``: see `ampute`.
     scoring : str, callable or None, default=None
-        The estimator's score; None takes its own `score`.
+        Score of the estimator. None takes the estimator's own `score`.
     n_jobs : int, default=None
-        Processes; they share the cores. Times are longer then, and only comparable
-        within one call.
+        Number of processes. They share the cores, so that times are longer than in one
+        process, and comparable only within one call.
     path : str or path-like, default=None
-        A CSV or parquet file to which each result is added as soon as it is there,
-        by several processes too, with a lock on a file ``<path>.lock`` meanwhile.
-        A result found there is not computed again if it has no error, and if X, y, the
-        rows, the seed and all parameters, but not their code, were the same. What was
-        not the same stays in the file beside the new result, with another
+        CSV or parquet file to which each result is added when it is there. Several
+        processes may add to one file; a file ``<path>.lock`` is locked meanwhile.
+        A result in the file is not computed again if it has no error and if X, y, the
+        rows, the seed and all parameters were the same; changes of code are not
+        noticed. Results of another configuration stay in the file, with another
         ``fingerprint``. Imputers with parameters that cannot be pickled always run.
     verbose : int, default=0
-        1 shows a progress bar.
+        Level of output. 1 shows a progress bar.
     random_state : int, RandomState instance or None, default=None
-        Seeds which cells are removed and how rows are split, not the imputers. An int
-        is needed with ``path``.
+        Seed of the removed cells and of the splits, not of the imputers. An int is
+        needed with ``path``.
 
     Returns
     -------
     results : pandas.DataFrame
-        One row for each split, mechanism, rate and imputer:
+        One row for each split, mechanism, rate and imputer, with these columns:
 
-        - ``imputer``, ``mechanism``, ``rate``, ``split``: which one;
+        - ``imputer``, ``mechanism``, ``rate``, ``split``: they identify the run;
         - ``rmse``, ``mae``, ``accuracy``: see `imputation_scores`; the units are those
           of the observed training cells;
         - ``fit_time``, ``transform_time``: seconds, the latter for the test rows;
-        - ``score``: of the estimator;
-        - ``rank``: of the imputer in this split, 1 for the lowest ``rmse`` (the highest
-          ``accuracy`` where no column is numeric), ties averaged, failures last;
-        - ``error``: what failed, and where; missing if nothing did.
+        - ``score``: the score of the estimator;
+        - ``rank``: the imputer's rank in this split, 1 for the lowest ``rmse`` (the
+          highest ``accuracy`` if no column is numeric), ties averaged, failures last;
+        - ``error``: the step that failed and its error; missing if nothing failed.
 
-        Figures that are not there are nan.
+        Figures that do not exist are nan.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is none of those above. What an imputer or the estimator raises
-        is recorded, as are wrong shapes, missing values that are left, and tables that
-        come back in other units.
+        If an argument is none of those above. Errors of an imputer or of the estimator
+        are not raised but recorded, and so are wrong shapes, missing values that are
+        left, and tables that come back in other units.
 
     Warns
     -----
     UserWarning
-        If ``path`` has results of the same runs, but with another configuration.
+        If ``path`` has results of the same runs with another configuration.
 
     See Also
     --------

@@ -131,7 +131,7 @@ def score_cells(
     if changed:
         raise ValueError(
             f"X_completed has other values where cells of the columns {changed} were "
-            "observed: is it in other units, or are its columns in another order?"
+            "observed: it may be in other units, or have its columns in another order."
         )
     errors, matches = np.concatenate(errors), np.concatenate(matches)
     with np.errstate(over="ignore"):

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from scipy.stats import studentized_range
 
+from .._table.types import Frame
 from ._result_file import FIGURES, KEY
 
 # Where more is better.
 _GAINS = {"accuracy", "score"}
 
 
-def ranking(results, metric="rmse", *, alpha=0.05):
+def ranking(
+    results: Frame,
+    metric: Literal[
+        "rmse", "mae", "accuracy", "fit_time", "transform_time", "score"
+    ] = "rmse",
+    *,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
     """Rank imputers over all runs, with the critical difference of Nemenyi's test.
 
     Parameters
     ----------
     results : pandas or polars DataFrame
-        As `compare_imputers` returns it. A column ``table`` may tell apart the results
-        of several tables.
+        Results of `compare_imputers`. The results of several tables may be in one
+        frame, with a column ``table`` that distinguishes them.
     metric : {"rmse", "mae", "accuracy", "fit_time", "transform_time", "score"}, \
             default="rmse"
+        Column of the results by which the imputers are ranked.
     alpha : float, default=0.05
-        Chance of finding any difference where there is none.
+        Probability of finding any difference where there is none, in (0, 1).
 
     Returns
     -------
     ranks : pandas.DataFrame
-        One row for each imputer, its index, best first:
+        One row for each imputer, the best one first. The names are the index; the
+        columns are:
 
-        - ``mean_rank``: over the runs, ties averaged, failures last;
-        - ``n_failures``: runs without a value;
-        - ``critical_difference``: imputers whose mean ranks differ by less cannot be
-          told apart;
-        - ``as_good_as_best``: whether it cannot be told apart from the first.
+        - ``mean_rank``: the mean rank over the runs, ties averaged, failures last;
+        - ``n_failures``: the number of runs without a value;
+        - ``critical_difference``: imputers whose mean ranks differ by less than this
+          cannot be distinguished;
+        - ``as_good_as_best``: whether the imputer cannot be distinguished from the
+          first.
 
     Raises
     ------
     ValueError
-        If a column is lacking, there are fewer than two imputers, one of them has not
-        exactly one row in each run, or no run has a value.
+        If a column is lacking, if there are fewer than two imputers, if an imputer does
+        not have exactly one row in each run, or if no run has a value.
 
     Notes
     -----
     Of k imputers and N runs the critical difference is q sqrt(k (k + 1) / (6 N)), q
     being the quantile of the studentised range of k means, with infinite degrees of
     freedom, divided by sqrt(2) [1]_. The test is made for N independent tables. Splits
-    of one table share most of their rows: the difference is then a lower limit, and
-    says how far the result depends on the split, not what to expect of other tables.
+    of one table share most of their rows. The difference is then a lower limit: it
+    shows how far the result depends on the split, not how the imputers would compare on
+    other tables.
 
     References
     ----------

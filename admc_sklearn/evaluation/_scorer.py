@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
@@ -12,6 +13,14 @@ from sklearn.utils import check_random_state
 from .._table.containers import as_table, is_frame
 from .._table.missing_markers import accepts_null, placeholder
 from .._table.remove_cells import without_codes
+from .._table.types import (
+    Mechanism,
+    Metric,
+    Modalities,
+    RandomState,
+    Rates,
+    Table,
+)
 from ..missingness import ampute
 from ._errors import score_cells
 from ._runs import complete, rows_of, steps_before
@@ -19,40 +28,48 @@ from ._runs import complete, rows_of, steps_before
 METRICS = ("rmse", "mae", "accuracy")
 
 
-def imputation_scores(X_true, X_incomplete, X_completed, *, X_reference=None):
+def imputation_scores(
+    X_true: Table,
+    X_incomplete: Table,
+    X_completed: Table,
+    *,
+    X_reference: Table | None = None,
+) -> dict[str, float]:
     """Errors of the cells that are missing in one table and known in another.
 
     Parameters
     ----------
     X_true : array-like or data frame of shape (n_samples, n_features)
-        A pandas or polars frame, or an array; NaN, None and null are unknown. Its
-        dtypes decide what a column holds: truth values, text and categories are
-        categorical; dates and durations count as numbers.
+        Table with the true values: a pandas or polars frame, or an array. NaN, None and
+        null are unknown. Columns of truth values, text or categories are categorical by
+        their dtype; dates and durations count as numbers.
     X_incomplete : array-like or data frame of shape (n_samples, n_features)
-        The table that the imputer got.
+        Table that the imputer got.
     X_completed : array-like or data frame of shape (n_samples, n_features)
-        What it returned: a frame, or an array even where the others are frames. Columns
-        of frames are matched by name, of arrays by position.
+        Table that the imputer returned. It may be an array even if the others are
+        frames. Columns of frames are matched by name, columns of arrays by position.
     X_reference : array-like or data frame, default=None
-        The table whose observed cells give the unit of each numeric column, such as
-        the training rows. None takes ``X_incomplete``.
+        Table whose observed cells give the unit of each numeric column, such as the
+        training rows. None takes ``X_incomplete``.
 
     Returns
     -------
     scores : dict of str to float
-        Over all hidden cells together, nan where there are none of the kind:
+        Scores over all hidden cells together; nan where there is no hidden cell of the
+        kind:
 
         - ``rmse``, ``mae``: root mean squared and mean absolute error of the numeric
-          cells, each column standardised by the mean and standard deviation of its
-          observed cells. Where these do not vary the known cells of ``X_true`` stand
-          in; a column that is constant there too keeps its own unit.
+          cells, where each column is standardised by the mean and standard deviation of
+          its observed cells. If these do not vary, the known cells of ``X_true`` are
+          used instead; a column that is constant there too keeps its own unit.
         - ``accuracy``: share of the categorical cells with the right level.
 
     Raises
     ------
     ValueError
-        If shapes or names differ, ``X_completed`` still has missing values, a cell is
-        infinite, or a column holds something else than in ``X_true``.
+        If shapes or names differ, if ``X_completed`` still has missing values, if a
+        cell is infinite, or if a column holds another kind of values than in
+        ``X_true``.
 
     Examples
     --------
@@ -67,34 +84,44 @@ def imputation_scores(X_true, X_incomplete, X_completed, *, X_reference=None):
 
 
 def make_imputation_scorer(
-    metric="rmse", *, rate=0.3, mechanism="mcar", modalities=None, random_state=0
-):
+    metric: Metric = "rmse",
+    *,
+    rate: Rates = 0.3,
+    mechanism: Mechanism = "mcar",
+    modalities: Modalities | None = None,
+    random_state: RandomState = 0,
+) -> Callable[..., float]:
     """Make a scorer with which a grid search tunes an imputer, without a predictor.
 
     Parameters
     ----------
     metric : {"rmse", "mae", "accuracy"}, default="rmse"
-        As in `imputation_scores`. The scorer returns the accuracy, or the negated
-        error: more is better.
-    rate, mechanism, modalities
-        Which of the known cells are hidden: see `ampute`.
+        Metric of `imputation_scores`. The scorer returns the accuracy, or the negated
+        error, so that more is better.
+    rate : float, array of shape (n_features,) or dict, default=0.3
+        Share of the known cells that are hidden: see `ampute`.
+    mechanism : {"mcar", "mar", "mnar", "modality"}, default="mcar"
+        Mechanism by which cells are hidden: see `ampute`.
+    modalities : dict, default=None
+        Columns of each modality, for ``mechanism="modality"``: see `ampute`.
     random_state : int, RandomState instance or None, default=0
-        Drawn from once: every candidate gets the same hidden cells, whatever it is.
+        Seed of the hidden cells. It is used once, so that every candidate gets the same
+        hidden cells, also with None.
 
     Returns
     -------
     scorer : callable
-        ``scorer(imputer, X, y=None)``, for the ``scoring`` of `GridSearchCV`,
+        Function ``scorer(imputer, X, y=None)``, for the ``scoring`` of `GridSearchCV`,
         `HalvingGridSearchCV` or `cross_val_score`. It hides known cells of the rows
-        that the search holds out, lets the fitted imputer complete them, and compares.
-        Cells that are really missing never count. It can be pickled.
+        that the search holds out, completes them by the fitted imputer, and compares.
+        Cells that are really missing never count. The scorer can be pickled.
 
     Raises
     ------
     ValueError
-        If the metric is unknown. The scorer raises it where no hidden cell is of the
-        metric's kind, where the completed table is in other units, and where
-        `imputation_scores` does.
+        If the metric is unknown. The scorer raises it if no hidden cell is of the
+        metric's kind, if the completed table is in other units, and wherever
+        `imputation_scores` raises it.
 
     See Also
     --------
@@ -102,12 +129,13 @@ def make_imputation_scorer(
 
     Notes
     -----
-    The imputer may be the last step of a pipeline. Its completion is brought back by
-    the `inverse_transform` of the steps before, so that candidates that scale in
-    different ways can be compared. Where these have none, errors are those in the table
-    that the imputer gets: standardised, hence the same for steps that shift and scale.
+    The imputer may be the last step of a pipeline. Its completion is transformed back
+    by the `inverse_transform` of the steps before it, so that candidates that scale in
+    different ways can be compared. If these steps have no `inverse_transform`, errors
+    are computed in the table that the imputer gets. They are standardised, hence the
+    same for all steps that shift and scale.
 
-    For a mixed table, search by several: ``scoring={"rmse": make_imputation_scorer(),
+    For a mixed table, use several scorers: ``scoring={"rmse": make_imputation_scorer(),
     "accuracy": make_imputation_scorer("accuracy")}, refit="rmse"``.
 
     Examples
