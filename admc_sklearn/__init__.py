@@ -13,3 +13,7 @@ __all__ = [
     "__version__",
     "join_modalities",
 ]
+
+
+def __dir__() -> list[str]:
+    return [name for name in globals() if name in __all__ or not name.startswith("_")]

@@ -243,7 +243,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         The device on which the network is.
 
     model_ : torch.nn.Module
-        The fitted network.
+        The fitted network; None if no column had an observed value.
 
     categories_ : list of `n_features_in_` arrays or None
         Levels of each categorical column that occurred in `fit`; None for other
@@ -338,7 +338,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     history_: pd.DataFrame
     n_epochs_: int
     device_: torch.device
-    model_: torch.nn.Module | None
+    model_: Any  # None where no column has an observed value
     categories_: list[np.ndarray | None]
     self_masking_: np.ndarray
     dependence_: pd.DataFrame | None
@@ -681,8 +681,8 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = self.model_.probabilities(_rows(cells), k)
         numbers, known = self._codec.determined(cells)
-        column = self._codec.columns_.columns_[j]
-        return column.probabilities(proba, numbers[:, k], known[:, k])
+        levels = self._codec.columns_.columns_[j]
+        return levels.probabilities(proba, numbers[:, k], known[:, k])
 
     def attention(self, X: Table) -> pd.DataFrame:
         """Attention between the modalities while the missing modalities of X are drawn.
@@ -729,11 +729,11 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             indicator, the indicator's name ends in ``_2``, ``_3``.
         """
         check_is_fitted(self, "n_features_in_")
-        input_features = _check_feature_names_in(self, input_features)
-        names = input_features[self._columns_out()]
+        names_in = _check_feature_names_in(self, input_features)
+        names = names_in[self._columns_out()]
         if self.indicator_ is None:
             return names
-        flags = self.indicator_.get_feature_names_out(input_features)
+        flags = self.indicator_.get_feature_names_out(names_in)
         return with_distinct(names, flags)
 
     def _columns_out(self):

@@ -28,6 +28,10 @@ _MAX_SCORE, _MAX_INTERCEPT = 10.0, 40.0
 _TOLERANCE = 0.5
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @overload
 def ampute(
     X: FrameT,

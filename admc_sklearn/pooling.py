@@ -24,6 +24,10 @@ __all__ = ["PooledEstimates", "pool_estimates", "pool_over_draws"]
 _Draw = TypeVar("_Draw")
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PooledEstimates:
     """Estimates that are pooled over draws by Rubin's rules.

@@ -1,7 +1,7 @@
 """Use an installed admc_sklearn as users do, without the tools of the tests.
 
-`make smoke` builds the package, installs it into environments of its own, and runs this
-script in each. It needs nothing but the package and what the package depends on.
+`make smoke` and `make smoke-lowest` build the package, install it into an environment
+of its own, and run this script there. It needs the package and its dependencies alone.
 """
 
 import pickle

@@ -74,11 +74,11 @@ def join_modalities(
     >>> join_modalities({"audio": audio[:1]}, like=modalities)[0]
     array([[nan, nan,  1.]])
     """
-    arrays = _named_tables(arrays, like)
+    named = _named_tables(arrays, like)
     widths = {m: _width(columns) for m, columns in (like or {}).items()}
     tables = {
         modality: _as_table(modality, table, widths.get(modality))
-        for modality, table in arrays.items()
+        for modality, table in named.items()
         if table is not None
     }
     n_samples = _common_length(tables)
@@ -89,10 +89,10 @@ def join_modalities(
                 f"The modality {modality!r} must have {d} columns, got "
                 f"{table.shape[1]}."
             )
-    for modality in arrays:
+    for modality in named:
         if modality not in tables:
             tables[modality] = np.full((n_samples, widths[modality]), _BLANK)
-    tables = {modality: tables[modality] for modality in arrays}
+    tables = {modality: tables[modality] for modality in named}
     if any(is_frame(table) for table in tables.values()):
         modalities = _frame_names(tables, like)
         return _joined_frames(tables, modalities), modalities

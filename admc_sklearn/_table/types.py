@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,13 +14,15 @@ else:  # matplotlib need not be installed
     Axes = Any
 
 
-class Frame(Protocol):
-    """A data frame of pandas or polars, by two of the names that both have."""
+class Frame(Sized, Protocol):
+    """A data frame of pandas or polars, by names that both have and arrays lack."""
 
     @property
     def columns(self) -> Any: ...
 
     def join(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def drop(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 FrameT = TypeVar("FrameT", bound=Frame)

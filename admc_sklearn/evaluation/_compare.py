@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
@@ -159,7 +159,7 @@ def compare_imputers(
     X = as_table(X)
     _check_imputers(imputers)
     mechanisms = [mechanisms] if isinstance(mechanisms, str) else list(mechanisms)
-    rates = [float(r) for r in ([rates] if isinstance(rates, Real) else rates)]
+    rates = [float(rate) for rate in np.atleast_1d(rates)]
     _check_masking(mechanisms, rates)
     if path is not None and random_state is None:
         raise ValueError("path needs random_state, an int: else no result fits it.")

@@ -153,11 +153,13 @@ def make_imputation_scorer(
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}.")
-    if not isinstance(random_state, Integral):
-        random_state = _draw_seed(random_state)
+    if isinstance(random_state, Integral):
+        seed = int(random_state)
+    else:
+        seed = _draw_seed(random_state)
     # Not the masks of a table that was itself amputed by this seed.
-    random_state = zlib.crc32(f"scorer {int(random_state)}".encode())
-    return _ImputationScorer(metric, rate, mechanism, modalities, int(random_state))
+    seed = zlib.crc32(f"scorer {seed}".encode())
+    return _ImputationScorer(metric, rate, mechanism, modalities, seed)
 
 
 class _ImputationScorer:
