@@ -56,6 +56,6 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	rm -rf docs/_build docs/_diagrams docs/_examples docs/gallery docs/generated
 	rm -f docs/sg_execution_times.rst

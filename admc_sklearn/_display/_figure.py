@@ -18,8 +18,8 @@ def require_matplotlib():
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "ImputationDisplay needs matplotlib, which the `plot` extra brings: "
-            'pip install "admc_sklearn[plot]"'
+            "ImputationDisplay needs matplotlib, which the `plot` extra brings. Run "
+            'pip install "admc_sklearn[plot]".'
         ) from error
 
 

@@ -193,7 +193,7 @@ class ColumnCodec:
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"Column {self.names_[j]!r} does not hold what it held in fit: "
-                    f"{error}"
+                    f"{str(error).rstrip('.')}."
                 ) from error
             if not np.isfinite(numbers[:, j]).all():
                 raise ValueError(

@@ -64,7 +64,7 @@ class Columns:
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Column {self.names[j]!r} of {self.what} does not hold what it holds "
-                f"in X_true: {error}"
+                f"in X_true: {str(error).rstrip('.')}."
             ) from error
         if not np.isfinite(numbers).all():
             raise ValueError(
