@@ -2,11 +2,11 @@
 
     python -m benchmarks.gpu [--device cuda] [--cpu] [--csv FILE]
 
-Made-up tables of `benchmarks.speed`, default parameters: one of california's size,
-with training steps replayed from a CUDA graph and run one by one, and one of 1,000,000
-rows and 50 columns, which is then completed. A step's time is that of the epochs, what
-the anchor says and the validation included; its share is that of its products of
-matrices in what the device reaches in one large product of float32 matrices.
+Made-up tables of `benchmarks.speed`, default parameters: one of california's size, and
+one of 1,000,000 rows and 50 columns, which is then completed. A step's time is that of
+the epochs, the anchor's conditioning and the validation included; its share is that of
+its products of matrices in what the device reaches in one large product of float32
+matrices.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -22,18 +21,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._cells.network import trainer as _trainer
 from admc_sklearn._shared.held_out import MAX_HELD_ROWS
 from admc_sklearn._shared.training import TrainingPlan
 from benchmarks.speed import made_up
 
 RATE = 0.3
-# Name, rows, columns, whether training steps are replayed.
-RUNS = (
-    ("california", 14_303, 8, True),
-    ("california", 14_303, 8, False),
-    ("largest", 1_000_000, 50, True),
-)
+# Name, rows, columns.
+RUNS = (("california", 14_303, 8), ("largest", 1_000_000, 50))
 # A large product of matrices, and how often it is made.
 SIZE, N_PRODUCTS = 8192, 10
 # Of a step, forward and back, in the products of a forward pass.
@@ -57,17 +51,6 @@ def _wait(device):
         torch.cuda.synchronize(device)
 
 
-@contextmanager
-def _replaying(is_on):
-    """Switch the replay of training steps on or off."""
-    kept = _trainer.REPLAYING
-    _trainer.REPLAYING = kept if is_on else ()
-    try:
-        yield
-    finally:
-        _trainer.REPLAYING = kept
-
-
 def step_work(imputer, X):
     """Operations of a training step's products, and steps of an epoch."""
     network, (n, d) = imputer.model_.network, X.shape
@@ -86,7 +69,7 @@ def step_work(imputer, X):
     return BACKWARD * counter.get_total_flops(), math.ceil((n - held) / size)
 
 
-def measure(name, n, d, is_replayed, device, reached, n_new=None):
+def measure(name, n, d, device, reached, n_new=None):
     """Fit a made-up table and complete rows: a dict of seconds, error and share.
 
     ``reached`` are the device's operations a second; ``n_new`` rows, as many as were
@@ -98,11 +81,10 @@ def measure(name, n, d, is_replayed, device, reached, n_new=None):
     X[np.random.default_rng(1).random(X.shape, dtype=np.float32) < RATE] = np.nan
     hidden = np.isnan(X[n:])
     imputer = ADMCImputer(device=str(device), random_state=0)
-    with _replaying(is_replayed):
-        started = time.perf_counter()
-        imputer.fit(X[:n])
-        _wait(device)
-        fitted = time.perf_counter()
+    started = time.perf_counter()
+    imputer.fit(X[:n])
+    _wait(device)
+    fitted = time.perf_counter()
     completed = imputer.transform(X[n:])
     done = time.perf_counter()
     work, n_steps = step_work(imputer, X[:n])
@@ -114,7 +96,6 @@ def measure(name, n, d, is_replayed, device, reached, n_new=None):
         "n_samples": n,
         "n_features": d,
         "device": str(device),
-        "replayed": is_replayed and device.type in _trainer.REPLAYING,
         "fit_s": fitted - started,
         "epochs": epochs,
         "step_ms": 1e3 * seconds,
@@ -136,7 +117,7 @@ def main():
     reached = peak(device)
     print(f"{device}: float32 {reached / 1e12:.1f} TFLOP/s", flush=True)
     # What is loaded when a device is first used belongs to no table.
-    measure("warm-up", 500, 4, True, device, reached)
+    measure("warm-up", 500, 4, device, reached)
     records = [measure(*run, device, reached) for run in RUNS]
     if options.cpu:
         cpu = torch.device("cpu")

@@ -12,9 +12,6 @@ from unittest import mock
 import torch
 from torch.overrides import TorchFunctionMode
 
-from admc_sklearn._cells.network import trainer as _trainer
-from admc_sklearn._shared.cuda_graph import Replayed
-
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 # Ask a tensor for what has no device.
 PLAIN = {
@@ -171,7 +168,5 @@ def pretended_gpu():
         for name, patch in patches.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, patch))
         stack.enter_context(mock.patch.object(torch, "Generator", pretence.generator))
-        called = lambda function, device: Replayed(function, CPU)  # noqa: E731
-        stack.enter_context(mock.patch.object(_trainer, "Replayed", called))
         stack.enter_context(pretence)
         yield pretence

@@ -1,9 +1,5 @@
 """Everything is where the table is: on a GPU that only pretends to be one."""
 
-import contextlib
-import warnings
-from unittest import mock
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +7,6 @@ import torch
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.anchor.factor_model import FactorAnchor
 from admc_sklearn._combined.model import CombinedModel
-from admc_sklearn._shared.cuda_graph import N_WARM_UPS, Replayed
 
 from .conftest import gaussian_table, hide, mixed_rings, rings
 from .pretend import pretended_gpu
@@ -100,36 +95,3 @@ def test_the_pretence_notes_what_a_gpu_refuses():
     assert len(names) == 4
     assert "__getitem__" in names
     assert "numpy" in names
-
-
-def test_a_step_that_cannot_be_recorded_is_run_instead(monkeypatch):
-    """What a driver refuses costs time, not the fit: one warning, the same results."""
-
-    def refuse(graph, **options):
-        raise RuntimeError("out of graphs")
-
-    here = contextlib.nullcontext()
-    generator = mock.MagicMock()
-    for name, patch in {
-        "CUDAGraph": mock.MagicMock,
-        "Stream": lambda device: mock.MagicMock(),
-        "current_device": lambda: 0,
-        "current_stream": lambda device: mock.MagicMock(),
-        "default_generators": [generator],
-        "device": lambda device: here,
-        "graph": refuse,
-        "stream": lambda stream: here,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, patch)
-    # Tensors here are on the CPU, which knows no streams.
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *args: None)
-    replayed = Replayed(lambda x: 2 * x, torch.device("cuda"))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        results = [float(replayed(torch.tensor(float(k)))) for k in range(8)]
-    assert results == [2.0 * k for k in range(8)]
-    assert replayed.n_calls == 8 > N_WARM_UPS
-    assert [w.category for w in caught] == [RuntimeWarning]
-    assert "out of graphs" in str(caught[0].message)
-    # Noise is drawn by generators that no recording holds any more.
-    generator.graphsafe_set_state.assert_called_once()

@@ -13,8 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 import admc_sklearn
 from admc_sklearn import ADMCImputer, CrossModalFeatures
-from admc_sklearn._cells.network.trainer import Trainer
-from admc_sklearn._shared.training import Interruption
+from admc_sklearn._shared.training import Interruption, Trainer
 from tests.conftest import hide
 
 PACKAGE = str(Path(admc_sklearn.__file__).parent)

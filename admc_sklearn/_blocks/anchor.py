@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .._shared.linalg import cholesky
-from .._shared.patterns import patterns_of
+from .._shared.patterns import rows_by_pattern
 
 # Elements of the conditionals that are kept, and how many at most.
 MAX_KEPT_ELEMENTS, MAX_PATTERNS = 30_000_000, 256
@@ -158,7 +158,7 @@ def fit_moments(latents, features, available, owner_z, owner_f, deadline=math.in
     moments = (deviation.T @ deviation + torch.diag(lacking)) / n
     moments = moments - torch.outer(shift, shift)
     anchor = BlockAnchor(owner_z, owner_f, mean + shift, moments, n)
-    groups = patterns_of(available)
+    groups = rows_by_pattern(available)
     n_steps = max(MIN_EM_STEPS, min(N_EM_STEPS, MAX_EM_SOLVES // len(groups)))
     for _ in range(n_steps - 1):
         if time.monotonic() > deadline:
@@ -193,7 +193,7 @@ def completed(anchor, y, groups, owner):
     E[z | there] = B E[f | there], and what the missing features leave of it is B C B'.
 
     Shapes: ``y`` (n, D + P), what stands at missing modalities being ignored;
-    ``groups`` as `patterns_of` returns them; ``owner`` (D + P,).
+    ``groups`` as `rows_by_pattern` returns them; ``owner`` (D + P,).
 
     Returns
     -------

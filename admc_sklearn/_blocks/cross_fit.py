@@ -18,7 +18,7 @@ from torch import nn
 
 from .._shared.devices import in_threads
 from .._shared.noise import numpy_generator
-from .._shared.patterns import patterns_of
+from .._shared.patterns import rows_by_pattern
 from .anchor import RIDGES, completed, fit_moments
 from .kernel_features import MAX_LANDMARKS, KernelFeatures
 
@@ -146,7 +146,7 @@ def _fill(latents, available, owner, deadline):
     anchor = fitted.anchor
     y = torch.cat([latents, fitted.features(latents, available)], 1)
     both = torch.cat([owner, owner])
-    deviation, _ = completed(anchor, y, patterns_of(available), both)
+    deviation, _ = completed(anchor, y, rows_by_pattern(available), both)
     filled = (anchor.mean + deviation)[:, : len(owner)]
     return torch.where(available[:, owner], latents, filled)
 
@@ -282,7 +282,7 @@ class CrossFit:
         there = self.available[rows]
         kept = there[:, None] & self.patterns
         row, pattern = (kept != there[:, None]).any(2).nonzero(as_tuple=True)
-        groups = patterns_of(kept[row, pattern])
+        groups = rows_by_pattern(kept[row, pattern])
         groups.sort(key=lambda group: -len(group[1]))
         for shape, some in groups[:MAX_SHAPES]:
             chosen = rows[row[some]]

@@ -9,7 +9,7 @@ from torch import nn
 
 from .._shared.devices import in_threads, slices
 from .._shared.noise import row_uniforms
-from .._shared.patterns import patterns_of
+from .._shared.patterns import rows_by_pattern
 from .gaussian_diffusion import coefficients, reverse
 
 # Noise at which the network is told that there is nothing but noise.
@@ -98,7 +98,7 @@ class BlockModel(nn.Module):
         if features is None:
             features = self.features(latents, available)
         mean, groups = latents.clone(), []
-        for pattern, rows in patterns_of(available):
+        for pattern, rows in rows_by_pattern(available):
             conditional = self.anchor.conditional(pattern)
             place = conditional.latents.nonzero()[:, 0]
             mean[rows[:, None], place] = self.anchor.predict(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import torch
 
-from .._shared.optimizer import AdamW, WeightAverage
-from .._shared.patterns import patterns_of
-from .._shared.training import deal, descend
+from .._shared.patterns import rows_by_pattern
+from .._shared.training import Trainer
 from .gaussian_diffusion import LOG_SIGMA, coefficients
 
 DROPOUT = 0.3
@@ -93,7 +91,7 @@ def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
     then the rarest ways are left out; of very many rows there is a random part.
     """
     limit = max(1, min(limit, MAX_SHAPES, MAX_ROOTS // n_latents**2))
-    groups = patterns_of(available)
+    groups = rows_by_pattern(available)
     groups.sort(key=lambda group: -len(group[1]))
     n_patterns = max(1, min(len(patterns), max(2, limit // len(groups))))
     chosen = rng.permutation(len(patterns))[:n_patterns]
@@ -105,7 +103,7 @@ def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
     return rows, patterns[torch.as_tensor(np.sort(chosen), device=patterns.device)]
 
 
-class BlockTrainer:
+class BlockTrainer(Trainer):
     """Trains the denoiser of a model; the state of one training run.
 
     Parameters
@@ -119,15 +117,17 @@ class BlockTrainer:
     """
 
     def __init__(self, model, hidden, rows, plan, seed):
-        self.model, self.hidden, self.rows, self.plan = model, hidden, rows, plan
-        self.generator = torch.Generator(rows.device).manual_seed(seed)
+        super().__init__(
+            model.denoiser,
+            len(rows),
+            plan,
+            seed,
+            rows.device,
+            weight_decay=WEIGHT_DECAY,
+            average_decay=EMA_DECAY,
+        )
+        self.model, self.hidden, self.rows = model, hidden, rows
         self.rng = np.random.default_rng(seed)
-        self.parameters = list(model.denoiser.parameters())
-        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
-        self.average = WeightAverage(self.parameters, EMA_DECAY)
-        self.n_steps, self.started = 0, time.monotonic()
-        self.starts, self.size = deal(len(rows), plan.batch_size)
-        self.total_steps = plan.max_epochs * len(self.starts)
 
     def _mixed(self, batch, shape):
         """Every row mixed with another that has the same pattern."""
@@ -144,8 +144,9 @@ class BlockTrainer:
         mean = weight * mean + (1 - weight) * mean[partner]
         return latents, mean, kept, sd, hidden
 
-    def step(self, rows):
-        """One training step; the mean loss."""
+    def loss(self, batch):
+        """Mean loss of rows, each under one pattern and one amount of noise."""
+        rows = self.rows[batch]
         n_patterns = self.hidden.shape.shape[1]
         options = {"generator": self.generator, "device": rows.device}
         pattern = torch.randint(n_patterns, (len(rows),), **options)
@@ -165,21 +166,7 @@ class BlockTrainer:
         # Relative to what the anchor leaves: every pattern counts alike.
         error = torch.where(hidden, found - target, 0.0).square().sum(1)
         total = torch.where(hidden, sd.square(), 0.0).sum(1)
-        loss = (error / total.clamp_min(1e-9)).mean()
-        return descend(self, loss)
-
-    def epoch(self):
-        """Every row once, or as many as the deadline allows; the mean loss."""
-        self.model.denoiser.train()
-        order = torch.randperm(
-            len(self.rows), generator=self.generator, device=self.rows.device
-        )
-        losses = []
-        for start in self.starts:
-            losses.append(self.step(self.rows[order[start : start + self.size]]))
-            if time.monotonic() > self.plan.deadline:
-                break
-        return float(torch.stack(losses).mean())
+        return (error / total.clamp_min(1e-9)).mean()
 
 
 class BlockValidation:

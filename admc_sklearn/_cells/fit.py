@@ -26,7 +26,7 @@ from .corrections.self_masking import fit_self_masking, is_suspected
 from .model import CellModel
 from .network.held_out_cells import Validation
 from .network.network import NetworkSize, Prior, build_network
-from .network.trainer import Trainer
+from .network.trainer import CellTrainer
 
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
@@ -116,12 +116,10 @@ class _Fit:
         end = now + TRAINING_SHARE * (self.plan.deadline - now)
         plan = replace(self.plan, deadline=end)
         rows = self.table[self.kept]
-        trainer = Trainer(
+        trainer = CellTrainer(
             network, rows.values, rows.observed, plan, self.context.seed, units
         )
-        history = run_epochs(trainer, validation)
-        trainer.replayed = None  # a graph holds memory
-        return history
+        return run_epochs(trainer, validation)
 
     def _learn_from_rows(self, model, validation):
         """Learn the corrections by similar training rows, one on top of the other."""

@@ -10,7 +10,7 @@ import pandas as pd
 from .._table.columns import NUMBERS
 from .._table.containers import as_table, is_frame, series_of
 from .._table.missing_markers import codes_of, matches, placeholder
-from .._table.remove_cells import hide
+from .._table.remove_cells import remove_cells
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Table:
             )
         X = self.X
         if hidden is not None:
-            X = hide(X, hidden, placeholder(marker_of(self.imputer)))
+            X = remove_cells(X, hidden, placeholder(marker_of(self.imputer)))
         seed = rng.randint(np.iinfo(np.int32).max)
         draws = self.imputer.sample(X, n_draws=n_draws, random_state=seed)
         return [as_columns(draw) for draw in draws]

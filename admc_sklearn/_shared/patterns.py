@@ -29,9 +29,12 @@ def unique_patterns(observed):
     return (keys[:, None] / bits).floor() % 2 == 1, inverse
 
 
-def patterns_of(available):
-    """Distinct rows of a mask and the rows that have each of them."""
-    patterns, inverse = torch.unique(available, dim=0, return_inverse=True)
+def rows_by_pattern(observed):
+    """Distinct rows of a mask, and the indices of the rows that have each: a list.
+
+    Shape: (n_rows, n_columns), bool tensor.
+    """
+    patterns, inverse = unique_patterns(observed)
     order = torch.argsort(inverse, stable=True)
     counts = torch.bincount(inverse, minlength=len(patterns)).tolist()
     return list(zip(patterns, order.split(counts), strict=True))

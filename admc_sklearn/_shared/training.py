@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import torch
 
+from .optimizer import AdamW, WeightAverage
 from .progress import tqdm
 
 WARM_UP_STEPS = 50
@@ -124,35 +125,85 @@ def learning_rate(plan, n_steps, total_steps, started):
     return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-def current_rate(trainer):
-    """Learning rate of a trainer's next step."""
-    return learning_rate(
-        trainer.plan, trainer.n_steps, trainer.total_steps, trainer.started
-    )
+class Trainer:
+    """One training run: parameters, optimiser, average of the weights, budget, noise.
 
+    A family of models adds `batches`, and `loss` or `backward`.
 
-def move(trainer, rate):
-    """Move the parameters down their gradients; ``rate`` may be a tensor, ()."""
-    torch.nn.utils.clip_grad_norm_(trainer.parameters, MAX_GRADIENT)
-    trainer.optimizer.step(rate)
-
-
-def count_step(trainer):
-    """Let the average follow a step that was taken."""
-    trainer.average.update()
-    trainer.n_steps += 1
-
-
-def descend(trainer, loss):
-    """Take one step of a trainer down a loss, at the rate of the moment.
-
-    The loss of a batch in which nothing is hidden depends on no parameter.
+    Parameters
+    ----------
+    network : nn.Module
+        Whose parameters are trained.
+    n_rows : int
+    plan : TrainingPlan
+    seed : int
+    device : torch.device
+        Of the rows and of the noise.
+    weight_decay, average_decay : float
+        Of `AdamW` and of `WeightAverage`.
     """
-    if loss.requires_grad:
-        loss.backward()
-        move(trainer, current_rate(trainer))
-    count_step(trainer)
-    return loss.detach()
+
+    def __init__(
+        self, network, n_rows, plan, seed, device, *, weight_decay, average_decay
+    ):
+        self.network, self.n_rows, self.plan, self.device = (
+            network,
+            n_rows,
+            plan,
+            device,
+        )
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = AdamW(self.parameters, weight_decay)
+        self.average = WeightAverage(self.parameters, average_decay)
+        self.starts, self.size = deal(n_rows, plan.batch_size)
+        self.n_steps, self.total_steps = 0, plan.max_epochs * len(self.starts)
+        self.started = time.monotonic()
+
+    def batches(self, order):
+        """Yield the batches of an epoch that takes the rows in this order."""
+        for start in self.starts:
+            yield order[start : start + self.size]
+
+    def loss(self, batch):
+        """Mean loss of a batch."""
+        raise NotImplementedError
+
+    def backward(self, batch):
+        """Set the parameters' gradients; the loss.
+
+        They have none where nothing is hidden in a batch: its loss is constant.
+        """
+        loss = self.loss(batch)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+    def step(self, batch):
+        """One training step; the loss before it."""
+        loss = self.backward(batch)
+        if any(parameter.grad is not None for parameter in self.parameters):
+            torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
+            rate = learning_rate(
+                self.plan, self.n_steps, self.total_steps, self.started
+            )
+            self.optimizer.step(rate)
+        self.average.update()
+        self.n_steps += 1
+        return loss
+
+    def epoch(self):
+        """Every row once, or as many as the deadline allows; the mean loss."""
+        self.network.train()
+        order = torch.randperm(
+            self.n_rows, generator=self.generator, device=self.device
+        )
+        losses = []
+        for batch in self.batches(order):
+            losses.append(self.step(batch))
+            if time.monotonic() > self.plan.deadline:
+                break
+        return float(torch.stack(losses).mean())
 
 
 def is_level(curve, steps_per_epoch, tol):

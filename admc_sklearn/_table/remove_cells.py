@@ -33,13 +33,7 @@ class Table:
 
     def without(self, removed):
         """Copy with the given cells missing."""
-        if self.is_frame:
-            return _remove_from_frame(self.native, removed)
-        dtype = self.native.dtype
-        holders = dict.fromkeys("iub", np.float64) | dict.fromkeys("US", object)
-        X = self.native.astype(holders.get(dtype.kind, dtype))
-        X[removed] = "NaT" if X.dtype.kind in "mM" else np.nan
-        return X
+        return remove_cells(self.native, removed)
 
 
 def without_codes(X, missing_values):
@@ -55,8 +49,22 @@ def without_codes(X, missing_values):
     return table.without(held) if held.any() else X
 
 
-def _remove_from_frame(X, removed):
-    """Copy in which only columns that lose cells can have another dtype."""
+def remove_cells(X, removed, marker=np.nan):
+    """Copy of a frame or an array in which the given cells are missing.
+
+    Parameters
+    ----------
+    X : frame or array of shape (n, d)
+        Only columns that lose cells can have another dtype in the copy.
+    removed : bool array of shape (n, d)
+    marker : scalar
+        Stands in those cells of an array; a frame has its own null.
+    """
+    if not is_frame(X):
+        holders = dict.fromkeys("iub", np.float64) | dict.fromkeys("US", object)
+        X = X.astype(holders.get(X.dtype.kind, X.dtype))
+        X[removed] = "NaT" if X.dtype.kind in "mM" else marker
+        return X
     frame = nw.from_native(X, eager_only=True)
     losers = {n: j for j, n in enumerate(frame.columns) if removed[:, j].any()}
     backend = frame.implementation
@@ -69,24 +77,3 @@ def _remove_from_frame(X, removed):
         kept = nw.new_series("", (~removed[:, j]).tolist(), nw.Boolean, backend=backend)
         columns.append(nw.when(kept).then(nw.col(name)).alias(name))
     return frame.with_columns(columns).to_native()
-
-
-def hide(X, hidden, marker):
-    """Copy of X with further cells missing: ``hidden`` has shape (n, d)."""
-    if hasattr(X, "iloc"):
-        return X.mask(hidden)
-    if is_frame(X):
-        frame = nw.from_native(X, eager_only=True)
-        backend, out = frame.implementation, []
-        for j, series in enumerate(frame.iter_columns()):
-            null = [None] * len(series)
-            null = nw.new_series(series.name, null, series.dtype, backend=backend)
-            known = nw.new_series("", ~hidden[:, j], nw.Boolean, backend=backend)
-            out.append(series.zip_with(known, null))
-        return frame.with_columns(*out).to_native()
-    kind = X.dtype.kind
-    if kind not in "fO":  # dtypes that cannot hold a null, or not every code
-        X = X.astype(np.float64 if kind in "iub" else object)
-    X = X.copy()
-    X[hidden] = marker
-    return X

@@ -193,7 +193,6 @@ class CompletionNetwork(nn.Module):
         anchored=None,
         *,
         prior=None,
-        n_cells=None,
         factors=None,
     ):
         """Posteriors of the target cells, one for every head that has any.
@@ -207,9 +206,6 @@ class CompletionNetwork(nn.Module):
             What `anchored` returned for these rows, where it is known already.
         prior : Prior, optional
             Instead of the network's own.
-        n_cells : int, optional
-            At least as many as there are targets in any column. Shapes then depend on
-            it alone, and nothing waits for a GPU.
         factors : float tensor of shape (n_layers, B, hidden), optional
             Of dropout, while training.
 
@@ -228,8 +224,8 @@ class CompletionNetwork(nn.Module):
         row = self.denoiser(features, extra, factors)  # (B, hidden)
         posteriors = []
         for k, head in enumerate(self.heads):
-            cells = PackedCells.from_mask(targets, head.columns, n_cells)
-            if n_cells is None and len(self.heads) > 1 and not cells.filled.any():
+            cells = PackedCells.from_mask(targets, head.columns)
+            if len(self.heads) > 1 and not cells.filled.any():
                 continue
             # index_select: its gradient is far cheaper than that of row[cells.rows].
             known = row.index_select(0, cells.rows.flatten())

@@ -31,15 +31,11 @@ class PackedCells:
     columns: torch.Tensor
 
     @classmethod
-    def from_mask(cls, targets, columns, size=None):
-        """Pack the True cells of the given columns of a mask of shape (B, d).
-
-        ``size`` is T, at least as many as any column has; without it they are counted,
-        and a GPU is waited for.
-        """
+    def from_mask(cls, targets, columns):
+        """Pack the True cells of the given columns of a mask of shape (B, d)."""
         targets = targets[:, columns].T.contiguous()
         counts = targets.sum(1, keepdim=True)
-        size = max(1, int(counts.max())) if size is None else size
+        size = max(1, int(counts.max()))
         # Other cells all go to one place more, which is then left out.
         place = torch.where(targets, targets.cumsum(1) - 1, size)
         row = torch.arange(targets.shape[1], device=targets.device).expand_as(place)

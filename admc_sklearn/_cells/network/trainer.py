@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
 
-from ..._shared.cuda_graph import Replayed
 from ..._shared.devices import in_threads
-from ..._shared.optimizer import AdamW, WeightAverage
-from ..._shared.training import count_step, current_rate, deal, move
+from ..._shared.training import Trainer
 from ..._shared.trunk import dropout_factors
 from ..anchor.column_anchor import Anchored
 from .masked_diffusion import absorb, absorb_like
@@ -21,9 +18,6 @@ EMA_DECAY = 0.99
 # Rows are absorbed in blocks of so many bytes: with many rows at once, those that
 # miss like numbers of cells share a factorisation's cost.
 BLOCK_BYTES = 70_400_000
-# Devices where a step is replayed instead of run, and how many more cells of a column
-# it has room for than any batch of the first block has.
-REPLAYING, ROOM = ("cuda",), 1.25
 # A step of at least so many rows and cells is shared by two threads. Half a step takes
 # 0.55 to 0.6 of the time of a whole one, that of a smaller batch more.
 SHARED_ROWS, SHARED_CELLS = 128, 5000
@@ -55,21 +49,9 @@ class Absorbed:
         parts = (self.values, self.outcome, self.kept, self.targets, self.anchored)
         return Absorbed(*(part[rows] for part in parts))
 
-    def tensors(self):
-        """All tensors that there are, in a fixed order."""
-        anchored = vars(self.anchored).values()
-        cells = self.values, self.outcome, self.kept, self.targets
-        return [*cells, *(part for part in anchored if part is not None)]
 
-    @classmethod
-    def of(cls, values, outcome, kept, targets, *anchored):
-        """Put together what `tensors` took apart."""
-        missing = (None,) * (4 - len(anchored))
-        return cls(values, outcome, kept, targets, Anchored(*anchored, *missing))
-
-
-class Trainer:
-    """Trains a network on rows; the state of one training run.
+class CellTrainer(Trainer):
+    """Trains a network on rows whose cells it hides.
 
     Parameters
     ----------
@@ -83,7 +65,16 @@ class Trainer:
     """
 
     def __init__(self, network, values, observed, plan, seed, units=()):
-        self.network, self.observed = network, observed
+        super().__init__(
+            network,
+            len(values),
+            plan,
+            seed,
+            values.device,
+            weight_decay=WEIGHT_DECAY,
+            average_decay=EMA_DECAY,
+        )
+        self.observed = observed
         self.values = network.warp(values)
         self.outcome = network.index(self.values)
         self.borrows = has_structured_patterns(observed)
@@ -92,21 +83,8 @@ class Trainer:
         )
         for unit, columns in zip(self.units, units, strict=True):
             unit[columns] = True
-        self.plan = plan
-        self.generator = torch.Generator(values.device).manual_seed(seed)
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = AdamW(self.parameters, WEIGHT_DECAY)
-        self.average = WeightAverage(self.parameters, EMA_DECAY)
-        self.starts, self.size = deal(len(values), plan.batch_size)
         # Batches of a block.
         self.n_batches = max(1, BLOCK_BYTES // _row_bytes(network) // self.size)
-        self.replayed, self.n_cells = None, None
-        if values.device.type in REPLAYING:
-            self.replayed = Replayed(self._fixed_step, values.device)
-            self.rate = torch.zeros((), device=values.device)
-        self.n_steps = 0
-        self.total_steps = plan.max_epochs * len(self.starts)
-        self.started = time.monotonic()
 
     def hide(self, observed):
         """Absorb cells at random rates, or by the missing pattern of another row.
@@ -143,30 +121,24 @@ class Trainer:
         anchored = self.network.anchored(values, kept)
         return Absorbed(values, self.outcome[rows], kept, targets, anchored)
 
-    def loss(self, batch, n_cells=None, factors=None):
+    def batches(self, order):
+        """Yield batches with cells hidden; the anchor conditions many rows at once."""
+        for k in range(0, len(self.starts), self.n_batches):
+            starts = self.starts[k : k + self.n_batches]
+            absorbed = self.absorb(order[starts[0] : starts[-1] + self.size])
+            for start in starts:
+                yield absorbed[start - starts[0] : start - starts[0] + self.size]
+
+    def loss(self, batch, factors=None):
         """Sum of the losses over the targets of absorbed rows, in nats."""
         losses = []
         rows = batch.values, batch.kept, batch.targets, batch.anchored
-        for posterior in self.network(*rows, n_cells=n_cells, factors=factors):
+        for posterior in self.network(*rows, factors=factors):
             cells = posterior.cells
             atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
             nll = posterior.nll(atom) + INNER_WEIGHT * posterior.inner_nll(atom, value)
             losses.append(cells.total(nll))
         return sum(losses)
-
-    def step(self, batch, n_cells):
-        """One training step on absorbed rows; their mean loss.
-
-        ``n_cells`` is the largest number of targets of a column, or None.
-        """
-        factors = self._factors(len(batch.values))
-        if self.replayed is None or n_cells > self.n_cells:
-            return self._step_in_parts(batch, factors)
-        self.rate.fill_(current_rate(self))
-        noise = [] if factors is None else [factors]
-        loss = self.replayed(self.rate, *batch.tensors(), *noise)
-        count_step(self)
-        return loss
 
     def _factors(self, n_rows):
         """Draw dropout's factors of a step, or None."""
@@ -176,12 +148,13 @@ class Trainer:
         shape = len(denoiser.layers), n_rows, denoiser.hidden
         return dropout_factors(rate, shape, self.generator, self.values.device)
 
-    def _step_in_parts(self, batch, factors):
-        """One training step, the gradient being the sum of those of parts of the rows.
+    def backward(self, batch):
+        """Set the gradient, the sum of those of parts of the rows; the mean loss.
 
         Parts are a matter of the batch alone: a sum in another order is another
         network in the end.
         """
+        factors = self._factors(len(batch.values))
         n_targets = batch.targets.sum().clamp_min(1)
 
         def gradient(rows):
@@ -197,9 +170,6 @@ class Trainer:
         for parameter, *own in zip(self.parameters, *gradients, strict=True):
             own = [part for part in own if part is not None]
             parameter.grad = sum(own) if own else None
-        if any(parameter.grad is not None for parameter in self.parameters):
-            move(self, current_rate(self))
-        count_step(self)
         return sum(losses)
 
     def _parts(self, n_rows):
@@ -210,48 +180,6 @@ class Trainer:
         if not is_large or self.values.device.type != "cpu":
             half = 0
         return [slice(lo, hi) for lo, hi in ((0, half), (half, n_rows)) if hi > lo]
-
-    def _fixed_step(self, rate, *tensors):
-        """One training step, the shapes of which are always the same."""
-        for p in self.parameters:
-            p.grad = None  # what an attempt left that failed
-        factors = None
-        if self.network.dropout:
-            *tensors, factors = tensors
-        batch = Absorbed.of(*tensors)
-        loss = self.loss(batch, self.n_cells, factors)
-        loss = loss / batch.targets.sum().clamp_min(1)
-        loss.backward()
-        move(self, rate)
-        return loss.detach()
-
-    def _most_cells(self, batches):
-        """Largest number of targets of a column, of every batch: one wait a block."""
-        if self.replayed is None:
-            return [None] * len(batches)
-        most = torch.stack([batch.targets.sum(0).max() for batch in batches]).tolist()
-        if self.n_cells is None:
-            room = math.ceil(ROOM * max(most))
-            self.n_cells = max(1, min(self.size, room))
-        return most
-
-    def epoch(self):
-        """Every row once, or as many as the deadline allows; the mean loss in nats."""
-        self.network.train()
-        losses = []
-        order = torch.randperm(
-            len(self.values), generator=self.generator, device=self.values.device
-        )
-        for k in range(0, len(self.starts), self.n_batches):
-            starts = self.starts[k : k + self.n_batches]
-            absorbed = self.absorb(order[starts[0] : starts[-1] + self.size])
-            places = [start - starts[0] for start in starts]
-            batches = [absorbed[i : i + self.size] for i in places]
-            for batch, n_cells in zip(batches, self._most_cells(batches), strict=True):
-                losses.append(self.step(batch, n_cells))
-                if time.monotonic() > self.plan.deadline:
-                    return float(torch.stack(losses).mean())
-        return float(torch.stack(losses).mean())
 
 
 def has_structured_patterns(observed):
