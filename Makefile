@@ -38,8 +38,9 @@ smoke: dist  ## Install the wheel with the newest versions, and use it
 
 smoke-lowest: dist  ## The same with the lowest; on Linux torch 2.4 brings 3 GB of CUDA
 	$(RUN) -m uv venv --quiet --python $(LOWEST_PYTHON) dist/lowest
-	$(RUN) -m uv pip install --quiet --python dist/lowest --resolution lowest-direct \
-		--no-build dist/*.whl
+	$(RUN) -m uv pip install --quiet --python dist/lowest --no-build \
+		--resolution lowest-direct --requirement pyproject.toml
+	$(RUN) -m uv pip install --quiet --python dist/lowest --no-deps dist/*.whl
 	cd dist && lowest/bin/python ../tests/smoke.py
 
 lint: $(INSTALLED)
