@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -20,11 +21,13 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 
 
 def _train_briefly(monkeypatch):
+    """Fits of an epoch or two, and of a few seconds: each shows what it showed."""
     plan_of = TrainingPlan.of
 
     def brief(*arguments):
         plan = plan_of(*arguments)
-        return replace(plan, max_epochs=min(2, plan.max_epochs))
+        deadline = min(plan.deadline, time.monotonic() + 3)
+        return replace(plan, max_epochs=min(2, plan.max_epochs), deadline=deadline)
 
     monkeypatch.setattr(TrainingPlan, "of", brief)
 

@@ -9,6 +9,19 @@ from nbclient import NotebookClient
 from .conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+# Comes before the first cell: what is shown is shown after a few epochs too.
+BRIEFLY = """
+import time
+from dataclasses import replace
+from admc_sklearn._shared.training import TrainingPlan
+plan_of = TrainingPlan.of
+
+def brief(*given):
+    plan = plan_of(*given)
+    return replace(plan, max_epochs=min(2, plan.max_epochs), deadline=time.monotonic() + 3)
+
+TrainingPlan.of = brief
+"""
 
 
 def test_there_is_one():
@@ -41,6 +54,7 @@ def test_notebook_runs(path, tmp_path):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(BRIEFLY))
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=120, resources=resources).execute()
     assert any("image/png" in data for data in _shown(notebook))
