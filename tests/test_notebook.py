@@ -18,7 +18,8 @@ plan_of = TrainingPlan.of
 
 def brief(*given):
     plan = plan_of(*given)
-    return replace(plan, max_epochs=min(2, plan.max_epochs), deadline=time.monotonic() + 3)
+    few = min(2, plan.max_epochs)
+    return replace(plan, max_epochs=few, deadline=time.monotonic() + 3)
 
 TrainingPlan.of = brief
 """
