@@ -64,6 +64,9 @@ class FitContext:
         Priors fitted to resampled rows, for draws that know that it is estimated.
     self_masking : bool or "auto"
         Whether a cell's value may decide if it is missing.
+    settings : object, optional
+        With ``cells`` and ``blocks``, how these models are fitted; None for what they
+        choose themselves.
     """
 
     plan: Any
@@ -73,6 +76,7 @@ class FitContext:
     groups: Any = None
     n_bootstraps: int = 0
     self_masking: bool | str = False
+    settings: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""

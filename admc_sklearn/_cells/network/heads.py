@@ -61,7 +61,7 @@ class LevelHead(nn.Module):
     Parameters
     ----------
     columns, slots : int arrays of shape (g,)
-        Their places among all columns and among the categorical ones.
+        Their positions among all columns and among the categorical ones.
     share : float array of shape (g, K)
         Frequencies of their levels, 0 beyond the last.
     hidden : int
@@ -87,9 +87,9 @@ class LevelHead(nn.Module):
         """`LevelPosterior` of cells, from what the network knows, (g, T, hidden)."""
         del margin
         correction = torch.baddbmm(self.bias, known, self.weight)
-        home = prior.home
+        device = prior.device
         mass = prior.log_mass(
-            anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
+            anchored, cells.rows.to(device), self.slots.to(device), self.n_outcomes
         )
         logits = correction + mass.to(correction.dtype).to(correction.device)
         return LevelPosterior(cells, logits, self.share)

@@ -45,7 +45,7 @@ class NetworkSize:
 
 
 class Prior(nn.Module):
-    """What is believed before the network corrects it: the anchor and the margins.
+    """The distribution before the network corrects it: the anchor and the margins.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class CompletionNetwork(nn.Module):
     Parameters
     ----------
     prior : Prior
-    warp : Warp
+    warp : PowerTransform
         Of all columns; the identity for categorical ones.
     encoder : PiecewiseLinearEncoder
         Of the numeric columns.
@@ -151,16 +151,16 @@ class CompletionNetwork(nn.Module):
         return out
 
     def anchored(self, values, observed, prior=None):
-        """Ask the anchor about rows, computed where its parameters are.
+        """Moments of rows under the anchor, computed where its parameters are.
 
         MPS has no float64: there the anchor stays on the CPU.
         """
         anchor = (prior or self.prior).anchor
-        home, here = anchor.home, values.device
+        own, device = anchor.device, values.device
         anchored = anchor.condition(
-            values.to(home), observed.to(home), shared=not self.training
+            values.to(own), observed.to(own), shared=not self.training
         )
-        return anchored if home == here else anchored.to(here)
+        return anchored if own == device else anchored.to(device)
 
     def features(self, values, observed, anchored):
         """Features of every column's cell, (B, d, f)."""
@@ -200,10 +200,10 @@ class CompletionNetwork(nn.Module):
         Parameters
         ----------
         values : float32 tensor of shape (B, d)
-            Numbers in the coordinates of the warp, codes of levels.
+            Warped numbers, codes of levels.
         observed, targets : bool tensors of shape (B, d)
         anchored : Anchored, optional
-            What `anchored` returned for these rows, where it is known already.
+            The result of `anchored` for these rows, where it is there already.
         prior : Prior, optional
             Instead of the network's own.
         factors : float tensor of shape (n_layers, B, hidden), optional
@@ -244,7 +244,7 @@ def build_network(values, observed, warp, anchor, size, generator):
     ----------
     values, observed : arrays of shape (n, d)
         Standardised numbers and codes of levels, and where they are known.
-    warp : Warp
+    warp : PowerTransform
     anchor : ColumnAnchor
     size : NetworkSize
     generator : torch.Generator on the CPU
@@ -262,9 +262,9 @@ def build_network(values, observed, warp, anchor, size, generator):
     share = c.share.cpu().numpy()
     slots = {j: k for k, j in enumerate(c.categorical)}
     for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):
-        places = np.array([slots[j] for j in columns])
-        width = int((share[places] > 0).sum(1).max())
-        heads.append(LevelHead(columns, places, share[places, :width], size.hidden))
+        own = np.array([slots[j] for j in columns])
+        width = int((share[own] > 0).sum(1).max())
+        heads.append(LevelHead(columns, own, share[own, :width], size.hidden))
     encoder = None
     if len(numeric):
         values = warp(torch.tensor(values)).numpy()[:, numeric]
