@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from admc_sklearn._cells.anchor.choose_coordinates import (
+    CoordinateSettings,
     HiddenCellError,
     choose_coordinates,
 )
@@ -44,7 +45,8 @@ class Judge(HiddenCellError):
     """Whose errors are known: by ridge, for two columns."""
 
     def __init__(self, errors):
-        self.n_counted, self.errors = None, torch.tensor(errors, dtype=torch.float64)
+        self.n_counted, self.settings = None, CoordinateSettings()
+        self.errors = torch.tensor(errors, dtype=torch.float64)
 
     def of(self, warp, ridges):
         return self.errors
