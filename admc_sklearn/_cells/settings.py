@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .anchor.choose_coordinates import CoordinateSettings
 from .anchor.level_scores import ScoreSettings
-from .network.network import NetworkSize
+from .network.denoiser import NetworkSize
 from .network.trainer import TrainingSettings
 
 # Widths: benchmarks/NOTES.md, "Against a step's cost". Dropout: not measured.

@@ -6,7 +6,6 @@ One call gives the posteriors of the target cells, given a row's observed cells.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,17 +30,6 @@ MAX_BATCH_ROWS = 65_535 // GPU_SHARE
 HEAD_SIZES = (8, 64, 512)
 # Scores of rare levels are large; as features they need not be.
 MAX_SCORE = 4.0
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """Sizes of a network; see `Denoiser`."""
-
-    width: int
-    hidden: int
-    n_attention: int
-    n_layers: int
-    dropout: float
 
 
 class Prior(nn.Module):
@@ -94,12 +82,9 @@ class CompletionNetwork(nn.Module):
         self.denoiser = Denoiser(
             d,
             max(n_features, coordinates.used.shape[1] + 1),
-            group=group,
-            width=size.width,
-            hidden=size.hidden,
-            n_attention=size.n_attention,
-            n_layers=size.n_layers,
-            generator=generator,
+            group,
+            size,
+            generator,
         )
         self.dropout = size.dropout
         self.levels = None
@@ -112,11 +97,7 @@ class CompletionNetwork(nn.Module):
         self.register_buffer("categorical", coordinates.codes_of.clone())
         low, high = torch.zeros(2, d)
         for head in self.heads:
-            if isinstance(head, NumericHead):
-                low[head.columns] = head.atoms.low[:, 0]
-                high[head.columns] = head.atoms.high[:, -1]
-            else:
-                high[head.columns] = (head.share > 0).sum(1).float() - 1
+            low[head.columns], high[head.columns] = head.limits
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
@@ -228,10 +209,10 @@ class CompletionNetwork(nn.Module):
             if len(self.heads) > 1 and not cells.filled.any():
                 continue
             # index_select: its gradient is far cheaper than that of row[cells.rows].
-            known = row.index_select(0, cells.rows.flatten())
-            known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            summary = row.index_select(0, cells.rows.flatten())
+            summary = summary.view(*cells.rows.shape, -1)  # (g, T, hidden)
             found = head.posterior(
-                cells, known, prior.anchor, prior.margin(k), anchored
+                cells, summary, prior.anchor, prior.margin(k), anchored
             )
             posteriors.append(found.of_head(k))
         return posteriors
