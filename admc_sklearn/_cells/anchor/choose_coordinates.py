@@ -332,7 +332,7 @@ def _is_beyond(arrays, ends, deadline):
 
 
 def _relieve(warped, observed, coordinates, ridge, generator, options):
-    """Decide whether the anchor's variances are freed of what the ridge adds."""
+    """Free the anchor's variances of the ridge's share where that is likelier."""
     x, o = coordinates.expand(warped, observed)
     column = coordinates.column
     if coordinates.distances is not None:

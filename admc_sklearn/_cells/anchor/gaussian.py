@@ -295,7 +295,7 @@ def fit_gaussian(
     for _ in range(max_iter):
         first, second = anchor.expected_moments(x, batches)
         # The mean has a prior of its own, worth a hundredth of a row at zero: it only
-        # decides for columns that are never observed.
+        # matters for columns that are never observed.
         shift = first / (n + 0.01)
         scatter = second - n * torch.outer(shift, shift)
         cov = (scatter + ridge * eye) / (n + ridge)

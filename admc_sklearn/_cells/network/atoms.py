@@ -7,7 +7,7 @@ values that recur often kept as points of their own. The distribution of a cell 
 
 where mass_k is the probability that the anchor gives to the atom's interval, by its
 conditional moments (mu, s) and by its marginal ones, and p_k is the atom's frequency:
-what the anchor knows of a row by Bayes' rule, on top of the column's own distribution.
+the row's observed cells by Bayes' rule, on top of the column's own distribution.
 Where nothing is observed q is p, point masses and tails included; where the column is
 Gaussian q is the anchor itself. Within a bin the anchor's own density, cut to the bin,
 says where the value lies.

@@ -1,4 +1,4 @@
-"""Held-out rows with hidden cells, which decide on what is kept of a training."""
+"""Held-out rows with hidden cells, by which the best epoch is chosen."""
 
 from __future__ import annotations
 
