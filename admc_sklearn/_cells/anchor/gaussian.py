@@ -54,17 +54,6 @@ class GaussianAnchor(nn.Module):
         precision = torch.cholesky_inverse(cholesky(cov))
         self.register_buffer("precision", precision)
 
-    def _missing_blocks(self, patterns):
-        """Conditional covariance of every pattern's missing cells.
-
-        Padded to the largest number U of missing cells: returns their columns and
-        whether they are no padding, (P, U) twice, and the covariances (P, U, U).
-        """
-        size = max(1, int((~patterns).sum(1).max()))
-        columns = patterns.to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
-        filled = ~patterns.gather(1, columns)
-        return columns, filled, torch.cholesky_inverse(self._cholesky(columns, filled))
-
     def _cholesky(self, columns, filled):
         """Factors of blocks of the precision, the identity at padding, (P, U, U)."""
         cell = columns[:, :, None] * len(self.mean) + columns[:, None, :]
@@ -212,13 +201,12 @@ class GaussianAnchor(nn.Module):
         sd = torch.where(known, 0.0, sd)
         return (mean, sd) if blocks is None else (mean, sd, joint)
 
-    def expected_moments(self, x, batches):
+    def expected_moments(self, batches):
         """Sum over rows of E[x] and of E[x x'], about ``mean``: the E-step.
 
         Parameters
         ----------
-        x : float64 tensor of shape (n, d)
-        batches : list, from `_batches`
+        batches : list of IncompleteRows
 
         Returns
         -------
@@ -226,30 +214,46 @@ class GaussianAnchor(nn.Module):
         """
         d = len(self.mean)
 
-        def moments(batch):
-            patterns, rows, pattern = batch
-            columns, filled, cov = self._missing_blocks(patterns)
-            known = torch.where(patterns[pattern], x[rows] - self.mean, 0.0)
-            pull = self._pull(known, pattern, columns, filled)
-            parts = slices(len(rows), cov[0].numel(), _BATCH_ELEMENTS, x.device)
+        def moments(rows):
+            cov = torch.cholesky_inverse(self._cholesky(rows.columns, rows.filled))
+            known = torch.where(rows.observed, rows.x - self.mean, 0.0)
+            pull = (known @ self.precision).gather(1, rows.targets) * rows.is_target
+            parts = slices(len(known), cov[0].numel(), _BATCH_ELEMENTS, known.device)
             deviation = [
-                -torch.bmm(cov[pattern[part]], pull[part, :, None]).squeeze(2)
+                -torch.bmm(cov[rows.pattern[part]], pull[part, :, None]).squeeze(2)
                 for part in parts
             ]
-            deviation = torch.cat(deviation) * filled[pattern]
-            complete = known.scatter_add(1, columns[pattern], deviation)
+            deviation = torch.cat(deviation) * rows.is_target
+            complete = known.scatter_add(1, rows.targets, deviation)
             second = (complete.T @ complete).flatten()
-            weight = torch.bincount(pattern, minlength=len(patterns)).to(cov.dtype)
-            weight = weight[:, None] * filled  # (P, U)
-            cell = columns[:, :, None] * d + columns[:, None, :]  # (P, U, U)
-            cov = cov * weight[:, :, None] * filled[:, None, :]
+            cell = rows.columns[:, :, None] * d + rows.columns[:, None, :]  # (P, U, U)
+            cov = cov * rows.weight[:, :, None] * rows.filled[:, None, :]
             second.index_add_(0, cell.flatten(), cov.flatten())
             return complete.sum(0), second
 
-        found = in_threads(moments, batches, x.device)
+        found = in_threads(moments, batches, self.mean.device)
         first = sum((part for part, _ in found), torch.zeros_like(self.mean))
         second = sum((part for _, part in found), torch.zeros_like(self.cov).flatten())
         return first, second.view(d, d)
+
+
+class IncompleteRows:
+    """Rows of like patterns, and where their missing cells are, for many E-steps.
+
+    Shape of ``x`` and ``observed``: (n, d); of ``pattern``, each row's, (n,); of the P
+    patterns' missing ``columns``, padded to U of them, of ``filled``, which says which
+    are no padding, and of ``weight``, the rows that have them: (P, U); the same of
+    every row, ``targets`` and ``is_target``: (n, U).
+    """
+
+    def __init__(self, x, patterns, rows, pattern):
+        size = max(1, int((~patterns).sum(1).max()))
+        self.columns = patterns.to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
+        self.filled = ~patterns.gather(1, self.columns)
+        counts = torch.bincount(pattern, minlength=len(patterns)).to(x.dtype)
+        self.weight = counts[:, None] * self.filled
+        self.x, self.pattern, self.observed = x[rows], pattern, patterns[pattern]
+        self.targets, self.is_target = self.columns[pattern], self.filled[pattern]
 
 
 def _blocks_of(cov, patterns, blocks):
@@ -291,9 +295,9 @@ def fit_gaussian(
     n, d = x.shape
     eye = torch.eye(d, dtype=torch.float64, device=x.device)
     anchor = start or GaussianAnchor(x.new_zeros(d), eye)
-    batches = list(anchor._batches(observed, shared=True))
+    batches = [IncompleteRows(x, *batch) for batch in anchor._batches(observed, True)]
     for _ in range(max_iter):
-        first, second = anchor.expected_moments(x, batches)
+        first, second = anchor.expected_moments(batches)
         # The mean has a prior of its own, worth a hundredth of a row at zero: it only
         # matters for columns that are never observed.
         shift = first / (n + 0.01)
