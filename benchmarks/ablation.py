@@ -16,48 +16,35 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import nullcontext
-from unittest import mock
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._blocks import anchor as _anchor
-from admc_sklearn._blocks import fit as _training
+from admc_sklearn._blocks.anchor import AnchorSettings
+from admc_sklearn._blocks.cross_fit import CrossFitSettings
+from admc_sklearn._blocks.settings import SIZES, BlockSettings
+from admc_sklearn._cells.settings import CellSettings
 from benchmarks._baselines import BASELINES
 from benchmarks._blocks import hide, load_blocks, rmse, subsets
 
 N_DRAWS = 8
 
 
-def without_attention():
-    """Tokens that do not look at each other."""
-    sizes = {k: {**v, "n_attention": 0} for k, v in _training.SIZES.items()}
-    return mock.patch.object(_training, "SIZES", sizes)
-
-
-def without_anchor():
-    """Let the anchor say nothing but the latents' means and spreads."""
-    whole = _anchor.BlockAnchor._conditional
-
-    def nothing(self, available):
-        found = whole(self, available)
-        d = self.n_latents
-        own = self.moments[:d, :d][found.latents][:, found.latents]
-        spread = torch.diag(own.diagonal() + 1e-9)
-        slopes = torch.zeros_like(found.slopes)
-        return _anchor.Conditional(found.latents, found.features, slopes, spread)
-
-    return mock.patch.object(_anchor.BlockAnchor, "_conditional", nothing)
-
-
+WITHOUT_ATTENTION = BlockSettings(
+    sizes={name: replace(size, n_attention=0) for name, size in SIZES.items()}
+)
+# Without slopes the anchor has the latents' own means and variances.
+WITHOUT_ANCHOR = BlockSettings(
+    cross_fit=CrossFitSettings(anchor=AnchorSettings(has_slopes=False))
+)
+# Settings of each variant, and parameters of the imputer.
 VARIANTS = {
-    "as it is": (nullcontext, {}),
-    "without attention": (without_attention, {}),
-    "without anchor": (without_anchor, {}),
-    "anchor alone": (nullcontext, {"max_epochs": 0}),
+    "as it is": (BlockSettings(), {}),
+    "without attention": (WITHOUT_ATTENTION, {}),
+    "without anchor": (WITHOUT_ANCHOR, {}),
+    "anchor alone": (BlockSettings(), {"max_epochs": 0}),
 }
 
 
