@@ -357,7 +357,7 @@ class CrossFit:
             yield shape, chosen, (available[chosen] & ~shape)[:, owner]
 
     def errors(self, k, fitted):
-        """Squared errors of hidden latents in fold k, (R, D), and their number, (D,)."""
+        """Squared errors of hidden latents in fold k, (R, D), and counts, (D,)."""
         latents, owner = self.rows.latents, self.rows.owner
         ridges = self.settings.anchor.ridges
         total = latents.new_zeros(len(ridges), len(owner))
