@@ -372,6 +372,9 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    # How the models are fitted. Experiments set `Settings` in a subclass.
+    _settings: Any = None
+
     def __init__(
         self,
         *,
@@ -510,6 +513,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
                 groups=groups,
                 n_bootstraps=self.n_bootstraps,
                 self_masking=self.self_masking,
+                settings=self._settings,
             )
             self.model_, history = fit_model(
                 _rows(cells),

@@ -81,7 +81,7 @@ def test_columns_that_are_not_asked_for_only_tell(shared):
     x, anchor = torch.tensor(X), GaussianAnchor(torch.tensor(mean), torch.tensor(cov))
     options = {"shared": shared, "blocks": blocks}
     whole = anchor.condition(x, observed, **options)
-    some = anchor.condition(x, observed, n_asked=4, **options)
+    some = anchor.condition(x, observed, n_first=4, **options)
     for got, expected in zip(some[:2], whole[:2], strict=True):
         assert got.shape == (200, 4)
         torch.testing.assert_close(got, expected[:, :4])
@@ -187,8 +187,8 @@ def test_patterns_are_told_apart_by_a_number(n_columns):
     assert {tuple(row) for row in patterns.tolist()} == expected
 
 
-@pytest.mark.parametrize("n_asked", [None, 4])
-def test_what_the_ridge_added_to_variances_is_taken_off(n_asked):
+@pytest.mark.parametrize("n_first", [None, 4])
+def test_what_the_ridge_added_to_variances_is_taken_off(n_first):
     """The variance is that of the errors of the same means, without the ridge."""
     X, mean, cov = gaussian_table(30, 7, 0)
     ridge = 0.2
@@ -196,14 +196,14 @@ def test_what_the_ridge_added_to_variances_is_taken_off(n_asked):
     observed[0] = False
     anchor = GaussianAnchor(torch.tensor(mean), torch.tensor(cov + ridge * np.eye(7)))
     anchor.excess = ridge
-    _, sd = anchor.condition(torch.tensor(X), torch.tensor(observed), n_asked=n_asked)
+    _, sd = anchor.condition(torch.tensor(X), torch.tensor(observed), n_first=n_first)
     for i, seen in enumerate(observed):
         o, u = np.flatnonzero(seen), np.flatnonzero(~seen)
         own = cov[np.ix_(o, o)]
         line = cov[np.ix_(u, o)] @ np.linalg.inv(own + ridge * np.eye(len(o)))
         error = cov[np.ix_(u, u)] + line @ own @ line.T
         error -= line @ cov[np.ix_(o, u)] + cov[np.ix_(u, o)] @ line.T
-        asked = u < (n_asked or 7)
+        asked = u < (n_first or 7)
         np.testing.assert_allclose(
             sd[i, u[asked]], np.sqrt(np.diag(error))[asked], atol=1e-9
         )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from admc_sklearn._cells.anchor.power_transform import Warp
+from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn._cells.network.atoms import Atoms, _log_ndtr, column_atoms
 from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
 
@@ -14,7 +14,9 @@ from .conftest import quick
 
 def atoms_of(*columns):
     """Atoms of columns in their own coordinates."""
-    return Atoms([column_atoms(c) for c in columns], Warp.identity(len(columns)))
+    return Atoms(
+        [column_atoms(c) for c in columns], PowerTransform.identity(len(columns))
+    )
 
 
 def summaries(values, mean, sd):
@@ -178,7 +180,9 @@ def test_log_of_the_distribution_function():
 
 
 def test_points_have_no_inside():
-    atoms = Atoms([column_atoms(np.repeat(np.arange(5.0), 9))], Warp.identity(1))
+    atoms = Atoms(
+        [column_atoms(np.repeat(np.arange(5.0), 9))], PowerTransform.identity(1)
+    )
     mean, sd = torch.zeros(1, 3), torch.ones(1, 3)
     column, atom = torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0, 2, 4]])
     nll = atoms.inner_nll(mean, sd, column, atom, torch.tensor([[0.0, 2.0, 4.0]]))
@@ -186,7 +190,7 @@ def test_points_have_no_inside():
 
 
 def test_cells_far_in_the_tail_of_their_atom_have_finite_gradients():
-    atoms = Atoms([column_atoms(np.linspace(-2, 2, 500))], Warp.identity(1))
+    atoms = Atoms([column_atoms(np.linspace(-2, 2, 500))], PowerTransform.identity(1))
     mean = torch.linspace(-300, 300, 61)[None].requires_grad_()
     log_sd = torch.zeros(1, 61, requires_grad=True)
     sd = (log_sd - 4).exp()

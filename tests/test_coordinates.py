@@ -6,12 +6,13 @@ import torch
 from scipy import stats
 
 from admc_sklearn._cells.anchor.choose_coordinates import (
+    CoordinateSettings,
     HiddenCellError,
     choose_coordinates,
 )
 from admc_sklearn._cells.anchor.column_anchor import fit_anchor
 from admc_sklearn._cells.anchor.level_scores import Coordinates
-from admc_sklearn._cells.anchor.power_transform import Warp
+from admc_sklearn._cells.anchor.power_transform import PowerTransform
 
 
 def choose(X, observed):
@@ -44,7 +45,8 @@ class Judge(HiddenCellError):
     """Whose errors are known: by ridge, for two columns."""
 
     def __init__(self, errors):
-        self.n_told, self.errors = None, torch.tensor(errors, dtype=torch.float64)
+        self.n_counted, self.settings = None, CoordinateSettings()
+        self.errors = torch.tensor(errors, dtype=torch.float64)
 
     def of(self, warp, ridges):
         return self.errors
@@ -69,7 +71,7 @@ def test_columns_of_several_coordinates_count_as_one():
     judge = HiddenCellError(x, seen, column, generator)
     # They are hidden together, and the errors of a column add up to that of one number.
     assert torch.equal(judge.hidden[:, 1], judge.hidden[:, 3])
-    errors = judge.of(Warp.identity(4), [100.0])[0]
+    errors = judge.of(PowerTransform.identity(4), [100.0])[0]
     assert float(errors[1:].sum() / errors[0]) == pytest.approx(1.0, abs=0.4)
 
 
@@ -109,28 +111,30 @@ def test_columns_that_are_bent_are_warped_and_gaussian_ones_are_not():
 def test_the_warp_is_yeo_and_johnsons():
     x = np.linspace(-3, 3, 41)
     for power in (-1.5, 0.0, 0.5, 1.0, 2.0, 3.0):
-        got = Warp([power], [0.0], [1.0], [0.0], [1.0])(torch.tensor(x)[:, None])
+        got = PowerTransform([power], [0.0], [1.0], [0.0], [1.0])(
+            torch.tensor(x)[:, None]
+        )
         expected = stats.yeojohnson(x, lmbda=power)
         np.testing.assert_allclose(got[:, 0], expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("power", [-2.0, -0.5, 0.0, 0.7, 1.0, 2.0, 4.0])
 def test_the_inverse_comes_back(power):
-    warp = Warp([power], [-0.2], [0.6], [0.3], [1.7])
+    warp = PowerTransform([power], [-0.2], [0.6], [0.3], [1.7])
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
     torch.testing.assert_close(warp.inverse(warp(x)), x, rtol=1e-3, atol=1e-3)
 
 
 def test_the_inverse_of_what_no_value_has_is_finite():
-    warp = Warp([-2.0], [0.0], [1.0], [0.0], [1.0])
+    warp = PowerTransform([-2.0], [0.0], [1.0], [0.0], [1.0])
     assert torch.isfinite(warp.inverse(torch.tensor([[50.0], [-50.0]]))).all()
 
 
 def test_columns_of_several_warps():
     X = np.random.default_rng(0).lognormal(size=(500, 2))
-    warp = Warp.fit(X, np.ones(X.shape, dtype=bool), ends=True)
+    warp = PowerTransform.fit(X, np.ones(X.shape, dtype=bool), ends=True)
     choice = torch.tensor([1, 0])
-    half = Warp.of_columns([Warp.identity(2), warp], choice)
+    half = PowerTransform.of_columns([PowerTransform.identity(2), warp], choice)
     x = torch.tensor(X)
     torch.testing.assert_close(half(x)[:, 0], warp(x)[:, 0])
     torch.testing.assert_close(half(x)[:, 1], x[:, 1])
@@ -139,7 +143,7 @@ def test_columns_of_several_warps():
 def test_a_lognormal_column_becomes_normal():
     X = np.random.default_rng(0).lognormal(size=(2000, 1))
     X = (X - X.mean()) / X.std()
-    warp = Warp.fit(X, np.ones(X.shape, dtype=bool), ends=True)
+    warp = PowerTransform.fit(X, np.ones(X.shape, dtype=bool), ends=True)
     warped = warp(torch.tensor(X))[:, 0].numpy()
     assert stats.skew(X[:, 0]) > 3
     # Powers are a quarter apart, and about 0 a power p leaves a skewness of 3 p; the

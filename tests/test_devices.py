@@ -41,7 +41,7 @@ def parts(model):
     names = {
         "landmarks": model.landmarks is not None,
         "donors": model.donors is not None,
-        "folds": model.network.anchor.coordinates.folds is not None,
+        "folds": model.network.anchor.coordinates.distances is not None,
         "self-masking": model.self_masking is not None,
         "replicas": len(model.replicas) > 0,
         "factors": isinstance(model.network.anchor.gaussian, FactorAnchor),

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells import fit as _training
-from admc_sklearn._cells.anchor.power_transform import Warp
+from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
 from benchmarks.pooled import TRUTH, least_squares, simulate
@@ -145,7 +145,7 @@ def test_bootstraps_take_the_weakest_ridge(monkeypatch):
     """The best one shrinks what is estimated from draws, here a correlation to half."""
 
     def choose(values, observed, coordinates, generator, **options):
-        return Warp.identity(values.shape[1]), 100.0, 0.01
+        return PowerTransform.identity(values.shape[1]), 100.0, 0.01
 
     monkeypatch.setattr(_training, "choose_coordinates", choose)
     z = np.random.default_rng(0).normal(size=(100, 2))

@@ -97,7 +97,9 @@ def test_directions_of_many_levels_are_those_of_few(monkeypatch):
     table, share = strongest()
     monkeypatch.setattr(_scores, "MANY_LEVELS", 10)
     other, _ = strongest()
-    unit = (share + _scores.SHRINKAGE / int(observed[:, 3].sum())).sqrt()[:, None]
+    unit = (
+        share + _scores.ScoreSettings().shrinkage / int(observed[:, 3].sum())
+    ).sqrt()[:, None]
     spans = [(t * unit) @ (t * unit).T for t in (table, other)]
     torch.testing.assert_close(*spans, rtol=1e-8, atol=1e-8)
 

@@ -15,10 +15,11 @@ from admc_sklearn import ADMCImputer
 from admc_sklearn._cells import fit as _training
 from admc_sklearn._cells.anchor.column_anchor import fit_anchor
 from admc_sklearn._cells.anchor.level_scores import Coordinates
-from admc_sklearn._cells.anchor.power_transform import Warp
-from admc_sklearn._cells.fit import SIZES, fit_cells
+from admc_sklearn._cells.anchor.power_transform import PowerTransform
+from admc_sklearn._cells.fit import fit_cells
 from admc_sklearn._cells.network import trainer as _trainer
 from admc_sklearn._cells.network.network import build_network
+from admc_sklearn._cells.settings import SIZES
 from admc_sklearn._shared import training as _epochs
 from admc_sklearn._shared.contract import FitContext, Rows
 from admc_sklearn._shared.devices import resolve_device
@@ -131,7 +132,7 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     network, _ = anchor_alone(
         *standardised(np.random.default_rng(0).normal(size=(60, 6)))
     )
-    trainer = _trainer.CellTrainer(network, values, observed, plan(), 0)
+    trainer = _trainer.CellTrainer(network, Rows(values, observed), plan(), 0)
     kept, hidden = trainer.hide(observed[2000:])
     assert torch.equal(kept | hidden, observed[2000:])
     assert not (kept & hidden).any()
@@ -139,7 +140,7 @@ def test_hidden_cells_follow_rates_and_the_patterns_of_the_table():
     # By rates alone it would be 1 row in 50, by half of a quarter of patterns 1 in 8.
     assert trainer.borrows
     assert 0.1 < pair_alone.float().mean() < 0.2
-    complete = _trainer.CellTrainer(network, values, observed | True, plan(), 0)
+    complete = _trainer.CellTrainer(network, Rows(values, observed | True), plan(), 0)
     assert not complete.borrows
     share = complete.hide(observed[2000:])[1].float().mean(1)
     # Of 2000 rows, whose rates are uniform on 0.1 to 0.4 and whose shares, of six cells
@@ -154,29 +155,31 @@ def test_a_modality_of_few_columns_is_lost_as_a_whole_in_one_row_of_four():
     values, observed = (torch.tensor(part) for part in standardised(X))
     network, _ = anchor_alone(*(part[:60].numpy() for part in (values, observed)))
     lost = {}
-    for units in ([], [np.array([0, 2, 5])]):
-        trainer = _trainer.CellTrainer(network, values, observed, plan(), 0, units)
+    for joint in ([], [np.array([0, 2, 5])]):
+        trainer = _trainer.CellTrainer(
+            network, Rows(values, observed), plan(), 0, joint
+        )
         kept, hidden = trainer.hide(observed)
         assert torch.equal(kept | hidden, observed)
         assert not (kept & hidden).any()
-        lost[len(units)] = hidden[:, [0, 2, 5]].all(1).float().mean().item()
+        lost[len(joint)] = hidden[:, [0, 2, 5]].all(1).float().mean().item()
     # Five standard errors of a share of 4000 rows.
     assert lost[0] == pytest.approx(0.027, abs=0.015)
     assert lost[1] - lost[0] == pytest.approx(0.25, abs=0.035)
 
 
 def test_training_practises_the_loss_of_the_modalities_that_it_is_given(monkeypatch):
-    hide_cells, units = _trainer.CellTrainer.hide, []
+    hide_cells, groups = _trainer.CellTrainer.hide, []
 
     def spy(self, observed):
-        units.append(self.units)
+        groups.append(self.joint)
         return hide_cells(self, observed)
 
     monkeypatch.setattr(_trainer.CellTrainer, "hide", spy)
     X, _, _ = gaussian_table(120, 6, 0)
     quick(max_epochs=1, modalities={"a": [0, 2], "b": [3, 4, 5]}).fit(X)
     expected = [[1, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
-    assert units[0].int().tolist() == expected
+    assert groups[0].int().tolist() == expected
 
 
 def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
@@ -186,7 +189,7 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     values, observed = standardised(X)
     network, _ = anchor_alone(values, observed)  # a dozen wide atoms a column
     x, o = torch.tensor(values), torch.tensor(observed)
-    trainer = _trainer.CellTrainer(network, x, o, plan(), 0)
+    trainer = _trainer.CellTrainer(network, Rows(x, o), plan(), 0)
     batch = trainer.absorb(torch.arange(100))
     with torch.no_grad():
         got = float(trainer.loss(batch) / batch.targets.sum())
@@ -215,7 +218,7 @@ def test_an_epoch_moves_every_part_of_a_network():
     network, cells = imputer.model_.network, imputer._codec.read(frame)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     x, o = torch.tensor(cells.values), torch.tensor(cells.observed)
-    _trainer.CellTrainer(network, x, o, plan(), 0).epoch()
+    _trainer.CellTrainer(network, Rows(x, o), plan(), 0).epoch()
     for name, weights in network.named_parameters():
         assert not torch.equal(weights, before[name]), name
     # Every level has learnt a vector of its own.
@@ -350,7 +353,7 @@ def test_every_row_is_absorbed_once_an_epoch(monkeypatch):
     network, _ = anchor_alone(values, observed)
     monkeypatch.setattr(_trainer, "BLOCK_BYTES", 40 * 22 * 6)
     x, o = torch.tensor(values), torch.tensor(observed)
-    trainer = _trainer.CellTrainer(network, x, o, plan(batch_size=16), 0)
+    trainer = _trainer.CellTrainer(network, Rows(x, o), plan(batch_size=16), 0)
     assert trainer.n_batches == 2
     blocks, steps = [], []
     absorb, step = trainer.absorb, trainer.step
@@ -405,7 +408,7 @@ def test_late_is_little_work(n_columns):
     assert history == []  # nothing is measured either
     assert model.landmarks is None
     assert model.donors is None
-    assert network.anchor.coordinates.folds is None
+    assert network.anchor.coordinates.distances is None
     x, o = torch.tensor(values), torch.tensor(observed)
     with torch.no_grad():
         for posterior in network(network.warp(x), o, ~o):
@@ -588,7 +591,7 @@ def test_network_sizes_and_wide_tables_share_tokens():
         torch.tensor(X), torch.tensor(observed), Coordinates(150, {}), 10.0, generator
     )
     network = build_network(
-        X, observed, Warp.identity(150), anchor, SIZES["small"], generator
+        X, observed, PowerTransform.identity(150), anchor, SIZES["small"], generator
     )
     assert network.denoiser.embedding.n_tokens == 50
     targets = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.3)

@@ -24,7 +24,7 @@ def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.i
     The anchor is that of a bootstrap sample; frequencies are drawn by the Bayesian
     bootstrap (Rubin, 1981), which loses no level and no atom.
 
-    Shapes of ``values``, warped, and ``observed``: (n, d), at the anchor's home.
+    Shapes of ``values``, warped, and ``observed``: (n, d), at the anchor's device.
     ``deadline`` is that of the anchor's fit.
     """
     n = len(values)

@@ -12,11 +12,7 @@ from .._shared.contract import Rows
 from .._shared.devices import exact_device
 from .._shared.held_out import hold_out
 from .._shared.training import run_epochs
-from .anchor.choose_coordinates import (
-    MAX_FOLDED,
-    MAX_FOLDED_AT_RANDOM,
-    choose_coordinates,
-)
+from .anchor.choose_coordinates import choose_coordinates
 from .anchor.column_anchor import fit_anchor
 from .anchor.level_scores import score_levels
 from .bootstrap import bootstrap_prior
@@ -25,20 +21,16 @@ from .corrections.landmark_fit import fit_landmarks
 from .corrections.self_masking import fit_self_masking, is_suspected
 from .model import CellModel
 from .network.held_out_cells import Validation
-from .network.network import NetworkSize, Prior, build_network
+from .network.network import Prior, build_network
 from .network.trainer import CellTrainer
+from .settings import CellSettings
 
-SIZES = {
-    "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
-    "medium": NetworkSize(width=16, hidden=256, n_attention=1, n_layers=2, dropout=0.0),
-    "large": NetworkSize(width=16, hidden=512, n_attention=1, n_layers=3, dropout=0.0),
-}
 # Of the time there is, for coordinates and anchor; of what is left then, for training.
 START_SHARE, TRAINING_SHARE = 0.5, 0.85
 MIN_VALIDATION_CELLS = 20
 
 
-def fit_cells(rows, n_levels, context, *, units=(), start=None):
+def fit_cells(rows, n_levels, context, *, joint_columns=(), start=None):
     """Fit the model of cells to an incomplete table.
 
     Parameters
@@ -48,8 +40,8 @@ def fit_cells(rows, n_levels, context, *, units=(), start=None):
     n_levels : int array of shape (d,)
         Levels of categorical columns, 0 for numeric ones.
     context : FitContext
-    units : sequence of int array
-        Columns that are often missing together.
+    joint_columns : sequence of int array
+        Groups of columns that are often missing together.
     start : CellModel, optional
         Whose training is continued, in its coordinates; it is left as it is.
 
@@ -61,7 +53,7 @@ def fit_cells(rows, n_levels, context, *, units=(), start=None):
         One record an epoch; epoch 0 is the anchor.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        return _Fit(rows, n_levels, context).run(units, start)
+        return _Fit(rows, n_levels, context).run(joint_columns, start)
 
 
 class _Fit:
@@ -77,6 +69,8 @@ class _Fit:
     def __init__(self, rows, n_levels, context):
         self.arrays, self.n_levels, self.context = rows, n_levels, context
         self.plan, self.device = context.plan, context.device
+        own = context.settings
+        self.settings = CellSettings() if own is None else own.cells
         self.generator = torch.Generator().manual_seed(context.seed)
         self.held, self.kept = hold_out(
             len(rows), self.plan.validation_fraction, context.groups, self.generator
@@ -87,14 +81,14 @@ class _Fit:
         now = time.monotonic()
         self.start_deadline = now + START_SHARE * (self.plan.deadline - now)
 
-    def run(self, units, start):
+    def run(self, joint_columns, start):
         """Fit anchor, network, corrections, and the anchor anew to every row."""
         model = self._begin() if start is None else self._go_on(start)
         model.move_to(self.device)
         network, history = model.network, []
         validation = self._hold_out(network)
         if validation is not None:
-            history = self._train(network, validation, units)
+            history = self._train(network, validation, joint_columns)
             if self.plan.max_epochs:  # else the anchor alone
                 self._learn_from_rows(model, validation)
         self._use_every_row(model)
@@ -110,14 +104,18 @@ class _Fit:
         cells = Validation(network, rows.values, rows.observed, self.generator)
         return cells if cells.hidden.sum() >= MIN_VALIDATION_CELLS else None
 
-    def _train(self, network, validation, units):
+    def _train(self, network, validation, joint_columns):
         # The rest of the time is for what comes after the epochs.
         now = time.monotonic()
         end = now + TRAINING_SHARE * (self.plan.deadline - now)
         plan = replace(self.plan, deadline=end)
-        rows = self.table[self.kept]
         trainer = CellTrainer(
-            network, rows.values, rows.observed, plan, self.context.seed, units
+            network,
+            self.table[self.kept],
+            plan,
+            self.context.seed,
+            joint_columns,
+            self.settings.training,
         )
         return run_epochs(trainer, validation)
 
@@ -125,8 +123,10 @@ class _Fit:
         """Learn the corrections by similar training rows, one on top of the other."""
         rows = self._warped(model, self.table[self.kept])
         known = rows, validation, self.generator
-        model.landmarks = fit_landmarks(model.network, *known, self.plan.end)
-        model.donors = fit_donors(model, *known, self.plan.end)
+        if self.settings.landmarks:
+            model.landmarks = fit_landmarks(model.network, *known, self.plan.end)
+        if self.settings.donors:
+            model.donors = fit_donors(model, *known, self.plan.end)
 
     def _use_every_row(self, model):
         """Fit the final anchor, its replicas and self-masking to held-out rows too."""
@@ -153,10 +153,12 @@ class _Fit:
     def _begin(self):
         """Make an untrained model."""
         choice = self.context.self_masking
-        for n_folded in (MAX_FOLDED_AT_RANDOM, MAX_FOLDED):
-            model = self._untrained(n_folded)
-            coordinates = model.network.anchor.coordinates
-            is_wide = coordinates.folds is not None and coordinates.n_all > MAX_FOLDED
+        limits = self.settings.coordinates
+        narrow = limits.max_coordinates
+        for max_coordinates in (limits.max_coordinates_at_random, narrow):
+            model = self._untrained(max_coordinates)
+            found = model.network.anchor.coordinates
+            is_wide = found.distances is not None and found.n_all > narrow
             if not is_wide or not choice:
                 break
             rows = self._warped(model, self.exact)
@@ -166,17 +168,19 @@ class _Fit:
                 break
         return model
 
-    def _untrained(self, n_folded):
+    def _untrained(self, max_coordinates):
         x, o, kept = self.exact.values, self.exact.observed, self.kept
         options = {"deadline": self.start_deadline}
-        scores = score_levels(x, o, self.n_levels, kept)
+        scores = score_levels(x, o, self.n_levels, kept, self.settings.scores)
+        settings = replace(self.settings.coordinates, max_coordinates=max_coordinates)
         warp, ridge, weakest = choose_coordinates(
-            x[kept], o[kept], scores, self.generator, n_folded=n_folded, **options
+            x[kept], o[kept], scores, self.generator, settings=settings, **options
         )
         anchor = fit_anchor(
             warp(x)[kept], o[kept], scores, ridge, self.generator, **options
         )
-        size = SIZES[automatic_size(self.context.size, self.arrays.observed)]
+        name = automatic_size(self.context.size, self.arrays.observed)
+        size = self.settings.sizes[name]
         values, observed = self.arrays.values, self.arrays.observed
         network = build_network(values, observed, warp, anchor, size, self.generator)
         return CellModel(network, (ridge, weakest)).move_to(x.device)

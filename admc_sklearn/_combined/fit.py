@@ -47,7 +47,9 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
         if start is not None:  # what was fitted as cells goes on as cells
             partition = replace(partition, blocks=[])
     if not partition.blocks:
-        return fit_cells(rows, n_levels, context, units=partition.units, start=start)
+        return fit_cells(
+            rows, n_levels, context, joint_columns=partition.joint_columns, start=start
+        )
     context = replace(context, self_masking=False)
     rng = np.random.default_rng(context.seed)
     if start is None:
@@ -82,9 +84,11 @@ def _fit_cells(model, rows, context, start):
     # Half of the time is left for the blocks.
     now = time.monotonic()
     context = context.until(now + (context.plan.deadline - now) / 2)
-    units = model.partition.units
+    joint = model.partition.joint_columns
     cells = None if start is None else start.cells
-    model.cells, history = fit_cells(table, levels, context, units=units, start=cells)
+    model.cells, history = fit_cells(
+        table, levels, context, joint_columns=joint, start=cells
+    )
     return [{"part": "cells", **record} for record in history]
 
 

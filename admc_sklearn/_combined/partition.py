@@ -26,14 +26,14 @@ class Partition:
         Columns of every block.
     names : list of str
         Of the blocks.
-    units : list of int array
+    joint_columns : list of int array
         Places among ``cells`` of modalities that are lost as a whole.
     """
 
     cells: np.ndarray
     blocks: list
     names: list
-    units: list
+    joint_columns: list
 
 
 def divide(modalities, observed, n_levels, encoded=()):
@@ -65,8 +65,8 @@ def divide(modalities, observed, n_levels, encoded=()):
             small.append(columns)
     taken = np.concatenate(list(blocks.values())) if blocks else np.empty(0, dtype=int)
     cells = np.setdiff1d(np.arange(observed.shape[1]), taken)
-    units = [np.searchsorted(cells, columns) for columns in small]
-    return Partition(cells, list(blocks.values()), list(blocks), units)
+    joint = [np.searchsorted(cells, columns) for columns in small]
+    return Partition(cells, list(blocks.values()), list(blocks), joint)
 
 
 def given_encoders(encoders, modalities, shared, codec):

@@ -53,7 +53,7 @@ class FitContext:
     Parameters
     ----------
     plan : TrainingPlan
-        How long and how to train; it knows the deadline.
+        How long and how to train, and until when.
     device : torch.device
     seed : int
     size : str
@@ -61,9 +61,12 @@ class FitContext:
     groups : array of shape (n,), optional
         Rows of one group are held out together.
     n_bootstraps : int
-        Priors fitted to resampled rows, for draws that know that it is estimated.
+        Priors fitted to resampled rows, so that draws vary with the estimate too.
     self_masking : bool or "auto"
-        Whether a cell's value may decide if it is missing.
+        Whether a cell's value is allowed to change its chance of being missing.
+    settings : object, optional
+        With ``cells`` and ``blocks``, how these models are fitted; None for what they
+        choose themselves.
     """
 
     plan: Any
@@ -73,6 +76,7 @@ class FitContext:
     groups: Any = None
     n_bootstraps: int = 0
     self_masking: bool | str = False
+    settings: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""

@@ -127,7 +127,7 @@ def one_thread():
         yield
         return
     try:
-        # Asked first, since torch sets a thread's number when it first needs it.
+        # This comes first, since torch sets a thread's number when it first needs it.
         _CALLER.n_threads = torch.get_num_threads()
         with _openmp().limit(limits=1):
             before = _limit_mkl()(1)

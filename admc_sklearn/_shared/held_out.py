@@ -9,7 +9,7 @@ import torch
 
 # What is added to the network has to gain so many standard errors on held-out rows.
 MIN_STANDARD_ERRORS = 1.5
-# More would cost time and tell nothing.
+# More would cost time and change nothing.
 MAX_HELD_ROWS = 10_000
 N_FOLDS = 6
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-# Columns whose patterns float64 tells apart.
+# Most columns whose patterns are distinct numbers in float64.
 MAX_KEY_BITS = 52
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,40 +12,73 @@ import torch
 from ..._shared.devices import in_threads
 from .column_anchor import fitter
 from .gaussian import MIN_SD, GaussianAnchor
-from .median_distances import Folds
-from .power_transform import Warp
+from .median_distances import MedianDistances
+from .power_transform import PowerTransform
 
-# Cells that decide: with more, the candidates' errors hardly change.
-MAX_TUNING_CELLS = 100_000
-# Rows times columns cubed: what the factorisations cost.
-MAX_TUNING_WORK = 100_000_000
-MIN_TUNING_ROWS = 300
-TUNING_ITER = 15
-# Every third row is held out; small tables take all three turns.
-N_FOLDS = 3
+# Cells that candidates are compared on, and rows times columns cubed, which the
+# factorisations cost; both with median distances too.
+MAX_TUNING_CELLS, MAX_TUNING_WORK = 100_000, 100_000_000
+MAX_DISTANCE_CELLS, MAX_DISTANCE_WORK = 200_000, 800_000_000
+MIN_TUNING_ROWS, TUNING_ITER = 300, 15
 MIN_CELLS_FOR_ONE_FOLD = 20_000
-HIDE_RATE = 0.3
 MIN_ROWS = 6
-# Squared error, relative to the best, that says nothing about a ridge.
-AS_GOOD = 1.003
-# Folds cost time: a smaller share of the squared error is not worth it.
-MIN_FOLD_GAIN = 0.01
-# Coordinates, folds included. With more than 48 (gesture) a row's folds tell so much of
-# each other that they mislead where cells far from the median are missing.
-MAX_FOLDED, MAX_FOLDED_AT_RANDOM = 48, 64
-MIN_WARP_GAIN = 0.05
-# Share of the time left that the fit of a warp may take, judged by one in so many
-# columns.
-WARP_SHARE, TIMED_COLUMNS = 0.5, 64
-# Nats a cell that variances without what the ridge adds to them have to gain.
-MIN_RELIEF = 0.005
-# A smaller part of the variances, added by the ridge, changes no interval.
+# Share of the time left that the fit of a power transform may take; the time is
+# estimated from one column in so many.
+TRANSFORM_SHARE, TIMED_COLUMNS = 0.5, 64
+# A ridge that adds a smaller part to the variances changes no interval.
 MIN_EXCESS = 1e-4
-# Where a warp gains more than this without folds, columns are bent and stay so.
-MAX_BEND = 0.1
-# Larger errors decide nothing: with folds, a few outliers in long tails would.
-ERROR_REACH = 3.0
-MAX_FOLD_CELLS, MAX_FOLD_WORK = 200_000, 800_000_000
+
+
+@dataclass(frozen=True)
+class CoordinateSettings:
+    """How the coordinates of the anchor are chosen. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    power_transforms : bool
+        Try power transforms. (NOTES, the ablation of cells.)
+    max_coordinates, max_coordinates_at_random : int
+        Coordinates of a table that gets median distances, these included; the second
+        where no column seems to hide its own values. (NOTES, "Up to 64 coordinates":
+        with more than 48, distances mislead where cells far from the median are lost.)
+    min_distance_gain : float
+        Share of the squared error that median distances have to save, for the time
+        that they cost. (Not measured.)
+    min_transform_gain : float
+        Share that power transforms have to save beside median distances. (Not
+        measured.)
+    max_bend : float
+        Where power transforms save more without distances, they stay. (Not measured.)
+    n_folds : int
+        Every so many-th row is held out; small tables take all turns. (Not measured.)
+    hide_rate : float
+        Share of the cells of held-out rows that are hidden: that of the protocol of
+        DiffPuter (arXiv:2405.20690).
+    as_good : float
+        Squared error, relative to the best, within which a weaker ridge is taken for
+        draws. (Not measured.)
+    min_relief : float
+        Nats a cell that variances have to gain without the ridge's share. (Not
+        measured.)
+    error_reach : float
+        Errors beyond it, in standard deviations, count as much: with distances, a few
+        outliers in long tails would otherwise choose. (Not measured.)
+    """
+
+    power_transforms: bool = True
+    max_coordinates: int = 48
+    max_coordinates_at_random: int = 64
+    min_distance_gain: float = 0.01
+    min_transform_gain: float = 0.05
+    max_bend: float = 0.1
+    n_folds: int = 3
+    hide_rate: float = 0.3
+    as_good: float = 1.003
+    min_relief: float = 0.005
+    error_reach: float = 3.0
+
+
+DEFAULT = CoordinateSettings()
 
 
 class HiddenCellError:
@@ -60,32 +94,41 @@ class HiddenCellError:
     column : int tensor of shape (d,)
         Coordinates of one column go missing together and count as one.
     generator : torch.Generator on the CPU
-    n_told : int, optional
-        Coordinates that count; the rest tell, and are told for nothing. All of them.
+    n_counted : int, optional
+        Only the errors of so many coordinates, the first ones, count.
     deadline : float
         Of `time.monotonic`; after it only the first ridge is tried, in few iterations.
+    settings : CoordinateSettings
     """
 
     def __init__(
-        self, values, observed, column, generator, *, n_told=None, deadline=math.inf
+        self,
+        values,
+        observed,
+        column,
+        generator,
+        *,
+        n_counted=None,
+        deadline=math.inf,
+        settings=DEFAULT,
     ):
-        self.n_told, self.deadline = n_told, deadline
-        self.reach = torch.inf if n_told is None else ERROR_REACH
+        self.n_counted, self.deadline, self.settings = n_counted, deadline, settings
+        self.reach = torch.inf if n_counted is None else settings.error_reach
         n, d = values.shape
         n_columns = int(column.max()) + 1
         weight = 1.0 / torch.bincount(column, minlength=n_columns).clamp_min(1)
         self.weight = weight[column].double().cpu()
         limits = MAX_TUNING_CELLS, MAX_TUNING_WORK
-        if n_told is not None:
-            limits = MAX_FOLD_CELLS, MAX_FOLD_WORK
+        if n_counted is not None:
+            limits = MAX_DISTANCE_CELLS, MAX_DISTANCE_WORK
         affordable = min(limits[0] // d, limits[1] // d**3)
         n_rows = min(n, max(MIN_TUNING_ROWS, affordable))
         order = torch.randperm(n, generator=generator)[:n_rows].to(values.device)
         self.values, self.observed = values[order], observed[order]
-        self.fold = torch.arange(n_rows, device=values.device) % N_FOLDS
-        n_cells = n_rows * (n_told or d)
-        self.n_folds = N_FOLDS if n_cells < MIN_CELLS_FOR_ONE_FOLD else 1
-        hide = torch.rand(n_rows, n_columns, generator=generator) < HIDE_RATE
+        self.fold = torch.arange(n_rows, device=values.device) % settings.n_folds
+        n_cells = n_rows * (n_counted or d)
+        self.n_folds = settings.n_folds if n_cells < MIN_CELLS_FOR_ONE_FOLD else 1
+        hide = torch.rand(n_rows, n_columns, generator=generator) < settings.hide_rate
         self.hidden = hide.to(values.device)[:, column] & self.observed
         self.low = torch.where(observed, values, torch.inf).amin(0)
         self.high = torch.where(observed, values, -torch.inf).amax(0)
@@ -111,10 +154,10 @@ class HiddenCellError:
                     deadline=self.deadline,
                 )
                 errors[i] = self._error(warp, anchor, warped, held)
-                told = float(self.total(errors[i]))
-                best = min(best, told)
+                error = float(self.total(errors[i]))
+                best = min(best, error)
                 # Far past the valley: what is rougher still can only be worse.
-                if told > 1.5 * best or self.is_late:
+                if error > 1.5 * best or self.is_late:
                     errors[np.asarray(ridges) < ridges[i]] = 1.5 * errors[i]
                     break
             return errors
@@ -135,7 +178,7 @@ class HiddenCellError:
 
     def total(self, errors):
         """Sum errors (..., d) over the coordinates that count."""
-        return errors[..., : self.n_told].sum(-1)
+        return errors[..., : self.n_counted].sum(-1)
 
     def best(self, warp, ridges):
         """Squared error of every column under the best ridge, that ridge, the weakest.
@@ -145,7 +188,7 @@ class HiddenCellError:
         errors = self.of(warp, ridges)
         total = self.total(errors).numpy()
         best = int(total.argmin())
-        as_good = total <= AS_GOOD * total[best]
+        as_good = total <= self.settings.as_good * total[best]
         weakest = min(
             ridge for ridge, good in zip(ridges, as_good, strict=True) if good
         )
@@ -159,7 +202,7 @@ class HiddenCellError:
         weights = [1.0] if warp.is_identity else self.weights
         for node, weight in zip(nodes, weights, strict=True):
             value = warp.inverse(mean + node * sd)
-            # A strong warp runs out of digits far outside: guess the column's mean.
+            # A strong power runs out of digits far outside: guess the column's mean.
             value = torch.nan_to_num(value, nan=0.0)
             expected += weight * torch.clamp(value, self.low, self.high)
         error = torch.where(hidden, expected - truth, 0.0)
@@ -183,16 +226,16 @@ class HiddenCellError:
             )
             if not isinstance(anchor, GaussianAnchor):
                 return False
-            values, hidden = self.values[held], self.hidden[held][:, : self.n_told]
+            values, hidden = self.values[held], self.hidden[held][:, : self.n_counted]
             seen = self.observed[held] & ~self.hidden[held]
             for k, excess in enumerate((0.0, ridge / (int(kept.sum()) + ridge))):
                 anchor.excess = excess
-                moments = anchor.condition(values, seen, n_asked=self.n_told)
+                moments = anchor.condition(values, seen, n_first=self.n_counted)
                 nats[k] += float(
-                    _nats(*moments, values[:, : self.n_told], hidden).sum()
+                    _nats(*moments, values[:, : self.n_counted], hidden).sum()
                 )
             n_cells += int(hidden.sum())
-        return nats[0] - nats[1] > MIN_RELIEF * n_cells
+        return nats[0] - nats[1] > self.settings.min_relief * n_cells
 
 
 def _nats(mean, sd, truth, hidden):
@@ -206,8 +249,8 @@ def _near(grid, known):
     """Ridges worth trying where some are known to be best for other coordinates."""
     if not known:
         return grid
-    places = {grid.index(ridge) + step for ridge in known for step in (-1, 0, 1)}
-    return [grid[k] for k in sorted(places) if 0 <= k < len(grid)]
+    near = {grid.index(ridge) + step for ridge in known for step in (-1, 0, 1)}
+    return [grid[k] for k in sorted(near) if 0 <= k < len(grid)]
 
 
 def choose_coordinates(
@@ -216,13 +259,14 @@ def choose_coordinates(
     coordinates,
     generator,
     *,
-    n_folded=MAX_FOLDED,
     deadline=math.inf,
+    settings=DEFAULT,
 ):
-    """Warp, folds and ridge with the lowest error on hidden cells.
+    """Power transforms, median distances and ridge with the lowest held-out error.
 
-    Warps that are tried are none, powers about the columns' means, powers about any of
-    their ends, and the best of these column by column; without folds and with them.
+    Tried are no transforms, powers about the columns' means, powers about any of their
+    ends, and the best of these column by column; without median distances and with
+    them.
 
     Parameters
     ----------
@@ -230,16 +274,15 @@ def choose_coordinates(
         Standardised numbers, codes of levels.
     observed : bool tensor of shape (n, d)
     coordinates : Coordinates
-        It is given the folds, if any.
+        The median distances, if any, are added to them.
     generator : torch.Generator on the CPU
-    n_folded : int
-        Coordinates at most, if there are folds.
     deadline : float
         Of `time.monotonic`; after it no further candidates are tried.
+    settings : CoordinateSettings
 
     Returns
     -------
-    warp : Warp
+    warp : PowerTransform
         Of the columns, those of levels being left as they are.
     ridge : float
     weakest : float
@@ -250,100 +293,101 @@ def choose_coordinates(
     x, o = coordinates.base(values, observed)
     size, n_numeric = x.shape[1], coordinates.n_numeric
     numeric = slice(n_numeric)
-    judge = HiddenCellError(x, o, coordinates.column, generator, deadline=deadline)
-    warps = [Warp.identity(size).to(device)]
+    options = {"deadline": deadline, "settings": settings}
+    judge = HiddenCellError(x, o, coordinates.column, generator, **options)
+    warps = [PowerTransform.identity(size).to(device)]
     if len(values) < MIN_ROWS or not n_numeric:
         ridge = weakest = judge.ridges[-1]
         if len(values) >= MIN_ROWS:
             _, ridge, weakest = judge.best(warps[0], judge.ridges)
-        return Warp.identity(d).to(device), ridge, weakest
+        return PowerTransform.identity(d).to(device), ridge, weakest
     arrays = x[:, numeric].cpu().numpy(), o[:, numeric].cpu().numpy()
-    for ends in (False, True):
+    for ends in (False, True) if settings.power_transforms else ():
         if _is_beyond(arrays, ends, deadline):
             break
-        warp = Warp.fit(*arrays, ends=ends).to(device)
+        warp = PowerTransform.fit(*arrays, ends=ends).to(device)
         warps.append(warp.spread(numeric, size))
     warp, ridge, weakest, gain = _best_warp(judge, warps)
-    if 1 < n_numeric <= n_folded - size and not judge.is_late:
-        tried = [warp] if gain > MAX_BEND else [warps[0], warp]
-        found = _folded(x, o, coordinates, tried, ridge, generator, deadline)
+    if 1 < n_numeric <= settings.max_coordinates - size and not judge.is_late:
+        tried = [warp] if gain > settings.max_bend else [warps[0], warp]
+        found = _with_distances(x, o, coordinates, tried, ridge, generator, options)
         if found is not None:
             warp, ridge, weakest = found
     warp = warp.select(numeric).spread(coordinates.numeric, d)
     if not judge.is_late and ridge > MIN_EXCESS * len(values):
-        _relieve(warp(values), observed, coordinates, ridge, generator, deadline)
+        _relieve(warp(values), observed, coordinates, ridge, generator, options)
     return warp, ridge, weakest
 
 
 def _is_beyond(arrays, ends, deadline):
-    """Whether fitting a warp takes most of the time left, by that of some columns."""
+    """Whether power transforms would take most of the time that is left."""
     if deadline == math.inf:
         return False
     started = time.monotonic()
     few = [array[:, ::TIMED_COLUMNS] for array in arrays]
-    Warp.fit(*few, ends=ends)
+    PowerTransform.fit(*few, ends=ends)
     now = time.monotonic()
     seconds = (now - started) * arrays[0].shape[1] / few[0].shape[1]
-    return seconds > WARP_SHARE * (deadline - now)
+    return seconds > TRANSFORM_SHARE * (deadline - now)
 
 
-def _relieve(warped, observed, coordinates, ridge, generator, deadline):
-    """Decide whether the anchor's variances are freed of what the ridge adds."""
+def _relieve(warped, observed, coordinates, ridge, generator, options):
+    """Free the anchor's variances of the ridge's share where that is likelier."""
     x, o = coordinates.expand(warped, observed)
     column = coordinates.column
-    if coordinates.folds is not None:
+    if coordinates.distances is not None:
         column = torch.cat([column, column[: coordinates.n_numeric]])
-    n_told = None if coordinates.folds is None else coordinates.n_base
-    judge = HiddenCellError(x, o, column, generator, n_told=n_told, deadline=deadline)
+    n_counted = None if coordinates.distances is None else coordinates.n_base
+    judge = HiddenCellError(x, o, column, generator, n_counted=n_counted, **options)
     coordinates.is_relieved = judge.likes_relief(ridge)
 
 
-def _folded(x, o, coordinates, warps, ridge, generator, deadline):
-    """Warp, ridge and weakest ridge with folds, which ``coordinates`` is given.
+def _with_distances(x, o, coordinates, warps, ridge, generator, options):
+    """Add median distances to the coordinates, unless they do not help.
 
-    None where folds do not help. The last of ``warps`` is that without them.
+    Returns the power transform, the ridge and the weakest ridge with them, or None.
+    The last of ``warps`` is the one chosen without distances.
     """
+    settings = options["settings"]
     size, n_numeric = x.shape[1], coordinates.n_numeric
-    numeric, told = slice(n_numeric), slice(size, size + n_numeric)
-    folds = Folds(x, o, n_numeric)
-    values = torch.cat([x, folds.of(x)], 1)
+    numeric, added = slice(n_numeric), slice(size, size + n_numeric)
+    distances = MedianDistances(x, o, n_numeric)
+    values = torch.cat([x, distances.of(x)], 1)
     seen = torch.cat([o, o[:, numeric]], 1)
     column = torch.cat([coordinates.column, coordinates.column[numeric]])
-    judge = HiddenCellError(
-        values, seen, column, generator, n_told=size, deadline=deadline
-    )
-    arrays = values[:, told].cpu().numpy(), seen[:, told].cpu().numpy()
+    judge = HiddenCellError(values, seen, column, generator, n_counted=size, **options)
+    arrays = values[:, added].cpu().numpy(), seen[:, added].cpu().numpy()
     near = _near(judge.ridges, [ridge])
     found = []
     for warp in warps:
-        fold_warp = Warp.identity(n_numeric)
+        distance_warp = PowerTransform.identity(n_numeric)
         if not warp.is_identity:
-            fold_warp = Warp.fit(*arrays, ends=True)
-        whole = Warp.joined(warp, fold_warp.to(x.device))
+            distance_warp = PowerTransform.fit(*arrays, ends=True)
+        whole = PowerTransform.joined(warp, distance_warp.to(x.device))
         errors, *ridges = judge.best(whole, near)
         found.append((float(judge.total(errors)), whole, *ridges))
         if warps[-1].is_identity:
             break
-    # Lines between columns and folds are to be kept where a warp hardly helps.
+    # Power transforms bend the lines between columns and distances: they must help.
     error, warp, ridge, weakest = found[0]
-    if found[-1][0] < (1 - MIN_WARP_GAIN) * error:
+    if found[-1][0] < (1 - settings.min_transform_gain) * error:
         error, warp, ridge, weakest = found[-1]
     judge.keep(size)
     before, _, _ = judge.best(warps[-1], near)
-    limit = (1 - MIN_FOLD_GAIN) * float(before.sum())
+    limit = (1 - settings.min_distance_gain) * float(before.sum())
     if judge.is_late:  # then too few ridges were tried
         return None
     if error > limit:
         error, warp, ridge, weakest = found[-1]
     if error > limit:
         return None
-    folds.warp, folds.column_warp = warp.select(told), warp.select(numeric)
-    coordinates.folds = folds
+    distances.warp, distances.column_warp = warp.select(added), warp.select(numeric)
+    coordinates.distances = distances
     return warp.select(slice(size)), ridge, weakest
 
 
 def _best_warp(judge, warps):
-    """Find the best warp, its best ridge, the weakest one, and its gain on none."""
+    """Find the best power transform, its ridge, the weakest one, its gain on none."""
     errors, ridges, weakest = [], [], []
 
     def try_out(warp):
@@ -359,7 +403,7 @@ def _best_warp(judge, warps):
             break
     choice = torch.stack(errors).argmin(0).to(warps[0].power.device)
     if not judge.is_late:
-        warps = [*warps, Warp.of_columns(warps, choice)]
+        warps = [*warps, PowerTransform.of_columns(warps, choice)]
         try_out(warps[-1])
     totals = [float(error.sum()) for error in errors]
     best = int(np.argmin(totals))

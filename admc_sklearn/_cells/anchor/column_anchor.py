@@ -28,8 +28,8 @@ from .gaussian import RIDGES, fit_gaussian
 from .level_scores import MAX_COORDINATES
 
 MAX_FIT_ROWS = 20_000
-# With folds, rows times coordinates cubed: what the factorisations cost.
-MAX_FOLD_WORK, MIN_FOLD_ROWS = 200_000_000, 5000
+# With median distances, rows times coordinates cubed: what the factorisations cost.
+MAX_DISTANCE_WORK, MIN_DISTANCE_ROWS = 200_000_000, 5000
 # Share of the levels' frequencies mixed into the anchor's probabilities: no level that
 # was seen is ever impossible.
 MARGINAL_SHARE = 1e-3
@@ -37,7 +37,7 @@ MARGINAL_SHARE = 1e-3
 
 @dataclass(frozen=True)
 class Anchored:
-    """What the anchor says of a batch of rows.
+    """Conditional moments of a batch of rows under the anchor.
 
     Shape of ``mean`` and ``sd``, of numeric cells, 0 elsewhere: (B, d); of
     ``score_mean``: (B, C, r), ``score_precision``: (B, C, r, r), of the C categorical
@@ -50,7 +50,7 @@ class Anchored:
     score_precision: torch.Tensor
 
     def __getitem__(self, rows):
-        """Take what is said of a slice of the rows."""
+        """Take a slice of the rows."""
         parts = (self.mean, self.sd, self.score_mean, self.score_precision)
         return Anchored(*(part if part is None else part[rows] for part in parts))
 
@@ -73,7 +73,7 @@ class ColumnAnchor(nn.Module):
         self.coordinates, self.gaussian = coordinates, gaussian
         if coordinates.is_plain:
             return
-        mean, cov = gaussian.marginal(coordinates.place)
+        mean, cov = gaussian.marginal(coordinates.slots)
         mean, cov = self._unused(mean, cov)
         precision = torch.cholesky_inverse(cholesky(cov))
         self.register_buffer("precision", precision)  # (C, r, r)
@@ -85,18 +85,18 @@ class ColumnAnchor(nn.Module):
     def marginal_moments(self, columns):
         """Mean and sd of numeric columns where nothing is observed, float32 (g,)."""
         numeric = self.coordinates.numeric
-        place = torch.searchsorted(numeric, columns.to(numeric.device))
-        mean, cov = self.gaussian.marginal(place[:, None])
+        slots = torch.searchsorted(numeric, columns.to(numeric.device))
+        mean, cov = self.gaussian.marginal(slots[:, None])
         mean, sd = mean[:, 0].float(), cov[:, 0, 0].sqrt().float()
         return mean.to(columns.device), sd.to(columns.device)
 
     @property
-    def home(self):
+    def device(self):
         """The device of its parameters."""
         return self.gaussian.mean.device
 
     def _unused(self, mean, cov):
-        """Moments in which coordinates that a column does not have say nothing."""
+        """Moments with the identity at coordinates that a column does not have."""
         used = self.coordinates.used
         both = used[:, :, None] & used[:, None, :]
         eye = torch.eye(used.shape[1], dtype=cov.dtype, device=cov.device)
@@ -119,16 +119,16 @@ class ColumnAnchor(nn.Module):
         """
         c = self.coordinates
         x, o = c.expand(values, observed)
-        options = {"shared": shared, "n_asked": c.n_base}
+        options = {"shared": shared, "n_first": c.n_base}
         if c.is_plain:
             moments = self.gaussian.condition(x, o, **options)
             return Anchored(*(c.to_columns(part) for part in moments), None, None)
-        mean, sd, cov = self.gaussian.condition(x, o, blocks=c.place, **options)
-        scores = mean[:, c.place].double()
+        mean, sd, cov = self.gaussian.condition(x, o, blocks=c.slots, **options)
+        scores = mean[:, c.slots].double()
         scores, cov = self._unused(scores, cov)
-        asked = ~observed[:, c.codes_of]
-        # In place: what stands at observed levels is not used.
-        cov[asked] = torch.cholesky_inverse(cholesky(cov[asked]))
+        missing = ~observed[:, c.codes_of]
+        # Overwritten: the entries of observed levels are not used.
+        cov[missing] = torch.cholesky_inverse(cholesky(cov[missing]))
         return Anchored(c.to_columns(mean), c.to_columns(sd), scores, cov)
 
     def log_mass(self, anchored, rows, slots, n_levels):
@@ -201,9 +201,9 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options
     ColumnAnchor
     """
     limit = MAX_FIT_ROWS
-    if coordinates.folds is not None:
-        work = MAX_FOLD_WORK // coordinates.n_all**3
-        limit = min(limit, max(MIN_FOLD_ROWS, work))
+    if coordinates.distances is not None:
+        work = MAX_DISTANCE_WORK // coordinates.n_all**3
+        limit = min(limit, max(MIN_DISTANCE_ROWS, work))
     if x.shape[0] > limit:
         x, observed = some_rows(limit, generator, x, observed)
     x, observed = coordinates.expand(x, observed)

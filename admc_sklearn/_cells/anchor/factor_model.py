@@ -50,11 +50,11 @@ class FactorAnchor(nn.Module):
         loadings, noise = self.loadings[blocks].double(), self.noise[blocks].double()
         return self.mean[blocks].double(), loadings @ loadings.mT + noise.diag_embed()
 
-    def condition(self, values, observed, *, shared=True, blocks=None, n_asked=None):
+    def condition(self, values, observed, *, shared=True, blocks=None, n_first=None):
         """Mean and standard deviation, as `GaussianAnchor.condition` returns them.
 
         ``shared`` is ignored: a row's k x k factorisation costs less than the search;
-        ``n_asked`` too: it costs the same for all columns.
+        ``n_first`` too: it costs the same for all columns.
         """
         mean, sd = torch.empty_like(values), torch.empty_like(values)
         k = self.loadings.shape[1]

@@ -74,7 +74,7 @@ class GaussianAnchor(nn.Module):
         return cholesky(torch.where(both, block, eye))
 
     def _pull(self, x, pattern, columns, filled):
-        """Sum what observed cells, about the mean and else 0, say of missing ones."""
+        """Precision times observed cells (about the mean, else 0), at missing cells."""
         return (x @ self.precision).gather(1, columns[pattern]) * filled[pattern]
 
     def _batches(self, observed, shared):
@@ -91,8 +91,8 @@ class GaussianAnchor(nn.Module):
                 yield observed[rows], rows, torch.arange(len(rows), device=device)
             return
         patterns, inverse = unique_patterns(observed)
-        place = _by_size(patterns)
-        patterns, inverse = patterns[place], place.argsort()[inverse]
+        order = _by_size(patterns)
+        patterns, inverse = patterns[order], order.argsort()[inverse]
         order = torch.argsort(inverse)
         ends = torch.cumsum(torch.bincount(inverse, minlength=len(patterns)), 0)
         begin = 0
@@ -102,19 +102,19 @@ class GaussianAnchor(nn.Module):
             yield patterns[part], rows, inverse[rows] - part.start
             begin = end
 
-    def _factors(self, patterns, n_asked):
+    def _factors(self, patterns, n_first):
         """Cholesky factors of every pattern's missing block of the precision.
 
-        Missing cells stand at the end, those asked for last: of them the lower right
-        corner of the factor's inverse knows all. Returns the cells' columns and
-        whether they are no padding, (P, U) twice, the factors (P, U, U) and the
-        inverses of their corners (P, A, A).
+        Missing cells stand at the end, those of the first columns last: their
+        covariance needs the lower right corner of the factor's inverse only. Returns
+        the cells' columns and whether they are no padding, (P, U) twice, the factors
+        (P, U, U) and the inverses of their corners (P, A, A).
         """
         missing = ~patterns
-        asked = missing[:, :n_asked]
-        size, corner = (max(1, int(m.sum(1).max())) for m in (missing, asked))
+        wanted = missing[:, :n_first]
+        size, corner = (max(1, int(m.sum(1).max())) for m in (missing, wanted))
         rank = missing.to(torch.uint8)
-        rank[:, :n_asked] += asked
+        rank[:, :n_first] += wanted
         columns = rank.argsort(dim=1, stable=True)[:, -size:]
         filled = missing.gather(1, columns)
         chol = self._cholesky(columns, filled)
@@ -159,7 +159,7 @@ class GaussianAnchor(nn.Module):
         """Mean (C, r) and covariance (C, r, r) of blocks of columns, (C, r)."""
         return self.mean[blocks], self.cov[blocks[:, :, None], blocks[:, None, :]]
 
-    def condition(self, values, observed, *, shared=True, blocks=None, n_asked=None):
+    def condition(self, values, observed, *, shared=True, blocks=None, n_first=None):
         """Mean and standard deviation of every cell given the observed ones.
 
         Parameters
@@ -172,12 +172,12 @@ class GaussianAnchor(nn.Module):
         blocks : int tensor of shape (C, r), optional
             Columns whose joint covariance is wanted, those of a block being missing
             together.
-        n_asked : int, optional
-            Only the first columns are asked for; all of them.
+        n_first : int, optional
+            Only these first columns are computed; None for all of them.
 
         Returns
         -------
-        mean, sd : tensors of shape (n, n_asked), in the dtype of ``values``
+        mean, sd : tensors of shape (n, n_first), in the dtype of ``values``
             Observed cells have their own value and 0.
         cov : float64 tensor of shape (n, C, r, r), if ``blocks`` are given
             The identity where a block is observed.
@@ -189,12 +189,12 @@ class GaussianAnchor(nn.Module):
 
         def condition_batch(batch):
             patterns, rows, pattern = batch
-            factors = self._factors(patterns, n_asked)
+            factors = self._factors(patterns, n_first)
             columns, _, _, inverse = factors
             deviation = self._deviation(x[rows], pattern, factors)
             if blocks is not None:
                 cov = inverse.mT @ inverse
-                found = _blocks_of(cov, patterns[:, :n_asked], blocks)
+                found = _blocks_of(cov, patterns[:, :n_first], blocks)
                 joint[rows] = found[pattern]
             target = columns[pattern, -inverse.shape[1] :]
             mean[rows] = mean[rows].scatter(1, target, deviation)
@@ -206,9 +206,9 @@ class GaussianAnchor(nn.Module):
             variance[rows] = variance[rows].scatter(1, target, spread)
 
         in_threads(condition_batch, self._batches(observed, shared), x.device)
-        known, mean = observed[:, :n_asked], (mean + self.mean)[:, :n_asked]
-        mean = torch.where(known, values[:, :n_asked], mean.to(values.dtype))
-        sd = variance[:, :n_asked].clamp_min(MIN_SD**2).sqrt().to(values.dtype)
+        known, mean = observed[:, :n_first], (mean + self.mean)[:, :n_first]
+        mean = torch.where(known, values[:, :n_first], mean.to(values.dtype))
+        sd = variance[:, :n_first].clamp_min(MIN_SD**2).sqrt().to(values.dtype)
         sd = torch.where(known, 0.0, sd)
         return (mean, sd) if blocks is None else (mean, sd, joint)
 
@@ -258,10 +258,10 @@ def _blocks_of(cov, patterns, blocks):
     ``cov`` (P, U, U) is in the order of the missing columns, which stand at its end.
     """
     missing = ~patterns
-    place = torch.cumsum(missing, 1) - 1 + cov.shape[1] - missing.sum(1, keepdim=True)
-    place = place.clamp_min(0)[:, blocks]  # (P, C, r)
+    index = torch.cumsum(missing, 1) - 1 + cov.shape[1] - missing.sum(1, keepdim=True)
+    index = index.clamp_min(0)[:, blocks]  # (P, C, r)
     every = torch.arange(len(cov), device=cov.device)[:, None, None, None]
-    found = cov[every, place[..., :, None], place[..., None, :]]
+    found = cov[every, index[..., :, None], index[..., None, :]]
     eye = torch.eye(blocks.shape[1], dtype=cov.dtype, device=cov.device)
     known = patterns[:, blocks]
     return torch.where((known[..., :, None] | known[..., None, :]), eye, found)
@@ -295,7 +295,7 @@ def fit_gaussian(
     for _ in range(max_iter):
         first, second = anchor.expected_moments(x, batches)
         # The mean has a prior of its own, worth a hundredth of a row at zero: it only
-        # decides for columns that are never observed.
+        # matters for columns that are never observed.
         shift = first / (n + 0.01)
         scatter = second - n * torch.outer(shift, shift)
         cov = (scatter + ridge * eye) / (n + ridge)

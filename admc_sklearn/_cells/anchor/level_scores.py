@@ -8,24 +8,50 @@ so that its singular vectors are not led by rare levels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
 
+from ..._shared.contract import Rows
+
 # An exact anchor affords so many.
 MAX_COORDINATES = 64
-# Columns and further scores together: beyond, more scores cost more than they give.
-SCORED_COORDINATES = 40
-MAX_SCORES = 8
 MAX_FIT_ROWS = 20_000
-# Beyond, what is cubic in the levels takes seconds.
+# Beyond so many levels, a cost that is cubic in them is one of seconds.
 MANY_LEVELS = 256
-# Levels of another column that take part in scoring a column.
-MAX_PARTNER_LEVELS = 20
-# Rows' worth of the overall mean that a level's scores are shrunken by.
-SHRINKAGE = 5.0
-# Standardised values beyond it are outliers and decide nothing.
-REACH = 3.0
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How levels are scored. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    max_coordinates : int
+        Columns and further scores together. (NOTES, "40 coordinates at most".)
+    max_scores : int
+        Scores of a column's levels; with 1, levels lie on a line. (NOTES, the ablation
+        of cells.)
+    max_partner_levels : int
+        Levels of another column that take part in scoring a column. (Not measured.)
+    shrinkage : float
+        Rows' worth of the overall mean that a level's scores are shrunken by. (Not
+        measured.)
+    reach : float
+        Standardised values are cut there, since outliers would lead the scores. (Not
+        measured.)
+    """
+
+    max_coordinates: int = 40
+    max_scores: int = 8
+    max_partner_levels: int = 20
+    shrinkage: float = 5.0
+    reach: float = 3.0
+
+
+DEFAULT = ScoreSettings()
 
 
 class Coordinates(nn.Module):
@@ -58,11 +84,11 @@ class Coordinates(nn.Module):
         column = [
             np.full(r, j) for (_, r), j in zip(sizes, self.categorical, strict=True)
         ]
-        place = np.zeros(used.shape, dtype=np.int64)
-        place[used] = len(numeric) + np.arange(used.sum())
+        slots = np.zeros(used.shape, dtype=np.int64)
+        slots[used] = len(numeric) + np.arange(used.sum())
         self.n_numeric, self.n_columns = len(numeric), n_columns
-        # Further coordinates that only tell: `Folds` of those here.
-        self.folds = None
+        # Further coordinates, which are never completed: `MedianDistances`.
+        self.distances = None
         # Whether the anchor's variances are freed of what its ridge adds to them.
         self.is_relieved = False
         for name, array in {
@@ -72,7 +98,7 @@ class Coordinates(nn.Module):
             "table": table,
             "share": share,
             "used": used,
-            "place": place,
+            "slots": slots,
         }.items():
             self.register_buffer(name, torch.as_tensor(array))
 
@@ -83,13 +109,13 @@ class Coordinates(nn.Module):
 
     @property
     def n_base(self):
-        """Coordinates without folds."""
+        """Coordinates without median distances."""
         return len(self.column)
 
     @property
     def n_all(self):
-        """Coordinates with folds."""
-        return self.n_base + (0 if self.folds is None else len(self.folds))
+        """Coordinates with median distances."""
+        return self.n_base + (0 if self.distances is None else len(self.distances))
 
     def scores(self, values):
         """Scores of categorical cells by their codes: (B, d) -> (B, C, r)."""
@@ -98,9 +124,9 @@ class Coordinates(nn.Module):
         return self.table[columns, codes]
 
     def expand(self, values, observed):
-        """Cells of columns to cells of all coordinates, folds included."""
+        """Cells of columns to cells of all coordinates, distances included."""
         x, o = self.base(values, observed)
-        return (x, o) if self.folds is None else self.folds.append(x, o)
+        return (x, o) if self.distances is None else self.distances.append(x, o)
 
     def base(self, values, observed):
         """Cells of columns to cells of coordinates: (B, d) twice -> (B, D) twice."""
@@ -110,7 +136,7 @@ class Coordinates(nn.Module):
         return torch.cat([values[:, self.numeric], scores], 1), observed[:, self.column]
 
     def to_columns(self, coordinates):
-        """Numeric columns of coordinates' cells in their places: (B, d), else 0."""
+        """Cells of coordinates as those of the numeric columns: (B, d), else 0."""
         if self.is_plain:
             return coordinates[:, : self.n_columns]
         out = coordinates.new_zeros(len(coordinates), self.n_columns)
@@ -118,7 +144,7 @@ class Coordinates(nn.Module):
         return out
 
 
-def score_levels(values, observed, n_levels, rows):
+def score_levels(values, observed, n_levels, rows, settings=DEFAULT):
     """Scores of every categorical column.
 
     Parameters
@@ -129,7 +155,8 @@ def score_levels(values, observed, n_levels, rows):
     n_levels : int array of shape (d,)
         0 for numeric columns.
     rows : int array
-        Rows that decide on the scores; frequencies are those of all.
+        Rows that the scores are learnt from; frequencies are those of all.
+    settings : ScoreSettings
 
     Returns
     -------
@@ -147,31 +174,34 @@ def score_levels(values, observed, n_levels, rows):
         frequency[j] = counts / counts.sum().clamp_min(1)
     rows = rows[:: 1 + len(rows) // MAX_FIT_ROWS]
     values, some = values[rows], observed[rows]
-    partners = _partners(values, some, n_levels, frequency)
+    partners = _partners(values, some, n_levels, frequency, settings)
     for j in categorical:
-        directions[j] = _directions(values[:, j], some[:, j], frequency[j], partners, j)
-    sizes = _share_out({j: v for j, (_, v) in directions.items()}, d)
+        directions[j] = _directions(
+            Rows(values[:, j], some[:, j]), frequency[j], partners, j, settings
+        )
+    strengths = {j: v for j, (_, v) in directions.items()}
+    sizes = _share_out(strengths, settings.max_coordinates - d)
     scores = {}
     for j, size in sizes.items():
         share = frequency[j]
         n = float(observed[:, j].sum())
-        unit = (share + SHRINKAGE / max(n, 1.0)).sqrt()
+        root = (share + settings.shrinkage / max(n, 1.0)).sqrt()
         scores[j] = (
-            (directions[j][0][:, :size] / unit[:, None]).cpu().numpy(),
+            (directions[j][0][:, :size] / root[:, None]).cpu().numpy(),
             share.cpu().numpy(),
         )
     return Coordinates(d, scores).to(values.device)
 
 
-def _partners(values, observed, n_levels, frequency):
+def _partners(values, observed, n_levels, frequency, settings):
     """Standardised columns and indicators, (n, m), observed or not, their column."""
     parts, seen, column = [], [], []
     for j, k in enumerate(n_levels):
         if k == 0:
-            part = values[:, j : j + 1].clamp(-REACH, REACH).double()
+            part = values[:, j : j + 1].clamp(-settings.reach, settings.reach).double()
         else:
             p = frequency[j]
-            often = torch.argsort(p, descending=True)[:MAX_PARTNER_LEVELS]
+            often = torch.argsort(p, descending=True)[: settings.max_partner_levels]
             part = (values[:, j, None].long() == often).double() - p[often]
             part = part / (p[often] * (1 - p[often])).clamp_min(1e-12).sqrt()
         parts.append(part)
@@ -181,8 +211,9 @@ def _partners(values, observed, n_levels, frequency):
     return torch.where(seen, torch.cat(parts, 1), 0.0), seen, np.array(column)
 
 
-def _directions(codes, observed, share, partners, j):
+def _directions(rows, share, partners, j, settings):
     """Directions among a column's levels, (K, r), and their strength, (r,)."""
+    codes, observed = rows.values, rows.observed
     values, seen, column = partners
     other = torch.as_tensor(np.flatnonzero(column != j), device=codes.device)
     codes = codes[observed].long()
@@ -192,7 +223,7 @@ def _directions(codes, observed, share, partners, j):
     pairs = seen.sum(0).clamp_min(1.0)
     root = share.sqrt()
     strength = sums / pairs / root.clamp_min(1e-6)[:, None]
-    size = max(1, min(MAX_SCORES, len(share) - 1))
+    size = max(1, min(settings.max_scores, len(share) - 1))
     basis = None
     if len(share) > max(MANY_LEVELS, 2 * len(other)):
         # The leading directions lie in the span of the columns and of the root; a few
@@ -201,7 +232,7 @@ def _directions(codes, observed, share, partners, j):
         own[share.argsort(descending=True)[:size], torch.arange(size)] = 1.0
         basis, _ = torch.linalg.qr(torch.cat([strength, root[:, None], own], 1))
         strength, root = basis.T @ strength, basis.T @ root
-    # What no partner tells of comes last, so that no column is without a score.
+    # Directions without any relation come last, so that no column lacks a score.
     center = torch.eye(len(root), dtype=root.dtype, device=root.device)
     center = center - torch.outer(root, root)
     u, s, _ = torch.linalg.svd(
@@ -212,9 +243,8 @@ def _directions(codes, observed, share, partners, j):
     return u[:, :size], s[:size].cpu().numpy()
 
 
-def _share_out(strengths, n_columns):
-    """How many scores each column gets, within what an exact anchor affords."""
-    free = SCORED_COORDINATES - n_columns
+def _share_out(strengths, free):
+    """How many scores each column gets, if so many coordinates are free for them."""
     sizes = dict.fromkeys(strengths, 1)
     extra = sorted(
         ((s, j) for j, strength in strengths.items() for s in strength[1:]),

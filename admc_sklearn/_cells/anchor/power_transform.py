@@ -24,7 +24,7 @@ MIN_GAIN = 0.01
 _TINY = 1e-4
 
 
-class Warp(nn.Module):
+class PowerTransform(nn.Module):
     """Power transformation of every column and its inverse; power 1 is the identity.
 
     ``(yeo_johnson((x - origin) / unit, power) - shift) / scale``, each parameter of
@@ -74,16 +74,16 @@ class Warp(nn.Module):
 
     @classmethod
     def joined(cls, *warps):
-        """Warp of the columns of one and then of the next."""
+        """Transform of the columns of one and then of the next."""
         stacked = ([getattr(w, name) for w in warps] for name in cls.fields)
         return cls(*(torch.cat(values) for values in stacked))
 
     def select(self, columns):
-        """Warp of the given columns alone."""
+        """Transform of the given columns alone."""
         return type(self)(*(getattr(self, name)[columns] for name in self.fields))
 
     def spread(self, columns, n_columns):
-        """Warp of more columns, the identity but for the given ones."""
+        """Transform of more columns, the identity but for the given ones."""
         out = self.identity(n_columns).to(self.power.device)
         for name in self.fields:
             getattr(out, name)[columns] = getattr(self, name)
@@ -122,7 +122,7 @@ class Warp(nn.Module):
 
 
 def _fit_column(values, ends):
-    """Parameters of one column, in the order of `Warp.fields`, by likelihood."""
+    """Parameters of one column by likelihood, in the order of the class's fields."""
     every, values = values, values[:: 1 + len(values) // MAX_FIT_VALUES]
     best = (1.0, 0.0, 1.0)
     if len(np.unique(values)) < 3:

@@ -167,7 +167,7 @@ class CompletedRows:
 
     def coordinates(self):
         """Coordinates of the completed rows, (B, D)."""
-        network, home = self.network, self.network.anchor.home
+        network, home = self.network, self.network.anchor.device
         filled = torch.where(self.observed, self.values, network.warp(self.mean))
         everywhere = torch.ones_like(self.observed)
         coordinates = network.anchor.coordinates

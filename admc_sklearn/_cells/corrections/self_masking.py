@@ -397,7 +397,7 @@ def _observed_reasons(network, pairs):
 
     They are those of the standardised coordinates of the cells that both rows kept.
     """
-    home = network.anchor.home
+    home = network.anchor.device
     coordinates = network.anchor.coordinates
     x, seen = coordinates.base(pairs.values.to(home), pairs.kept.to(home))
     one, other = (

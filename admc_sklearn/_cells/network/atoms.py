@@ -7,7 +7,7 @@ values that recur often kept as points of their own. The distribution of a cell 
 
 where mass_k is the probability that the anchor gives to the atom's interval, by its
 conditional moments (mu, s) and by its marginal ones, and p_k is the atom's frequency:
-what the anchor knows of a row by Bayes' rule, on top of the column's own distribution.
+the row's observed cells by Bayes' rule, on top of the column's own distribution.
 Where nothing is observed q is p, point masses and tails included; where the column is
 Gaussian q is the anchor itself. Within a bin the anchor's own density, cut to the bin,
 says where the value lies.
@@ -78,8 +78,8 @@ def _bins(distinct, counts, points, n_bins):
         inner = points[(points > edges[0]) & (points < edges[-1])]
         edges = np.unique(np.concatenate([edges, inner]))
         # The bin of every value: (edges[k], edges[k + 1]], the first one closed.
-        place = np.clip(np.searchsorted(edges, distinct) - 1, 0, max(0, len(edges) - 2))
-        first = np.flatnonzero(np.diff(place, prepend=-1))
+        index = np.clip(np.searchsorted(edges, distinct) - 1, 0, max(0, len(edges) - 2))
+        first = np.flatnonzero(np.diff(index, prepend=-1))
         total = np.add.reduceat(counts, first)
         # A bin ends at its own values: none spans the gap to an outlier.
         bins["low"] = distinct[first]
@@ -151,7 +151,7 @@ class Atoms(nn.Module):
         self.has_bins = bool((self.high > self.low).any())
 
     def _warped(self, array):
-        """Rows of per-column values in the warp's coordinates; infinities stay."""
+        """Rows of per-column values in warped coordinates; infinities stay."""
         values = torch.tensor(array, dtype=torch.float64)
         warped = self.warp(torch.nan_to_num(values, posinf=0.0, neginf=0.0).T).T
         return torch.where(values.isfinite(), warped, values).numpy()
@@ -241,7 +241,7 @@ class Atoms(nn.Module):
     def quantile_within(self, mean, sd, column, atom, u):
         """Quantiles of given atoms, under the anchor cut to them, all broadcast.
 
-        In the warp's coordinates, which carry quantiles over; ``u`` lies in (0, 1).
+        In warped coordinates, which carry quantiles over; ``u`` lies in (0, 1).
         """
         low, high = self.low[column, atom], self.high[column, atom]
         a, _, gap, sharp = _cut(low, high, mean, sd)

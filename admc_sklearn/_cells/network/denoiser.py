@@ -1,18 +1,30 @@
 """The denoiser: attention between modality tokens, then a wide network over them all.
 
-It sees a partly absorbed row and knows no noise level and no schedule: how much of the
-row is absorbed is plain from the flags.
+Its input is a partly absorbed row without a noise level or a schedule: the flags show
+how much of the row is absorbed.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..._shared.trunk import FeedForward, TokenAttention, linear
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Widths and depths of a `Denoiser`, and its rate of dropout."""
+
+    width: int
+    hidden: int
+    n_attention: int
+    n_layers: int
+    dropout: float
 
 
 class TokenEmbedding(nn.Module):
@@ -45,34 +57,31 @@ class TokenEmbedding(nn.Module):
 class Denoiser(nn.Module):
     """From cell features to one summary of the row.
 
-    Attention exchanges what single tokens know of each other; the feed-forward over
-    all tokens together combines them. The two serve better together than either alone
-    at equal cost.
+    Attention mixes single tokens; the feed-forward over all tokens together combines
+    them. Both together serve better than either alone at equal cost.
+
+    Parameters
+    ----------
+    n_columns, n_features : int
+    group : int
+        Columns of a token.
+    size : NetworkSize
+    generator : torch.Generator on the CPU
 
     Shape in: (B, d, f); out: (B, hidden).
     """
 
-    def __init__(
-        self,
-        n_columns,
-        n_features,
-        *,
-        group,
-        width,
-        hidden,
-        n_attention,
-        n_layers,
-        generator,
-    ):
+    def __init__(self, n_columns, n_features, group, size, generator):
         super().__init__()
+        width, hidden = size.width, size.hidden
         self.n_features, self.hidden = n_features, hidden
         self.embedding = TokenEmbedding(n_columns, n_features, width, generator, group)
         self.attention = nn.ModuleList(
-            TokenAttention(width, generator) for _ in range(n_attention)
+            TokenAttention(width, generator) for _ in range(size.n_attention)
         )
         self.mix = linear(self.embedding.n_tokens * width, hidden, generator)
         self.layers = nn.ModuleList(
-            FeedForward(hidden, generator) for _ in range(n_layers)
+            FeedForward(hidden, generator) for _ in range(size.n_layers)
         )
         self.norm = nn.LayerNorm(hidden)
 

@@ -1,4 +1,4 @@
-"""Heads of the network: from what it knows of a row to the distribution of a cell."""
+"""Heads of the network: from the summary of a row to the distribution of a cell."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ class NumericHead(nn.Module):
         self.inner_weight = nn.Parameter(torch.zeros(len(columns), hidden, 2))
         self.inner_bias = nn.Parameter(torch.zeros(len(columns), 1, 2))
 
+    @property
+    def limits(self):
+        """Smallest and largest warped value of its columns, (g,) twice."""
+        return self.atoms.low[:, 0], self.atoms.high[:, -1]
+
     def index(self, values):
         """Atom of every value of its columns: (n, d) -> int64 (n, g)."""
         return self.atoms.index(values[:, self.columns])
@@ -41,11 +46,11 @@ class NumericHead(nn.Module):
         mean, sd = anchor.marginal_moments(self.columns)
         return self.atoms.log_margin(mean, sd, share)[:, None]
 
-    def posterior(self, cells, known, prior, margin, anchored):
-        """`NumericPosterior` of cells, from what the network knows, (g, T, hidden)."""
+    def posterior(self, cells, summary, prior, margin, anchored):
+        """`NumericPosterior` of cells, from their rows' summaries, (g, T, hidden)."""
         del prior
-        correction = torch.baddbmm(self.bias, known, self.weight)
-        inner = torch.baddbmm(self.inner_bias, known, self.inner_weight)
+        correction = torch.baddbmm(self.bias, summary, self.weight)
+        inner = torch.baddbmm(self.inner_bias, summary, self.inner_weight)
         mean = cells.gather(anchored.mean)
         sd = cells.gather(anchored.sd).clamp_min(MIN_SD)
         slots = torch.arange(len(self.columns), device=mean.device)[:, None]
@@ -61,7 +66,7 @@ class LevelHead(nn.Module):
     Parameters
     ----------
     columns, slots : int arrays of shape (g,)
-        Their places among all columns and among the categorical ones.
+        Their positions among all columns and among the categorical ones.
     share : float array of shape (g, K)
         Frequencies of their levels, 0 beyond the last.
     hidden : int
@@ -75,21 +80,27 @@ class LevelHead(nn.Module):
         self.n_outcomes = share.shape[1]
         _zero_head(self, len(columns), hidden)
 
+    @property
+    def limits(self):
+        """Smallest and largest code of its columns, (g,) twice."""
+        last = (self.share > 0).sum(1).float() - 1
+        return torch.zeros_like(last), last
+
     def index(self, values):
         """Code of every level of its columns: (n, d) -> int64 (n, g)."""
         return values[:, self.columns].long()
 
     def margin(self, anchor, share=None):
-        """Nothing: the anchor itself knows the levels' frequencies."""
+        """None: the levels' frequencies are in the anchor."""
         del anchor, share
 
-    def posterior(self, cells, known, prior, margin, anchored):
-        """`LevelPosterior` of cells, from what the network knows, (g, T, hidden)."""
+    def posterior(self, cells, summary, prior, margin, anchored):
+        """`LevelPosterior` of cells, from their rows' summaries, (g, T, hidden)."""
         del margin
-        correction = torch.baddbmm(self.bias, known, self.weight)
-        home = prior.home
+        correction = torch.baddbmm(self.bias, summary, self.weight)
+        device = prior.device
         mass = prior.log_mass(
-            anchored, cells.rows.to(home), self.slots.to(home), self.n_outcomes
+            anchored, cells.rows.to(device), self.slots.to(device), self.n_outcomes
         )
         logits = correction + mass.to(correction.dtype).to(correction.device)
         return LevelPosterior(cells, logits, self.share)

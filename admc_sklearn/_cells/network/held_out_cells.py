@@ -1,4 +1,4 @@
-"""Held-out rows with hidden cells, which decide on what is kept of a training."""
+"""Held-out rows with hidden cells, by which the best epoch is chosen."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Validation:
     def measure(self):
         """Root mean squared error of the cells, and nats per cell.
 
-        Numbers are told by their posterior mean in standardised units, levels by the
+        Numbers count by their posterior mean in standardised units, levels by the
         Brier score in units of that of their frequencies.
         """
         self.network.eval()
 
-        def errors(place):
-            part, anchored = self.parts[place], self.anchored[place]
+        def errors(index):
+            part, anchored = self.parts[index], self.anchored[index]
             values, hidden = self.values[part], self.hidden[part]
             squared, nats = 0.0, 0.0
             for posterior in self.network(values, self.kept[part], hidden, anchored):

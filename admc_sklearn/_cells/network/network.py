@@ -6,7 +6,6 @@ One call gives the posteriors of the target cells, given a row's observed cells.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,19 +32,8 @@ HEAD_SIZES = (8, 64, 512)
 MAX_SCORE = 4.0
 
 
-@dataclass(frozen=True)
-class NetworkSize:
-    """Sizes of a network; see `Denoiser`."""
-
-    width: int
-    hidden: int
-    n_attention: int
-    n_layers: int
-    dropout: float
-
-
 class Prior(nn.Module):
-    """What is believed before the network corrects it: the anchor and the margins.
+    """The distribution before the network corrects it: the anchor and the margins.
 
     Parameters
     ----------
@@ -71,7 +59,7 @@ class CompletionNetwork(nn.Module):
     Parameters
     ----------
     prior : Prior
-    warp : Warp
+    warp : PowerTransform
         Of all columns; the identity for categorical ones.
     encoder : PiecewiseLinearEncoder
         Of the numeric columns.
@@ -94,12 +82,9 @@ class CompletionNetwork(nn.Module):
         self.denoiser = Denoiser(
             d,
             max(n_features, coordinates.used.shape[1] + 1),
-            group=group,
-            width=size.width,
-            hidden=size.hidden,
-            n_attention=size.n_attention,
-            n_layers=size.n_layers,
-            generator=generator,
+            group,
+            size,
+            generator,
         )
         self.dropout = size.dropout
         self.levels = None
@@ -112,11 +97,7 @@ class CompletionNetwork(nn.Module):
         self.register_buffer("categorical", coordinates.codes_of.clone())
         low, high = torch.zeros(2, d)
         for head in self.heads:
-            if isinstance(head, NumericHead):
-                low[head.columns] = head.atoms.low[:, 0]
-                high[head.columns] = head.atoms.high[:, -1]
-            else:
-                high[head.columns] = (head.share > 0).sum(1).float() - 1
+            low[head.columns], high[head.columns] = head.limits
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
@@ -151,16 +132,16 @@ class CompletionNetwork(nn.Module):
         return out
 
     def anchored(self, values, observed, prior=None):
-        """Ask the anchor about rows, computed where its parameters are.
+        """Moments of rows under the anchor, computed where its parameters are.
 
         MPS has no float64: there the anchor stays on the CPU.
         """
         anchor = (prior or self.prior).anchor
-        home, here = anchor.home, values.device
+        own, device = anchor.device, values.device
         anchored = anchor.condition(
-            values.to(home), observed.to(home), shared=not self.training
+            values.to(own), observed.to(own), shared=not self.training
         )
-        return anchored if home == here else anchored.to(here)
+        return anchored if own == device else anchored.to(device)
 
     def features(self, values, observed, anchored):
         """Features of every column's cell, (B, d, f)."""
@@ -200,10 +181,10 @@ class CompletionNetwork(nn.Module):
         Parameters
         ----------
         values : float32 tensor of shape (B, d)
-            Numbers in the coordinates of the warp, codes of levels.
+            Warped numbers, codes of levels.
         observed, targets : bool tensors of shape (B, d)
         anchored : Anchored, optional
-            What `anchored` returned for these rows, where it is known already.
+            The result of `anchored` for these rows, where it is there already.
         prior : Prior, optional
             Instead of the network's own.
         factors : float tensor of shape (n_layers, B, hidden), optional
@@ -228,10 +209,10 @@ class CompletionNetwork(nn.Module):
             if len(self.heads) > 1 and not cells.filled.any():
                 continue
             # index_select: its gradient is far cheaper than that of row[cells.rows].
-            known = row.index_select(0, cells.rows.flatten())
-            known = known.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            summary = row.index_select(0, cells.rows.flatten())
+            summary = summary.view(*cells.rows.shape, -1)  # (g, T, hidden)
             found = head.posterior(
-                cells, known, prior.anchor, prior.margin(k), anchored
+                cells, summary, prior.anchor, prior.margin(k), anchored
             )
             posteriors.append(found.of_head(k))
         return posteriors
@@ -244,7 +225,7 @@ def build_network(values, observed, warp, anchor, size, generator):
     ----------
     values, observed : arrays of shape (n, d)
         Standardised numbers and codes of levels, and where they are known.
-    warp : Warp
+    warp : PowerTransform
     anchor : ColumnAnchor
     size : NetworkSize
     generator : torch.Generator on the CPU
@@ -262,9 +243,9 @@ def build_network(values, observed, warp, anchor, size, generator):
     share = c.share.cpu().numpy()
     slots = {j: k for k, j in enumerate(c.categorical)}
     for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):
-        places = np.array([slots[j] for j in columns])
-        width = int((share[places] > 0).sum(1).max())
-        heads.append(LevelHead(columns, places, share[places, :width], size.hidden))
+        own = np.array([slots[j] for j in columns])
+        width = int((share[own] > 0).sum(1).max())
+        heads.append(LevelHead(columns, own, share[own, :width], size.hidden))
     encoder = None
     if len(numeric):
         values = warp(torch.tensor(values)).numpy()[:, numeric]

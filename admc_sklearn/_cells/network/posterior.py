@@ -36,10 +36,10 @@ class PackedCells:
         targets = targets[:, columns].T.contiguous()
         counts = targets.sum(1, keepdim=True)
         size = max(1, int(counts.max()))
-        # Other cells all go to one place more, which is then left out.
-        place = torch.where(targets, targets.cumsum(1) - 1, size)
-        row = torch.arange(targets.shape[1], device=targets.device).expand_as(place)
-        rows = row.new_zeros(len(targets), size + 1).scatter_(1, place, row)
+        # Other cells all go to one slot more, which is then left out.
+        slot = torch.where(targets, targets.cumsum(1) - 1, size)
+        row = torch.arange(targets.shape[1], device=targets.device).expand_as(slot)
+        rows = row.new_zeros(len(targets), size + 1).scatter_(1, slot, row)
         filled = torch.arange(size, device=targets.device) < counts
         return cls(rows[:, :size], filled, columns[:, None])
 
@@ -61,7 +61,7 @@ class CellPosterior:
     """Distribution of packed target cells over a finite set of outcomes.
 
     Shape of ``logits``: (g, T, K), the anchor's log-mass included. ``head`` is the
-    place of the head that it comes from among all, ``kind`` 0 for numbers and 1 for
+    index of the head that it comes from, ``kind`` 0 for numbers and 1 for
     levels.
     """
 
@@ -71,7 +71,7 @@ class CellPosterior:
         self.cells, self.logits = cells, logits
 
     def of_head(self, head):
-        """Return the same with the place of its head."""
+        """Return the same with the index of its head."""
         return self._with(head=head)
 
     def with_logits(self, logits):
@@ -211,7 +211,7 @@ class LevelPosterior(CellPosterior):
         """Code at a quantile of the levels in their order: a draw, with noise."""
         n_levels = (self.share > 0).sum(-1)
         code, u = self._locate(level, n_levels)
-        # Rare levels that share an outcome are told apart by the place within it.
+        # Rare levels that share an outcome differ by their position within it.
         inside = torch.where((code == 0) & self.is_shared[:, None], u, 0.0)
         return code.to(self.logits.dtype) + inside
 

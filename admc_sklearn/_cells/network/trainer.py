@@ -13,27 +13,46 @@ from ..._shared.trunk import dropout_factors
 from ..anchor.column_anchor import Anchored
 from .masked_diffusion import absorb, absorb_like
 
-WEIGHT_DECAY = 0.01
-EMA_DECAY = 0.99
 # Rows are absorbed in blocks of so many bytes: with many rows at once, those that
 # miss like numbers of cells share a factorisation's cost.
 BLOCK_BYTES = 70_400_000
 # A step of at least so many rows and cells is shared by two threads. Half a step takes
 # 0.55 to 0.6 of the time of a whole one, that of a smaller batch more.
 SHARED_ROWS, SHARED_CELLS = 128, 5000
-# Share of a row's observed cells that a step hides.
-HIDE_RATES = (0.1, 0.4)
-# What the place within an atom counts beside the atom.
-INNER_WEIGHT = 1.0
-# Share of the rows whose hidden cells follow another row's missing pattern instead.
-BORROWED_SHARE = 0.25
-# Share of the rows that lose one modality as a whole, where modalities are given.
-UNIT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the network of cells is trained. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    hide_rates : tuple of two floats
+        Share of a row's observed cells that a step hides, drawn between them. (NOTES,
+        "Hide rates 0.1 to 0.4".)
+    inner_weight : float
+        Weight of the loss of positions within atoms beside that of atoms. (NOTES, the
+        ablation of cells.)
+    borrowed_share : float
+        Share of the rows whose hidden cells follow another row's missing pattern,
+        where patterns have a structure. (Not measured.)
+    joint_share : float
+        Share of the rows that lose a group of joint columns as a whole. (Not measured.)
+    weight_decay, average_decay : float
+        Of AdamW and of the moving average of the weights. (Not measured.)
+    """
+
+    hide_rates: tuple[float, float] = (0.1, 0.4)
+    inner_weight: float = 1.0
+    borrowed_share: float = 0.25
+    joint_share: float = 0.25
+    weight_decay: float = 0.01
+    average_decay: float = 0.99
 
 
 @dataclass(frozen=True)
 class Absorbed:
-    """Rows with cells hidden, and what the anchor says of them.
+    """Rows with cells hidden, and the anchor's moments of them.
 
     Shape of ``values``, their ``outcome``, ``kept`` and ``targets``: (B, d).
     """
@@ -56,33 +75,35 @@ class CellTrainer(Trainer):
     Parameters
     ----------
     network : CompletionNetwork
-    values : float32 tensor of shape (n, d), standardised, on the network's device
-    observed : bool tensor of shape (n, d)
+    rows : Rows
+        Standardised tensors on the network's device.
     plan : TrainingPlan
     seed : int
-    units : sequence of int array
-        Columns that are often missing together.
+    joint_columns : sequence of int array
+        Groups of columns that are often missing together.
+    settings : TrainingSettings
     """
 
-    def __init__(self, network, values, observed, plan, seed, units=()):
+    def __init__(self, network, rows, plan, seed, joint_columns=(), settings=None):
+        settings = settings or TrainingSettings()
         super().__init__(
             network,
-            len(values),
+            len(rows),
             plan,
             seed,
-            values.device,
-            weight_decay=WEIGHT_DECAY,
-            average_decay=EMA_DECAY,
+            rows.values.device,
+            weight_decay=settings.weight_decay,
+            average_decay=settings.average_decay,
         )
-        self.observed = observed
-        self.values = network.warp(values)
+        self.settings, self.observed = settings, rows.observed
+        self.values = network.warp(rows.values)
         self.outcome = network.index(self.values)
-        self.borrows = has_structured_patterns(observed)
-        self.units = torch.zeros(
-            len(units), values.shape[1], dtype=torch.bool, device=values.device
+        self.borrows = has_structured_patterns(rows.observed)
+        self.joint = torch.zeros(
+            len(joint_columns), network.n_columns, dtype=torch.bool, device=self.device
         )
-        for unit, columns in zip(self.units, units, strict=True):
-            unit[columns] = True
+        for group, columns in zip(self.joint, joint_columns, strict=True):
+            group[columns] = True
         # Batches of a block.
         self.n_batches = max(1, BLOCK_BYTES // _row_bytes(network) // self.size)
 
@@ -94,19 +115,20 @@ class CellTrainer(Trainer):
         n, d = observed.shape
         options = {"generator": self.generator, "device": observed.device}
         uniform = torch.rand(n, d + 1, **options)
-        low, high = HIDE_RATES
+        low, high = self.settings.hide_rates
         rates = low + (high - low) * uniform[:, :1]
         kept, absorbed = absorb(observed, rates, uniform[:, 1:])
-        if len(self.units):
-            unit = torch.randint(len(self.units), (n,), **options)
-            lost = self.units[unit] & (torch.rand(n, 1, **options) < UNIT_SHARE)
+        if len(self.joint):
+            group = torch.randint(len(self.joint), (n,), **options)
+            loses = torch.rand(n, 1, **options) < self.settings.joint_share
+            lost = self.joint[group] & loses
             absorbed = absorbed | (lost & observed)
             kept = kept & ~lost
         if not self.borrows:
             return kept, absorbed
         other = torch.randint(len(self.observed), (n,), **options)
         like_kept, like_absorbed = absorb_like(observed, self.observed[other])
-        borrow = torch.rand(n, 1, **options) < BORROWED_SHARE
+        borrow = torch.rand(n, 1, **options) < self.settings.borrowed_share
         borrow = borrow & like_absorbed.any(1, keepdim=True)
         return (
             torch.where(borrow, like_kept, kept),
@@ -115,7 +137,7 @@ class CellTrainer(Trainer):
 
     @torch.no_grad()
     def absorb(self, rows):
-        """Hide cells of rows, and ask the anchor about them."""
+        """Hide cells of rows, and condition the anchor on the others."""
         kept, targets = self.hide(self.observed[rows])
         values = self.values[rows]
         anchored = self.network.anchored(values, kept)
@@ -136,7 +158,8 @@ class CellTrainer(Trainer):
         for posterior in self.network(*rows, factors=factors):
             cells = posterior.cells
             atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
-            nll = posterior.nll(atom) + INNER_WEIGHT * posterior.inner_nll(atom, value)
+            inner = posterior.inner_nll(atom, value)
+            nll = posterior.nll(atom) + self.settings.inner_weight * inner
             losses.append(cells.total(nll))
         return sum(losses)
 

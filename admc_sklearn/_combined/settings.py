@@ -1,0 +1,21 @@
+"""Settings of both models of a table, for experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .._cells.settings import CellSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the models of cells and of blocks are fitted.
+
+    An experiment sets them as ``_settings`` of a subclass of `ADMCImputer`.
+
+    Parameters
+    ----------
+    cells : CellSettings
+    """
+
+    cells: CellSettings = field(default_factory=CellSettings)

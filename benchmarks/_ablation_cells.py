@@ -1,0 +1,137 @@
+"""What each part of the model of cells gives: it is taken away, and measured.
+
+See `benchmarks.ablation`, which this belongs to. A variant is a change of the
+settings that the fit is given, or of the imputer's parameters.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.settings import CellSettings
+from admc_sklearn._combined.settings import Settings
+from benchmarks._protocol import load_frame, mixed_errors, split_frame
+from benchmarks.draws import as_numbers, crps
+
+TABLES = "bean california concrete default gesture horse_colic letter magic penguins "
+TABLES = (TABLES + "wine_red").split()
+SIZES = (150, 500, 1500)
+SEEDS = (200, 201, 202)  # others than those that are reported
+N_DRAWS, MAX_TEST_ROWS = 20, 500
+
+WHOLE = CellSettings()
+
+
+def _coordinates(**changes):
+    return replace(WHOLE, coordinates=replace(WHOLE.coordinates, **changes))
+
+
+def _without_attention():
+    sizes = {k: replace(size, n_attention=0) for k, size in WHOLE.sizes.items()}
+    return replace(WHOLE, sizes=sizes)
+
+
+VARIANTS = {
+    "as it is": (WHOLE, {}),
+    "without power transforms": (_coordinates(power_transforms=False), {}),
+    "without median distances": (
+        _coordinates(max_coordinates=0, max_coordinates_at_random=0),
+        {},
+    ),
+    "distances up to 48 coordinates": (_coordinates(max_coordinates_at_random=48), {}),
+    "one score a level": (
+        replace(WHOLE, scores=replace(WHOLE.scores, max_scores=1)),
+        {},
+    ),
+    "without attention": (_without_attention(), {}),
+    "without positions in atoms": (
+        replace(WHOLE, training=replace(WHOLE.training, inner_weight=0.0)),
+        {},
+    ),
+    "without landmarks": (replace(WHOLE, landmarks=False), {}),
+    "without donors": (replace(WHOLE, donors=False), {}),
+    "without both": (replace(WHOLE, landmarks=False, donors=False), {}),
+    "without self-masking": (WHOLE, {"self_masking": False}),
+    "anchor alone": (WHOLE, {"max_epochs": 0}),
+}
+
+
+def imputer_of(name, seed):
+    """Imputer of a variant."""
+    settings, parameters = VARIANTS[name]
+
+    class Ablated(ADMCImputer):
+        _settings = Settings(cells=settings)
+
+    return Ablated(keep_whole_numbers=False, random_state=seed, **parameters)
+
+
+def energy_score(draws, truth, lost):
+    """Mean energy score of the rows, (m, n, d) and (n, d) twice; unbiased."""
+    m, scores = len(draws), []
+    for row in np.flatnonzero(lost.any(1)):
+        own, aim = draws[:, row, lost[row]], truth[row, lost[row]]
+        spread = np.linalg.norm(own[:, None] - own[None], axis=2).sum() / (m * (m - 1))
+        scores.append(np.linalg.norm(own - aim, axis=1).mean() - spread / 2)
+    return float(np.mean(scores))
+
+
+def measure(name, split, seed):
+    """Figures of a variant on unseen rows: a dict."""
+    test, hidden = split.test[:MAX_TEST_ROWS], split.test_incomplete[:MAX_TEST_ROWS]
+    imputer = imputer_of(name, seed).set_output(transform="pandas")
+    started = time.process_time()
+    imputer.fit(split.train_incomplete)
+    fit_s = time.process_time() - started
+    means = mixed_errors(test, hidden, imputer.transform(hidden))
+    medians = imputer.set_params(strategy="median").transform(hidden)
+    means["mae"] = mixed_errors(test, hidden, medians)["mae"]
+    draws = np.stack(as_numbers(imputer.sample(hidden, n_draws=N_DRAWS), test))
+    truth, given = as_numbers([test, hidden], test)
+    lost = np.isnan(given) & ~np.isnan(truth)
+    numeric = np.array([pd.api.types.is_numeric_dtype(t) for t in test.dtypes])
+    lost &= numeric
+    return means | {
+        "crps": crps(draws[:, lost], truth[lost]).mean(),
+        "energy": energy_score(draws, truth, lost),
+        "fit_s": fit_s,
+    }
+
+
+def run(options):
+    """Measure all variants on all tables, sizes, mechanisms and seeds; print."""
+    records = []
+    for mechanism in options.mechanisms:
+        for n in options.rows:
+            for seed in options.seeds:
+                for table in options.tables:
+                    X = load_frame(table, options.data)
+                    if X is None:
+                        continue
+                    X = X.sample(min(len(X), round(n / 0.7)), random_state=seed)
+                    split = split_frame(X.reset_index(drop=True), seed, mechanism)
+                    for name in options.variants:
+                        record = {"table": table, "rows": n, "mechanism": mechanism}
+                        record |= {"seed": seed, "variant": name}
+                        record |= measure(name, split, seed)
+                        records.append(record)
+                        print(record, flush=True)
+                    if options.csv:
+                        pd.DataFrame(records).to_csv(options.csv, index=False)
+    print(summarise(pd.DataFrame(records)).round(2).to_string())
+
+
+def summarise(frame):
+    """Change in per cent of each variant against the whole: mean and worst table."""
+    keys = ["table", "rows", "mechanism"]
+    figures = ["rmse", "mae", "accuracy", "crps", "energy", "fit_s"]
+    means = frame.groupby([*keys, "variant"], sort=False)[figures].mean()
+    whole = means.xs("as it is", level="variant")
+    change = 100 * (means / whole - 1)
+    grouped = change.groupby("variant", sort=False)
+    return pd.concat({"mean": grouped.mean(), "most": grouped.max()}, axis=1)

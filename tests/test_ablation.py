@@ -1,0 +1,63 @@
+"""The ablation takes away the part that it names, and scores draws as it says."""
+
+import numpy as np
+import pytest
+
+from benchmarks import _ablation_cells as ablation
+
+from .conftest import mixed_rings
+
+
+def parts_of(name):
+    """Which parts a variant's model has, after an epoch."""
+    imputer = ablation.imputer_of(name, 0)
+    epochs = min(1, imputer.max_epochs)
+    model = imputer.set_params(max_epochs=epochs).fit(mixed_rings(300, 0)).model_
+    network, coordinates = model.network, model.network.anchor.coordinates
+    return {
+        "power transforms": not network.warp.is_identity,
+        "median distances": coordinates.distances is not None,
+        "attention": len(network.denoiser.attention) > 0,
+        "positions in atoms": any(
+            bool(head.inner_weight.any())
+            for head in network.heads
+            if hasattr(head, "inner_weight")
+        ),
+        "landmarks": model.landmarks is not None,
+    }
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return parts_of("as it is")
+
+
+@pytest.mark.parametrize(
+    "part", ["median distances", "attention", "positions in atoms", "landmarks"]
+)
+def test_a_variant_lacks_its_part_alone(part, whole):
+    assert whole[part]
+    without = parts_of(f"without {part}")
+    assert not without[part]
+    others = [name for name in whole if name not in (part, "landmarks")]
+    if part != "median distances":  # power transforms are chosen beside them
+        assert [without[name] for name in others] == [whole[name] for name in others]
+
+
+def test_the_anchor_alone_has_neither_training_nor_corrections():
+    found = parts_of("anchor alone")
+    assert not found["positions in atoms"]
+    assert not found["landmarks"]
+
+
+def test_energy_scores_of_draws_that_are_right_are_the_lowest():
+    rng = np.random.default_rng(0)
+    truth, draws = rng.normal(size=(400, 3)), rng.normal(size=(30, 400, 3))
+    lost = np.ones((400, 3), dtype=bool)
+    lost[::2, 0] = False
+    right = ablation.energy_score(draws, truth, lost)
+    assert right < ablation.energy_score(draws + 0.5, truth, lost)
+    assert right < ablation.energy_score(0.3 * draws, truth, lost)
+    # Half of the distance between two independent draws, which the truth is one of.
+    pairs = [np.linalg.norm((truth - d)[r, lost[r]]) for d in draws for r in range(400)]
+    assert right == pytest.approx(np.mean(pairs) / 2, abs=0.05)
