@@ -25,8 +25,8 @@ START_SHARE, SHAPES_SHARE = 0.5, 0.3
 
 def settings_of(context):
     """`BlockSettings` of a `FitContext`, the defaults where it has none."""
-    chosen = getattr(context, "settings", None)
-    return BlockSettings() if chosen is None else chosen.blocks
+    own = context.settings
+    return BlockSettings() if own is None else own.blocks
 
 
 def _affordable_shapes(cross, deadline):
@@ -40,7 +40,7 @@ def _affordable_shapes(cross, deadline):
     return int(SHAPES_SHARE * max(0.0, deadline - now) / max(cost, 1e-9))
 
 
-def fit_blocks(rows, modalities, context, start=None, settings=None):
+def fit_blocks(rows, modalities, context, start=None):
     """Fit anchor and denoiser to rows that may lack modalities.
 
     Parameters
@@ -54,15 +54,13 @@ def fit_blocks(rows, modalities, context, start=None, settings=None):
         Its size is a key of the settings' ``sizes``.
     start : BlockModel, optional
         Model whose denoiser is trained on.
-    settings : BlockSettings, optional
-        None takes those of the context.
 
     Returns
     -------
     model : BlockModel
     history : list of dict
     """
-    settings = settings or settings_of(context)
+    settings = settings_of(context)
     columns, encoders, fixed = modalities
     values, observed, groups = rows.values, rows.observed, context.groups
     plan, seed = context.plan, context.seed
