@@ -645,5 +645,5 @@ def test_which_modalities_are_blocks():
     layout = divide(dict(enumerate(columns)), observed, n_levels)
     assert [own.tolist() for own in layout.blocks] == [list(range(6))]
     assert layout.cells.tolist() == list(range(6, 30))
-    for places, own in zip(layout.units, columns[1:], strict=True):
-        assert layout.cells[places].tolist() == own.tolist()
+    for joint, own in zip(layout.joint_columns, columns[1:], strict=True):
+        assert layout.cells[joint].tolist() == own.tolist()
