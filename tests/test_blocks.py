@@ -15,8 +15,8 @@ from admc_sklearn._blocks.encoders import EncoderSettings, LinearEncoder
 from admc_sklearn._blocks.gaussian_diffusion import (
     DiffusionSettings,
     coefficients,
-    noise_levels,
     reverse,
+    sampler_sigmas,
 )
 from admc_sklearn._blocks.kernel_features import (
     KernelFeatures,
@@ -141,15 +141,15 @@ def test_a_modality_is_available_where_half_of_its_variance_is():
 # Diffusion
 
 
-def test_noise_levels_fall_to_zero():
+def test_sigmas_of_the_sampler_fall_to_zero():
     settings = DiffusionSettings(sigma_min=0.05, sigma_max=30.0)
     for n_steps in (2, 3, 8, 50):
-        levels = noise_levels(n_steps, settings)
-        assert levels.shape == (n_steps,)
-        assert levels[0] == pytest.approx(30.0, rel=1e-4)
-        assert levels[-1] == 0
-        assert (levels.diff() < 0).all()
-    assert levels[-2] == pytest.approx(0.05, rel=1e-4)
+        sigmas = sampler_sigmas(n_steps, settings)
+        assert sigmas.shape == (n_steps,)
+        assert sigmas[0] == pytest.approx(30.0, rel=1e-4)
+        assert sigmas[-1] == 0
+        assert (sigmas.diff() < 0).all()
+    assert sigmas[-2] == pytest.approx(0.05, rel=1e-4)
 
 
 def test_coefficients_at_the_ends():

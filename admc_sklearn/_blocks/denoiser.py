@@ -22,7 +22,7 @@ class DenoiserSize:
     Parameters
     ----------
     width : int
-        Of the tokens.
+        Width of the tokens.
     hidden : int
         Width of the layers that mix all modalities.
     n_attention, n_layers : int

@@ -1,4 +1,4 @@
-"""Gaussian diffusion about the anchor: noise levels, preconditioning, sampler.
+"""Gaussian diffusion about the anchor: noise, preconditioning, sampler.
 
 EDM (Karras et al., 2022, arXiv:2206.00364) with the anchor instead of the data's global
 scale. Noise has the shape of the anchor's posterior: with conditional mean mu and
@@ -23,23 +23,21 @@ import torch
 
 @dataclass(frozen=True)
 class DiffusionSettings:
-    """Noise levels of training and of the sampler, in multiples of the anchor's spread.
+    """Noise of training and of the sampler, as multiples sigma of the anchor's spread.
 
-    "EDM" is Karras et al. (2022, arXiv:2206.00364), whose values are the starting point
-    where they are named; all of them: not measured.
+    "EDM" marks values of Karras et al. (2022, arXiv:2206.00364); none is measured here.
 
     Parameters
     ----------
     sigma_min, sigma_max : float
-        Least and greatest finite level of the sampler. (Not measured.)
+        Least and greatest finite sigma of the sampler. (Not measured.)
     rho : float
-        Exponent by which the sampler's levels are spaced. (EDM.)
+        Exponent by which the sampler's sigmas are spaced. (EDM.)
     log_sigma_mean, log_sigma_sd : float
-        Of the logarithm of the level in training. (The standard deviation: EDM. The
-        mean: not measured.)
+        Mean and standard deviation of log sigma in training. (The standard deviation:
+        EDM. The mean: not measured.)
     max_log_sigma : float
-        Logarithm of the level at which the network takes its input for pure noise.
-        (Not measured.)
+        Limit of log sigma as an input of the network. (Not measured.)
     """
 
     sigma_min: float = 0.02
@@ -61,8 +59,8 @@ def coefficients(sigma):
     return c_skip, c_out, 1 / (1 + variance).sqrt()
 
 
-def noise_levels(n_steps, settings=DEFAULT):
-    """Levels of the sampler after the first call, which is at infinite noise, to 0.
+def sampler_sigmas(n_steps, settings=DEFAULT):
+    """Sigmas of the sampler after the first call, which is at infinite noise, to 0.
 
     Shape: (n_steps,), at least 2; the last one is 0.
     """
@@ -91,14 +89,14 @@ def reverse(denoise, noise, n_steps, settings=DEFAULT):
     tensor of shape (n, D)
         Deviations from mu.
     """
-    levels = noise_levels(n_steps, settings)
+    sigmas = sampler_sigmas(n_steps, settings)
     start = denoise(torch.zeros_like(noise), torch.tensor(torch.inf))
     if n_steps == 1:
         return start + noise
-    x = start + (1 + levels[0] ** 2).sqrt() * noise
-    time = levels.clamp_min(settings.sigma_min / 10).log()
+    x = start + (1 + sigmas[0] ** 2).sqrt() * noise
+    time = sigmas.clamp_min(settings.sigma_min / 10).log()
     previous = None
-    for k, (sigma, following) in enumerate(itertools.pairwise(levels)):
+    for k, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         # In multiples of L this step is exact for a Gaussian of variance one about D's
         # mean.
         mean = denoise(x, sigma)

@@ -63,7 +63,7 @@ class KernelFeatures(nn.Module):
     Parameters
     ----------
     latents : float64 tensor of shape (n, k)
-        Of rows in which the modality is available.
+        Latents in the rows in which the modality is available.
     targets : float64 tensor of shape (n, t)
         Centered latents of the other modalities.
     generator : torch.Generator on the CPU

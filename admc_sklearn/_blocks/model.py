@@ -181,7 +181,7 @@ def complete_blocks(model, rows, statistics):
     model : BlockModel
     rows : Rows
     statistics : sequence of "mean" or float
-        The posterior mean, or the quantile of that level, of a normal posterior.
+        The posterior mean, or that quantile of a normal posterior.
 
     Returns
     -------
@@ -266,7 +266,7 @@ def _without(model, latents, available, rows, k):
     Returns
     -------
     mean : array of shape (r, l)
-        Of the modality's l latents.
+        Conditional mean of the modality's l latents.
     covs : list of (rows, covariance)
     """
     with torch.inference_mode():

@@ -30,7 +30,7 @@ class BlockTrainingSettings:
         Dropout rate. (NOTES, "A gate by rows left out": 0.05 to 0.5 make no
         difference.)
     weight_decay, average_decay : float
-        Of AdamW and of the moving average of the weights. (Not measured.)
+        Decay of the weights in AdamW, and of their moving average. (Not measured.)
     mean_share : float
         Share of the rows of a step at infinite noise, where the mean is learnt. (Not
         measured.)
@@ -203,8 +203,8 @@ class BlockTrainer(Trainer):
         latents, mean, kept, sd, hidden = self._mixed(batch, shape)
         deviation = torch.where(hidden, latents - mean, 0.0)
         white = torch.randn(len(rows), 1, **options)
-        levels, settings = self.model.diffusion, self.settings
-        log_sigma = levels.log_sigma_mean + levels.log_sigma_sd * white
+        diffusion, settings = self.model.diffusion, self.settings
+        log_sigma = diffusion.log_sigma_mean + diffusion.log_sigma_sd * white
         top = torch.rand(len(rows), 1, **options) < settings.mean_share
         sigma = torch.where(top, torch.inf, log_sigma.exp())
         noise = self.hidden.noise(shape, self.generator)

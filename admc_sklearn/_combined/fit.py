@@ -44,7 +44,7 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     partition = None if start is None else start.partition
     if partition is None:
         partition = divide(modalities, rows.observed, n_levels, encoders)
-        if start is not None:  # what was fitted as cells goes on as cells
+        if start is not None:  # a model of cells alone is continued as one
             partition = replace(partition, blocks=[])
     if not partition.blocks:
         return fit_cells(
