@@ -210,8 +210,8 @@ def fit_moments(
     if bool(available.all()):
         moments = deviation.T @ deviation / n
         return BlockAnchor(owner_z, owner_f, mean, moments, n, settings)
-    # EM begins with independent latents and features. Then observed values say nothing
-    # about missing ones, and its first step has this closed form.
+    # EM begins with independent latents and features. Then missing values have their
+    # prior mean and variance, and its first step has this closed form.
     lacking = (deviation.square().sum(0) / count) * (~seen).sum(0)
     shift = deviation.sum(0) / n
     moments = (deviation.T @ deviation + torch.diag(lacking)) / n

@@ -25,7 +25,7 @@ import torch
 class DiffusionSettings:
     """Noise of training and of the sampler, as multiples sigma of the anchor's spread.
 
-    "EDM" marks values of Karras et al. (2022, arXiv:2206.00364); none is measured here.
+    "EDM" marks values of Karras et al. (2022, arXiv:2206.00364).
 
     Parameters
     ----------

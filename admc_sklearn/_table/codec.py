@@ -24,7 +24,7 @@ class Cells:
 
     Shape of ``numbers``, in the columns' units, codes of levels or steps of time, and
     of ``missing``: (n, d); of ``values``, standardised, and of ``observed``:
-    (n, n_kept). A level that was not there in `fit` is neither missing nor observed.
+    (n, n_kept). A level that `fit` did not see is neither missing nor observed.
     """
 
     numbers: np.ndarray

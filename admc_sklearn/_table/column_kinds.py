@@ -261,7 +261,7 @@ class CategoryColumn:
         """Do nothing: determined values are among the levels."""
 
     def read(self, values):
-        """Codes as float64; -1 for levels that were not there in `fit`."""
+        """Codes as float64; -1 for levels that `fit` did not see."""
         positions = self._index.get_indexer(objects(values))
         if self.rare is None:
             return positions.astype(np.float64)

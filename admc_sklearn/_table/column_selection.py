@@ -41,7 +41,7 @@ def find_columns(columns, X, names, where):
     Raises
     ------
     ValueError
-        Naming a column that is not there or whose name recurs; for a mask that does
+        For a column that does not exist or whose name recurs; for a mask that does
         not have d entries.
     TypeError
         For what can be neither a name nor an index, and for mixed masks and slices.
