@@ -34,7 +34,7 @@ from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds
 from ._shared.training import TrainingPlan, summarise_history
 from ._table.codec import TableCodec
-from ._table.column_selection import resolve_modalities, shared_places
+from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.containers import is_frame
 from ._table.missing_markers import accepts_null
 from ._table.types import (
@@ -503,7 +503,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         warn_of_empty_columns(empty, self.keep_empty_features)
         self.model_, history = None, []
         kept = self._codec.scaling_.kept_
-        shared = shared_places(modalities, kept)
+        shared = shared_positions(modalities, kept)
         if len(kept):
             context = FitContext(
                 plan=TrainingPlan.of(self, cells.values.shape, started),

@@ -1,64 +1,66 @@
-"""What each part of the model of modalities gives: it is taken away, and measured.
+"""Ablation of the model of modalities: each part is taken away, and measured.
 
     python -m benchmarks.ablation --data DIR [--set mfeat] [--max-time 60]
 
 Each variant is fitted once to complete training rows; errors are means over all proper
-subsets of available modalities, unseen rows, standardised columns. ``rmse`` is that of
-the mean, ``draw`` that of a single draw, ``energy`` the energy distance between draws
-and the truth (8 draws, in root mean square units: it is low only where draws are right
-together), in so many calls of the network. The path without conditioning and jointly
-trained encoders are the peers ``published`` and ``autoencoder`` of
-`benchmarks.modalities`: an unconditional diffusion with observed values spliced in, and
-one autoencoder of all modalities.
+subsets of available modalities, unseen rows, standardised columns. ``rmse`` is the
+error of the mean, ``draw`` the error of a single draw, ``energy`` the energy distance
+between draws and the truth (8 draws, in root mean square units: it is low only where
+draws are right together). ``steps`` are the calls of the network that a draw takes. The
+path without conditioning and jointly trained encoders are the peers ``published`` and
+``autoencoder`` of `benchmarks.modalities`: an unconditional diffusion with observed
+values spliced in, and one autoencoder of all modalities.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from contextlib import nullcontext
-from unittest import mock
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._blocks import anchor as _anchor
-from admc_sklearn._blocks import fit as _training
+from admc_sklearn._blocks.settings import BlockSettings
+from admc_sklearn._combined.settings import Settings
 from benchmarks._baselines import BASELINES
 from benchmarks._blocks import hide, load_blocks, rmse, subsets
 
 N_DRAWS = 8
 
 
-def without_attention():
-    """Tokens that do not look at each other."""
-    sizes = {k: {**v, "n_attention": 0} for k, v in _training.SIZES.items()}
-    return mock.patch.object(_training, "SIZES", sizes)
+WHOLE = BlockSettings()
 
 
-def without_anchor():
-    """Let the anchor say nothing but the latents' means and spreads."""
-    whole = _anchor.BlockAnchor._conditional
-
-    def nothing(self, available):
-        found = whole(self, available)
-        d = self.n_latents
-        own = self.moments[:d, :d][found.latents][:, found.latents]
-        spread = torch.diag(own.diagonal() + 1e-9)
-        slopes = torch.zeros_like(found.slopes)
-        return _anchor.Conditional(found.latents, found.features, slopes, spread)
-
-    return mock.patch.object(_anchor.BlockAnchor, "_conditional", nothing)
+def _without_attention():
+    sizes = {k: replace(size, n_attention=0) for k, size in WHOLE.sizes.items()}
+    return replace(WHOLE, sizes=sizes)
 
 
+def _without_anchor():
+    """Leave the latents their own means and variances."""
+    anchor = replace(WHOLE.cross_fit.anchor, has_slopes=False)
+    return replace(WHOLE, cross_fit=replace(WHOLE.cross_fit, anchor=anchor))
+
+
+# The settings of each variant, and the imputer's parameters.
 VARIANTS = {
-    "as it is": (nullcontext, {}),
-    "without attention": (without_attention, {}),
-    "without anchor": (without_anchor, {}),
-    "anchor alone": (nullcontext, {"max_epochs": 0}),
+    "as it is": (WHOLE, {}),
+    "without attention": (_without_attention(), {}),
+    "without anchor": (_without_anchor(), {}),
+    "anchor alone": (WHOLE, {"max_epochs": 0}),
 }
+
+
+def imputer_of(name, **parameters):
+    """Imputer of a variant."""
+    settings, own = VARIANTS[name]
+
+    class Ablated(ADMCImputer):
+        _settings = Settings(blocks=settings)
+
+    return Ablated(keep_whole_numbers=False, random_state=0, **parameters | own)
 
 
 def energy(draws, truth):
@@ -111,16 +113,10 @@ def main():
     if blocks is None:
         parser.error(f"there is no {options.set} in {options.data}")
     frames = []
-    for name, (patch, parameters) in VARIANTS.items():
-        with patch():
-            imputer = ADMCImputer(
-                modalities=blocks.columns,
-                keep_whole_numbers=False,
-                max_time=options.max_time,
-                random_state=0,
-                **parameters,
-            ).fit(blocks.X[blocks.train])
-            frame = pd.DataFrame(measure(imputer, blocks, options.steps))
+    parameters = {"modalities": blocks.columns, "max_time": options.max_time}
+    for name in VARIANTS:
+        imputer = imputer_of(name, **parameters).fit(blocks.X[blocks.train])
+        frame = pd.DataFrame(measure(imputer, blocks, options.steps))
         frames.append(frame.assign(variant=name))
     for name in options.peers:
         peer = BASELINES[name](0, blocks.columns).fit(blocks.X[blocks.train])

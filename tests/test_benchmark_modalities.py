@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_predict
 
-from benchmarks import _appended, modalities
+from benchmarks import _appended, ablation, modalities
 from benchmarks._baselines import (
     BASELINES,
     Counterparts,
@@ -206,3 +207,26 @@ def test_latency_is_that_of_single_rows(blocks):
     found = modalities.measure_latency(blocks, BASELINES["mean"](0, None), 12, 30)
     assert 0 < found["median_ms"] <= found["p95_ms"]
     assert found["rows_s"] > 0
+
+
+def test_a_variant_of_the_ablation_lacks_its_part_alone():
+    X = np.random.default_rng(0).normal(size=(80, 12))
+    X[:, 6:] += X[:, :6]
+    options = {"modalities": {"a": range(6), "b": range(6, 12)}, "max_epochs": 1}
+    found = {}
+    for name in ablation.VARIANTS:
+        imputer = ablation.imputer_of(name, **options).fit(X)
+        model = imputer.model_.blocks
+        conditional = model.anchor.conditional(torch.tensor([True, False]))
+        found[name] = {
+            "attention": len(model.denoiser.attention) > 0,
+            "anchor": bool(conditional.slopes.any()),
+            "training": imputer.history_["epoch"].max() > 0,
+        }
+    whole = {"attention": True, "anchor": True, "training": True}
+    assert found == {
+        "as it is": whole,
+        "without attention": whole | {"attention": False},
+        "without anchor": whole | {"anchor": False},
+        "anchor alone": whole | {"training": False},
+    }

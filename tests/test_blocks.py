@@ -8,29 +8,34 @@ import pytest
 import torch
 
 from admc_sklearn._blocks import anchor as _anchor
-from admc_sklearn._blocks.anchor import RIDGES, BlockAnchor, fit_moments
-from admc_sklearn._blocks.cross_fit import CrossFit, choose_patterns
-from admc_sklearn._blocks.denoiser import ModalityDenoiser
-from admc_sklearn._blocks.encoders import EXPLAINED, MIN_NOISE, LinearEncoder
+from admc_sklearn._blocks.anchor import AnchorSettings, BlockAnchor, fit_moments
+from admc_sklearn._blocks.cross_fit import CrossFit, LatentRows, choose_patterns
+from admc_sklearn._blocks.denoiser import DenoiserSize, ModalityDenoiser
+from admc_sklearn._blocks.encoders import EncoderSettings, LinearEncoder
 from admc_sklearn._blocks.gaussian_diffusion import (
-    SIGMA_MAX,
-    SIGMA_MIN,
+    DiffusionSettings,
     coefficients,
-    noise_levels,
     reverse,
+    sampler_sigmas,
 )
 from admc_sklearn._blocks.kernel_features import (
-    GAMMAS,
-    RIDGE,
     KernelFeatures,
+    KernelSettings,
     _learn_metric,
     _squared_distances,
 )
-from admc_sklearn._blocks.trainer import BlockTrainer, BlockValidation, affordable
+from admc_sklearn._blocks.trainer import (
+    BlockTrainer,
+    BlockTrainingSettings,
+    BlockValidation,
+    affordable,
+)
 from admc_sklearn._combined.partition import divide
 from admc_sklearn._shared.held_out import N_FOLDS, deal_folds
 
 from .conftest import gaussian_table
+
+RIDGES = AnchorSettings().ridges
 
 
 def rng(seed=0):
@@ -53,14 +58,14 @@ def test_round_trip_within_the_explained_variance():
     x = rng().normal(size=(300, 4)) @ rng(1).normal(size=(4, 20))
     x += 0.01 * rng(2).normal(size=x.shape)
     x -= x.mean(axis=0)
-    encoder = encoded(x)
+    encoder, limits = encoded(x), EncoderSettings()
     assert encoder.n_latents == 4
     latents, available = encoder.encode(x, np.ones(x.shape, dtype=bool))
     assert available.all()
     error = encoder.decode(latents) - x
-    assert (error**2).sum() <= (1 - EXPLAINED) * (x**2).sum()
+    assert (error**2).sum() <= (1 - limits.explained) * (x**2).sum()
     np.testing.assert_allclose(
-        encoder.noise_, np.maximum((error**2).mean(axis=0), MIN_NOISE)
+        encoder.noise_, np.maximum((error**2).mean(axis=0), limits.min_noise)
     )
     np.testing.assert_allclose((latents**2).mean(axis=0), encoder.variance_)
     np.testing.assert_allclose(
@@ -123,9 +128,9 @@ def test_refills_recover_the_components_of_partly_observed_rows():
     assert error.std() < 0.2 * x.std()
 
 
-def test_a_modality_is_there_where_half_of_its_variance_is():
+def test_a_modality_is_available_where_half_of_its_variance_is():
     x = rng().normal(size=(200, 4))
-    x[:, 3] = 0.0  # says nothing
+    x[:, 3] = 0.0  # a column without variance
     encoder = encoded(x)
     seen = np.array([[1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
     latents, available = encoder.encode(x[:4], seen)
@@ -136,14 +141,15 @@ def test_a_modality_is_there_where_half_of_its_variance_is():
 # Diffusion
 
 
-def test_noise_levels_fall_to_zero():
+def test_sigmas_of_the_sampler_fall_to_zero():
+    settings = DiffusionSettings(sigma_min=0.05, sigma_max=30.0)
     for n_steps in (2, 3, 8, 50):
-        levels = noise_levels(n_steps)
-        assert levels.shape == (n_steps,)
-        assert levels[0] == pytest.approx(SIGMA_MAX, rel=1e-4)
-        assert levels[-1] == 0
-        assert (levels.diff() < 0).all()
-    assert levels[-2] == pytest.approx(SIGMA_MIN, rel=1e-4)
+        sigmas = sampler_sigmas(n_steps, settings)
+        assert sigmas.shape == (n_steps,)
+        assert sigmas[0] == pytest.approx(30.0, rel=1e-4)
+        assert sigmas[-1] == 0
+        assert (sigmas.diff() < 0).all()
+    assert sigmas[-2] == pytest.approx(0.05, rel=1e-4)
 
 
 def test_coefficients_at_the_ends():
@@ -217,7 +223,7 @@ def test_linear_features_give_the_conditional_of_a_gaussian():
 @pytest.mark.parametrize("ridge", RIDGES[::6])
 def test_covariances_of_all_patterns_are_positive_definite(ridge):
     x, _, _, owner = gaussian_blocks(30)
-    x = torch.cat([x, x[:, :1]], 1)  # a latent that another one tells exactly
+    x = torch.cat([x, x[:, :1]], 1)  # a latent that is a copy of another one
     owner = torch.cat([owner, torch.tensor([2])])
     features = torch.cat([x, x.square(), torch.zeros(30, 1)], 1)
     owner_f = torch.cat([owner, owner, torch.tensor([0])])
@@ -232,21 +238,26 @@ def test_covariances_of_all_patterns_are_positive_definite(ridge):
         assert cov.shape == (int((~pattern[owner]).sum()),) * 2
 
 
-def test_expectation_maximisation_ends_at_the_likeliest_moments(monkeypatch):
+def test_expectation_maximisation_ends_at_the_likeliest_moments():
     """Its tolerance was a value seen once, and red on another processor.
 
     Where only the last modality is ever missing the likeliest moments have a closed
     form (Anderson, 1957): the regression of complete rows, applied to the moments of
     all. Only the ridge, one row of 1500, is left between the two.
     """
-    monkeypatch.setattr(_anchor, "N_EM_STEPS", 150)  # fits stop earlier: to the end
+    settings = AnchorSettings(n_em_steps=150)  # to the end: fits stop earlier
     x, _, _, owner = gaussian_blocks(3000)
     # Which rows lack it depends on the first column: complete rows mislead.
     available = torch.ones(len(x), 3, dtype=torch.bool)
     available[:, 2] = x[:, 0] < x[:, 0].median()
     seen = available[:, owner]
     anchor = fit_moments(
-        torch.where(seen, x, 1e6), torch.where(seen, x, -1e6), available, owner, owner
+        torch.where(seen, x, 1e6),
+        torch.where(seen, x, -1e6),
+        available,
+        owner,
+        owner,
+        settings=settings,
     )
     own = x[available[:, 2]]
     design = torch.cat([own[:, :5], torch.ones(len(own), 1).double()], 1)
@@ -275,8 +286,7 @@ def test_slopes_are_those_of_the_conditional():
     pattern = torch.tensor([True, True, False])
     every = anchor.slopes(pattern, RIDGES)
     for ridge, slopes in zip(RIDGES[::5], every[::5], strict=True):
-        anchor.ridge.fill_(ridge)
-        anchor._known.clear()
+        anchor.set_tuning(ridge=torch.full((7,), ridge))
         torch.testing.assert_close(anchor.conditional(pattern).slopes, slopes)
         centered = x[:, :5] - x[:, :5].mean(0)
         gram = centered.T @ centered + ridge * torch.eye(5)
@@ -291,16 +301,29 @@ def test_kept_conditionals_are_few_and_do_not_travel(monkeypatch):
     pattern = torch.tensor([True, False, True])
     first = anchor.conditional(pattern)
     assert anchor.conditional(pattern) is first
-    assert len(anchor._known) == 1
-    assert not pickle.loads(pickle.dumps(anchor))._known
-    assert not anchor.to("cpu")._known
+    assert len(anchor._kept) == 1
+    assert not pickle.loads(pickle.dumps(anchor))._kept
+    assert not anchor.to("cpu")._kept
     monkeypatch.setattr(_anchor, "MAX_PATTERNS", 2)
     for number in range(8):
         anchor.conditional(torch.tensor([bool(number >> k & 1) for k in range(3)]))
-        assert len(anchor._known) <= 2
+        assert len(anchor._kept) <= 2
     monkeypatch.setattr(_anchor, "MAX_KEPT_ELEMENTS", 0)
     anchor.conditional(pattern)
-    assert len(anchor._known) == 1
+    assert len(anchor._kept) == 1
+
+
+def test_an_anchor_without_slopes_has_the_latents_own_moments():
+    """The ablation without the anchor: nothing is learnt from other modalities."""
+    x, _, _, owner = gaussian_blocks(40)
+    available = torch.ones(len(x), 3, dtype=torch.bool)
+    settings = AnchorSettings(has_slopes=False)
+    anchor = fit_moments(x, x, available, owner, owner, settings=settings)
+    found = anchor.conditional(torch.tensor([True, False, True]))
+    mean = anchor.predict(x, found)
+    torch.testing.assert_close(mean, x.mean(0)[2:5].expand(40, 3))
+    variance = torch.diag(x.var(0, correction=0)[2:5])
+    torch.testing.assert_close(found.cov, variance, atol=1e-6, rtol=1e-6)
 
 
 def test_an_anchor_of_no_features_is_the_mean():
@@ -318,18 +341,18 @@ def test_an_anchor_of_no_features_is_the_mean():
 
 
 def curved(n, seed=0):
-    """Two latents of which the first tells of a target, the second of nothing."""
+    """Two latents, of which only the first one predicts the target."""
     z = torch.randn(n, 2, generator=generator(seed), dtype=torch.float64)
     y = torch.sin(2 * z[:, :1])
     return z, y - y.mean()
 
 
-def test_the_metric_ignores_a_latent_that_says_nothing():
+def test_the_metric_ignores_a_latent_without_predictive_value():
     z, y = curved(400)
     metric = _learn_metric(z, y, generator())
     assert metric[0, 0] > 3 * metric[1].norm()
     noise = torch.randn(400, 1, generator=generator(9), dtype=torch.float64)
-    # A target that nothing tells of has no say in it.
+    # A target that no latent predicts does not change it.
     both = torch.cat([y, 3 * (noise - noise.mean())], 1)
     torch.testing.assert_close(
         _learn_metric(z, both, generator()), metric, atol=0.15, rtol=0
@@ -345,17 +368,18 @@ def test_the_metric_ignores_a_latent_that_says_nothing():
 
 def test_features_reproduce_kernel_ridge_regression():
     z, y = curved(200)
-    features = KernelFeatures(z, y, 80, 0.02, 1500, generator())
+    settings = KernelSettings(gammas=(2.0, 0.5), ridge=0.7)
+    features = KernelFeatures(z, y, generator(), settings)
     fresh, truth = curved(100, 1)
     x, new = z @ features.metric, fresh @ features.metric
 
     def kernel(a, b):
-        squared = _squared_distances(a, b) / features.unit
+        squared = _squared_distances(a, b) / features.distance
         center = features.center
         linear = 0.02 * (a - center) @ (b - center).T / features.spread
-        return sum(torch.exp(-g * squared) for g in GAMMAS) + linear
+        return sum(torch.exp(-g * squared) for g in (2.0, 0.5)) + linear
 
-    gram = kernel(x, x) + RIDGE * torch.eye(200)
+    gram = kernel(x, x) + 0.7 * torch.eye(200)
     expected = kernel(new, x) @ torch.linalg.solve(gram, y)
     # The one direction for the one target is the regression itself, up to its scale.
     got = features(fresh)
@@ -378,13 +402,15 @@ def test_features_of_latents_and_targets_that_do_not_vary(linear, n):
         (z, y[:, :0]),
         (torch.ones_like(z), torch.zeros_like(y)),
     ):
-        features = KernelFeatures(latents, targets, 10, linear, 100, generator())
+        settings = KernelSettings(linear=linear, n_features=10)
+        features = KernelFeatures(latents, targets, generator(), settings)
         assert torch.isfinite(features(z)).all()
 
 
 def test_a_linear_kernel_is_linear():
     z, y = curved(100)
-    features = KernelFeatures(z, y, 10, float("inf"), 100, generator())
+    settings = KernelSettings(linear=float("inf"), n_features=10)
+    features = KernelFeatures(z, y, generator(), settings)
     a, b = features(z[:5]), features(z[5:10])
     torch.testing.assert_close(features((z[:5] + z[5:10]) / 2), (a + b) / 2)
 
@@ -398,16 +424,17 @@ def cross_fit(latents, owner, groups=None, available=None):
         available = torch.ones(len(latents), m, dtype=torch.bool)
     patterns = choose_patterns(available, np.zeros(m, dtype=bool), rng())
     fold = deal_folds(len(latents), groups, rng())
-    return CrossFit(latents, available, owner, patterns, fold, generator())
+    rows = LatentRows(latents, available, owner)
+    return CrossFit(rows, patterns, fold, generator())
 
 
 def test_ridges_are_large_where_there_is_nothing_to_learn():
     g = generator()
     a = torch.randn(200, 3, generator=g, dtype=torch.float64)
     noise = torch.randn(200, 2, generator=g, dtype=torch.float64)
-    told = a[:, :2] + 0.1 * noise
+    follows = a[:, :2] + 0.1 * noise
     owner = torch.tensor([0, 0, 0, 1, 1, 1, 1])
-    cross = cross_fit(torch.cat([a, told, noise.roll(7, 0)], 1), owner)
+    cross = cross_fit(torch.cat([a, follows, noise.roll(7, 0)], 1), owner)
     anchor = cross.fitted.anchor
     assert len(cross.parts) == N_FOLDS
     assert anchor.ridge[5:].min() > 20 * anchor.ridge[3:5].max()
@@ -417,7 +444,7 @@ def test_ridges_are_large_where_there_is_nothing_to_learn():
     features = cross.fitted.features(latents, pattern.expand(200, 2))
     mean = anchor.predict(features, found)
     assert mean[:, 2:].std(0).max() < 0.25  # close to the mean
-    assert (mean[:, :2] - told).std(0).max() < 0.3
+    assert (mean[:, :2] - follows).std(0).max() < 0.3
 
 
 def test_spreads_are_those_of_rows_left_out():
@@ -449,12 +476,12 @@ def test_few_rows_or_one_group_are_not_cross_fitted():
     x, _, _, owner = gaussian_blocks(120)
     assert not cross_fit(x[:30], owner).parts
     assert not cross_fit(x, owner, groups=np.zeros(120)).parts
-    # Two leave none for the anchor that knows neither.
+    # Of two folds, none is left for the anchor that is fitted without both.
     assert not cross_fit(x, owner, groups=np.arange(120) % 2).parts
     assert len(cross_fit(x, owner, groups=np.arange(120) % 3).parts) == 3
 
 
-def test_no_anchor_of_a_fold_knows_the_rows_that_judge_the_network():
+def test_no_anchor_of_a_fold_is_fitted_to_the_rows_that_validate_the_network():
     x, _, _, owner = gaussian_blocks(120)
     seen = []
 
@@ -467,14 +494,14 @@ def test_no_anchor_of_a_fold_knows_the_rows_that_judge_the_network():
     available = torch.ones(120, 3, dtype=torch.bool)
     patterns = torch.tensor([[True, False, False], [False, True, True]])
     generator = torch.Generator().manual_seed(0)
-    cross = Spy(x, available, owner, patterns, fold, generator)
+    cross = Spy(LatentRows(x, available, owner), patterns, fold, generator)
     parts = seen[-1 - len(cross.parts) : -1]
     for k, rows in enumerate(parts):
         assert not rows[torch.as_tensor((fold == 0) | (fold == k))].any()
 
 
 def test_a_fold_without_a_modality():
-    """Left out with its only group, nothing was there to fit its features to."""
+    """Left out with its only group, it had no rows to fit its features to."""
     x, _, _, owner = gaussian_blocks(120)
     groups = np.arange(120) // 24
     available = torch.ones(120, 3, dtype=torch.bool)
@@ -525,7 +552,7 @@ def test_what_training_can_afford_is_a_part_of_everything(monkeypatch):
 
 
 class Follower:
-    """A model whose network says some share of what is left, and noise beside it."""
+    """A model whose network gives a share of the residual, plus noise."""
 
     def __init__(self, share):
         self.share, self.gate, self.denoiser = (
@@ -540,8 +567,8 @@ class Follower:
 
 
 @pytest.mark.parametrize("share", [1.0, 3.0, 30.0, 0.0, -2.0])
-def test_the_network_is_followed_as_far_as_it_lowers_the_error(share):
-    """As far as least squares say: what is left and the noise have variance one."""
+def test_the_gate_is_the_weight_of_least_squares(share):
+    """The residual and the noise have variance one."""
     left = torch.randn(4000, 2, generator=generator(2))
     every = torch.ones_like(left, dtype=torch.bool)
     validation = BlockValidation.__new__(BlockValidation)
@@ -564,7 +591,8 @@ def test_rows_are_mixed_with_others_of_their_pattern():
     hidden[shape == 1, 0] = True
     hidden[7] = True  # alone with what it has lost
     batch = latents, mean, kept, torch.ones(n, n), hidden
-    mixed, means, *rest = BlockTrainer._mixed(SimpleNamespace(rng=rng()), batch, shape)
+    trainer = SimpleNamespace(rng=rng(), settings=BlockTrainingSettings())
+    mixed, means, *rest = BlockTrainer._mixed(trainer, batch, shape)
     assert all(a is b for a, b in zip(rest, batch[2:], strict=True))
     torch.testing.assert_close(means, 2 * mixed)
     torch.testing.assert_close(mixed.sum(1), torch.ones(n))
@@ -581,8 +609,8 @@ def test_rows_are_mixed_with_others_of_their_pattern():
 
 def test_the_network_starts_at_zero_and_does_not_mix_rows():
     torch.manual_seed(0)
-    size = {"width": 16, "hidden": 32, "n_attention": 2, "n_layers": 1}
-    net = ModalityDenoiser([2, 5, 1], generator=generator(), **size)
+    size = DenoiserSize(width=16, hidden=32, n_attention=2, n_layers=1)
+    net = ModalityDenoiser([2, 5, 1], size, generator())
     value, noisy = torch.randn(2, 6, 8).unbind(0)
     observed = torch.rand(6, 3) < 0.5
     observed[0] = True
@@ -596,7 +624,7 @@ def test_the_network_starts_at_zero_and_does_not_mix_rows():
     torch.testing.assert_close(alone, out[2:3])
     other = net(value, noisy, observed, level + 1)
     changed = (other - out).abs().sum(1) > 1e-6
-    # The noise level is told to missing modalities alone.
+    # Only missing modalities get the noise level.
     assert torch.equal(changed, ~observed.all(1))
     weights = net.attention_weights(value, noisy, observed, level)
     torch.testing.assert_close(weights.sum(-1), torch.ones(6, 3))
@@ -617,5 +645,5 @@ def test_which_modalities_are_blocks():
     layout = divide(dict(enumerate(columns)), observed, n_levels)
     assert [own.tolist() for own in layout.blocks] == [list(range(6))]
     assert layout.cells.tolist() == list(range(6, 30))
-    for places, own in zip(layout.units, columns[1:], strict=True):
-        assert layout.cells[places].tolist() == own.tolist()
+    for joint, own in zip(layout.joint_columns, columns[1:], strict=True):
+        assert layout.cells[joint].tolist() == own.tolist()

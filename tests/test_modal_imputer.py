@@ -515,7 +515,7 @@ def test_blocks_beside_every_kind_of_column(mixed, mixed_imputer):
     assert got.std() < 0.8 * frame["c4"].std()
 
 
-def test_cells_are_told_by_blocks_and_blocks_by_cells():
+def test_cells_inform_blocks_and_blocks_inform_cells():
     """Nothing else tells of either: without the other they are the mean."""
     rng = np.random.default_rng(0)
     z = rng.normal(size=(250, 2))
@@ -612,7 +612,7 @@ def test_a_pickle_does_not_grow_with_what_was_completed(table, anchored):
     twin = copy.deepcopy(anchored)
     before = len(pickle.dumps(twin))
     twin.transform(every_pattern(X, modalities))
-    assert len(twin.model_.blocks.anchor._known) > 5
+    assert len(twin.model_.blocks.anchor._kept) > 5
     assert len(pickle.dumps(twin)) == before
 
 

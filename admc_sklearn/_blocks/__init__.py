@@ -1,1 +1,1 @@
-"""The model of modalities: blocks of columns that are there or missing together."""
+"""The model of modalities: blocks of columns that are observed or missing together."""

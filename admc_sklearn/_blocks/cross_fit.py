@@ -1,8 +1,8 @@
-"""Fitting the anchor of modalities, and finding its ridges on rows left out.
+"""Cross-fitting of the anchor of modalities: its ridges are chosen on left-out folds.
 
-Rows left out by folds decide how curved the features are, how far each latent is
-shrunken and how wide its posterior is; the anchors of the folds also tell the network
-what an anchor says of a row that it was not fitted to.
+Errors in the rows of left-out folds choose how curved the features are, how far each
+latent is shrunken and how wide its posterior is. The network is trained on the anchors
+of the folds, so that it sees their predictions for rows they were not fitted to.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,27 +19,81 @@ from torch import nn
 from .._shared.devices import in_threads
 from .._shared.noise import numpy_generator
 from .._shared.patterns import rows_by_pattern
-from .anchor import RIDGES, completed, fit_moments
-from .kernel_features import MAX_LANDMARKS, KernelFeatures
+from .anchor import AnchorSettings, completed, fit_moments
+from .kernel_features import KernelFeatures, KernelSettings
 
-MIN_FOLD_ROWS = 40
-MAX_CROSS_ROWS = 3000
-MAX_FIT_ROWS = 10_000
-# Features of all modalities together.
+# The anchors of the folds and the final one are fitted to so many rows at most, in
+# order to bound their time.
+MAX_CROSS_ROWS, MAX_FIT_ROWS = 3000, 10_000
+# All modalities together have at most so many features, in order to bound the time.
 MAX_FEATURES = 512
-MAX_BLOCK_FEATURES = 80
-# Distinct patterns of the rows times features cubed: what the factorisations cost.
+# The factorisations cost the distinct patterns of the rows times features cubed.
 MAX_EM_WORK = 30_000_000_000
-# Seconds in which steps of EM begin even where there is no time: without them latents
-# seem to be related less than they are.
+# Steps of EM begin within so many seconds even where no time is left: without them the
+# latents seem to be related less than they are.
 LEAST_SECONDS = 0.5
-# Seconds of an anchor with curved features, in those of one without.
+# An anchor with curved features takes so many times as long as one without.
 CURVED_COST = 5.0
-# Weights of the linear kernel to choose from.
-LINEARS = (0.02, 1.0, math.inf)
-N_PATTERNS = 16
-# Distinct patterns of what is kept that a fold is measured on.
+# A fold is measured on so many distinct patterns of kept modalities at most.
 MAX_SHAPES = 32
+
+
+@dataclass(frozen=True)
+class CrossFitSettings:
+    """How the anchor is cross-fitted. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    min_rows : int
+        Smaller tables are not cross-fitted. (Not measured.)
+    linear_weights : tuple of float
+        Weights of the linear kernel among which one is chosen by a fold. (Not
+        measured.)
+    n_patterns : int
+        Patterns of more than four modalities, of which not all are tried. (Not
+        measured.)
+    scale_limits : tuple of two floats
+        Limits of the factor by which errors in left-out rows correct a latent's spread.
+        (Not measured.)
+    kernel : KernelSettings
+        Its weight of the linear kernel is that of tables that are not cross-fitted.
+    anchor : AnchorSettings
+    """
+
+    min_rows: int = 40
+    linear_weights: tuple[float, ...] = (0.02, 1.0, math.inf)
+    n_patterns: int = 16
+    scale_limits: tuple[float, float] = (0.5, 2.0)
+    kernel: KernelSettings = field(default_factory=KernelSettings)
+    anchor: AnchorSettings = field(default_factory=AnchorSettings)
+
+
+DEFAULT = CrossFitSettings()
+
+
+@dataclass(frozen=True)
+class LatentRows:
+    """Rows of latents that may lack modalities.
+
+    Parameters
+    ----------
+    latents : float64 tensor of shape (n, D)
+        Its values at missing modalities are ignored.
+    available : bool tensor of shape (n, M)
+    owner : int tensor of shape (D,)
+        Modality of every latent.
+    """
+
+    latents: torch.Tensor
+    available: torch.Tensor
+    owner: torch.Tensor
+
+    def __len__(self):
+        return len(self.latents)
+
+    def __getitem__(self, rows):
+        """Take some rows."""
+        return LatentRows(self.latents[rows], self.available[rows], self.owner)
 
 
 class FeatureMap(nn.Module):
@@ -47,33 +101,31 @@ class FeatureMap(nn.Module):
 
     Parameters
     ----------
-    latents : float64 tensor of shape (n, D)
-        Complete: missing modalities filled in.
-    available : bool tensor of shape (n, M)
-    owner : int tensor of shape (D,)
-    linear, n_landmarks, generator
-        See `KernelFeatures`.
+    rows : LatentRows
+        Latents of missing modalities are filled in.
+    generator : torch.Generator on the CPU
+    settings : KernelSettings
     """
 
-    def __init__(self, latents, available, owner, linear, n_landmarks, generator):
+    def __init__(self, rows, generator, settings):
         super().__init__()
+        latents, available, owner = rows.latents, rows.available, rows.owner
         m = available.shape[1]
         n_patterns = max(1, len(torch.unique(available, dim=0)))
         limit = min(MAX_FEATURES, int((MAX_EM_WORK / n_patterns) ** (1 / 3)))
-        size = max(4, min(MAX_BLOCK_FEATURES, limit // m))
+        size = max(4, min(settings.n_features, limit // m))
+        settings = replace(settings, n_features=size)
         self.maps = nn.ModuleList()
         for k in range(m):
-            own, rows = owner == k, available[:, k]
-            inputs, targets = latents[rows][:, own], latents[rows][:, ~own]
-            if not len(inputs):  # a fold may lack a modality: it tells nothing
+            own, some = owner == k, available[:, k]
+            inputs, targets = latents[some][:, own], latents[some][:, ~own]
+            if not len(inputs):  # a fold may lack a modality: its features are 0
                 inputs, targets = (
                     torch.zeros_like(latents[:1, own]),
                     targets.new_zeros(1, targets.shape[1]),
                 )
             targets = targets - targets.mean(0)
-            self.maps.append(
-                KernelFeatures(inputs, targets, size, linear, n_landmarks, generator)
-            )
+            self.maps.append(KernelFeatures(inputs, targets, generator, settings))
         self.register_buffer("owner_z", owner.clone())
         sizes = torch.tensor([f.root.shape[1] for f in self.maps])
         owner_f = torch.repeat_interleave(torch.arange(m), sizes)
@@ -85,9 +137,9 @@ class FeatureMap(nn.Module):
         for k, features in enumerate(self.maps):
             rows = available[:, k].nonzero()[:, 0]
             if len(rows):
-                place = (self.owner == k).nonzero()[:, 0]
+                index = (self.owner == k).nonzero()[:, 0]
                 found = features(latents[rows][:, self.owner_z == k])
-                out[rows[:, None], place] = found
+                out[rows[:, None], index] = found
         return out
 
 
@@ -99,18 +151,39 @@ class Fitted:
     anchor: object
 
 
-def fit_fitted(
-    latents, available, owner, linear, n_landmarks, generator, deadline=math.inf
-):
-    """Fit features and anchor to rows that may lack modalities."""
-    complete = latents
-    if not bool(available.all()):
-        complete = _fill(latents, available, owner, deadline)
-    arguments = (linear, n_landmarks, generator)
-    features = FeatureMap(complete, available, owner, *arguments)
-    found = features(latents, available)
-    anchor = fit_moments(latents, found, available, owner, features.owner, deadline)
-    return Fitted(features, anchor)
+def fit_curved(rows, generator, deadline, settings):
+    """Fit curved features, and the anchor over them, to `LatentRows`.
+
+    Parameters
+    ----------
+    rows : LatentRows
+    generator : torch.Generator on the CPU
+    deadline : float
+        By `time.monotonic`.
+    settings : CrossFitSettings
+
+    Returns
+    -------
+    Fitted
+    """
+    complete = rows
+    if not bool(rows.available.all()):
+        complete = _fill(rows, deadline, settings)
+    features = FeatureMap(complete, generator, settings.kernel)
+    return Fitted(features, _fit_anchor(rows, features, deadline, settings))
+
+
+def _fit_anchor(rows, features, deadline, settings):
+    """Fit the anchor over given features to `LatentRows`."""
+    return fit_moments(
+        rows.latents,
+        features(rows.latents, rows.available),
+        rows.available,
+        rows.owner,
+        features.owner,
+        deadline,
+        settings.anchor,
+    )
 
 
 class ScaledLatents(nn.Module):
@@ -118,12 +191,14 @@ class ScaledLatents(nn.Module):
 
     maps = ()  # no landmarks
 
-    def __init__(self, latents, available, owner):
+    def __init__(self, rows):
         super().__init__()
-        seen = available[:, owner]
-        spread = torch.where(seen, latents, 0.0).square().sum(0)
+        owner = rows.owner
+        seen = rows.available[:, owner]
+        spread = torch.where(seen, rows.latents, 0.0).square().sum(0)
         spread = spread / seen.sum(0).clamp_min(1)
-        total = latents.new_zeros(available.shape[1]).index_add_(0, owner, spread)
+        total = rows.latents.new_zeros(rows.available.shape[1])
+        total.index_add_(0, owner, spread)
         self.register_buffer("owner", owner.clone())
         self.register_buffer("scale", total.clamp_min(1e-12).rsqrt()[owner])
 
@@ -132,34 +207,35 @@ class ScaledLatents(nn.Module):
         return torch.where(available[:, self.owner], latents * self.scale, 0.0)
 
 
-def fit_linear(latents, available, owner, deadline=math.inf):
-    """Fit an anchor without curved features: far faster than `fit_fitted`."""
-    features = ScaledLatents(latents, available, owner)
-    found = features(latents, available)
-    anchor = fit_moments(latents, found, available, owner, owner, deadline)
-    return Fitted(features, anchor)
+def fit_linear(rows, deadline, settings):
+    """Fit an anchor without curved features: far faster than `fit_curved`."""
+    features = ScaledLatents(rows)
+    return Fitted(features, _fit_anchor(rows, features, deadline, settings))
 
 
-def _fill(latents, available, owner, deadline):
-    """Latents with missing modalities by linear regression on the others."""
-    fitted = fit_linear(latents, available, owner, deadline)
+def _fill(rows, deadline, settings):
+    """`LatentRows` with missing modalities filled in by linear regression."""
+    latents, available, owner = rows.latents, rows.available, rows.owner
+    fitted = fit_linear(rows, deadline, settings)
     anchor = fitted.anchor
     y = torch.cat([latents, fitted.features(latents, available)], 1)
     both = torch.cat([owner, owner])
     deviation, _ = completed(anchor, y, rows_by_pattern(available), both)
     filled = (anchor.mean + deviation)[:, : len(owner)]
-    return torch.where(available[:, owner], latents, filled)
+    return replace(rows, latents=torch.where(available[:, owner], latents, filled))
 
 
-def choose_patterns(available, fixed, generator):
+def choose_patterns(available, fixed, generator, n_patterns=DEFAULT.n_patterns):
     """Patterns to train and to measure on, (P, M) bool: all of them where few.
 
     Parameters
     ----------
     available : bool tensor of shape (n, M)
     fixed : bool array of shape (M,)
-        Modalities that are always there.
+        Modalities that are always available.
     generator : numpy.random.Generator
+    n_patterns : int
+        About how many are drawn where more than four modalities can be missing.
     """
     m = available.shape[1]
     free = np.flatnonzero(~fixed)
@@ -168,8 +244,8 @@ def choose_patterns(available, fixed, generator):
             set(c) for k in range(len(free)) for c in itertools.combinations(free, k)
         ]
     else:
-        keep = [set(free) - {j} for j in generator.permutation(free)[: N_PATTERNS // 2]]
-        while len(keep) < N_PATTERNS:
+        keep = [set(free) - {j} for j in generator.permutation(free)[: n_patterns // 2]]
+        while len(keep) < n_patterns:
             rate = generator.uniform(0.2, 0.8)
             keep.append(set(free[generator.random(len(free)) < rate]))
     chosen = np.zeros((len(keep), m), dtype=bool)
@@ -181,73 +257,70 @@ def choose_patterns(available, fixed, generator):
 
 
 class CrossFit:
-    """The anchor, fitted to all rows, with what rows left out say of it.
+    """The anchor, fitted to all rows and tuned by the errors in left-out folds.
 
     Parameters
     ----------
-    latents : float64 tensor of shape (n, D)
-    available : bool tensor of shape (n, M)
-    owner : int tensor of shape (D,)
+    rows : LatentRows
     patterns : bool tensor of shape (P, M)
     fold : int array of shape (n,)
     generator : torch.Generator on the CPU
     deadline : float
-        Of `time.monotonic`. Where what is left until then seems too short, no rows are
+        By `time.monotonic`. Where the time until then seems too short, no rows are
         left out, and where it is very short, the features are not curved.
+    settings : CrossFitSettings
 
     Attributes
     ----------
     fitted : Fitted
     parts : list of Fitted
-        Part k was not fitted to the rows of fold k, and none to those of fold 0, on
-        which the network is judged: what the network learns from residuals is else
-        the noise of those rows, with its sign turned. Empty where there are too few.
+        Part k was not fitted to the rows of fold k, and none to the rows of fold 0, on
+        which the network is validated. Otherwise the residuals that the network learns
+        would hold the noise of those rows, with its sign turned. Empty where the rows
+        are too few.
     """
 
     def __init__(
-        self, latents, available, owner, patterns, fold, generator, deadline=math.inf
+        self, rows, patterns, fold, generator, deadline=math.inf, settings=DEFAULT
     ):
-        self.latents, self.available, self.owner = latents, available, owner
-        self.patterns, self.generator = patterns, generator
-        self.fold = torch.as_tensor(fold, device=latents.device)
-        self.parts, self.linear, self.deadline = [], LINEARS[0], deadline
-        n = len(latents)
-        every = torch.ones(n, dtype=torch.bool, device=latents.device)
+        self.rows, self.patterns, self.generator = rows, patterns, generator
+        self.deadline, self.settings = deadline, settings
+        device = rows.latents.device
+        self.fold = torch.as_tensor(fold, device=device)
+        self.parts = []
+        kernel = settings.kernel
+        coarse = replace(kernel, n_landmarks=kernel.n_landmarks // 2)
+        every = torch.ones(len(rows), dtype=torch.bool, device=device)
         if deadline < math.inf:
             started = time.monotonic()
             least = max(deadline, started + LEAST_SECONDS)
-            self.fitted = fit_linear(latents, available, owner, least)
-            # Curved features take several times as long.
+            self.fitted = fit_linear(rows, least, settings)
             if self._is_late(CURVED_COST * (time.monotonic() - started)):
                 return
-        enough = n >= MIN_FOLD_ROWS and len(patterns) and len(np.unique(fold)) > 2
+        is_enough = len(rows) >= settings.min_rows and len(np.unique(fold)) > 2
+        is_enough = is_enough and len(patterns) > 0
         n_folds = int(self.fold.max()) + 1
-        if enough and deadline < math.inf:
+        if is_enough and deadline < math.inf:
             started = time.monotonic()
-            whole = every, self.linear, MAX_LANDMARKS // 2
-            self.fitted = self._fit(*whole, generator=generator)
-            n_fits = len(LINEARS) + 2 * (n_folds + 1)
+            self.fitted = self._fit(every, coarse, generator=generator)
+            n_fits = len(settings.linear_weights) + 2 * (n_folds + 1)
             if self._is_late(n_fits * (time.monotonic() - started)):
                 return
-        if enough:
-            self.linear = self._choose_linear()
+        if is_enough:
+            kernel = replace(kernel, linear=self._choose_linear(coarse))
             self.parts = self._fit_all(
-                [
-                    ((self.fold != k) & (self.fold != 0), self.linear, MAX_LANDMARKS)
-                    for k in range(n_folds)
-                ]
+                [((self.fold != k) & (self.fold != 0), kernel) for k in range(n_folds)]
             )
-        whole = every, self.linear, MAX_LANDMARKS, MAX_FIT_ROWS
-        self.fitted = self._fit(*whole, generator=self.generator)
-        if enough:
+        self.fitted = self._fit(every, kernel, MAX_FIT_ROWS, generator=generator)
+        if is_enough:
             self._tune()
 
     def _is_late(self, seconds):
-        """Whether there is no time for what takes so long."""
+        """Whether the deadline comes before so many seconds have passed."""
         return time.monotonic() + seconds > self.deadline
 
     def _fit_all(self, choices):
-        """Fit by several choices of `_fit`'s arguments, each with its own noise."""
+        """Fit by several choices of `_fit`'s arguments, each with its own generator."""
         rng = numpy_generator(self.generator)
         seeds = rng.integers(2**62, size=len(choices)).tolist()
 
@@ -255,98 +328,96 @@ class CrossFit:
             own = torch.Generator().manual_seed(seeds[k])
             return self._fit(*choices[k], generator=own)
 
-        return in_threads(fit, range(len(choices)), self.latents.device)
+        return in_threads(fit, range(len(choices)), self.rows.latents.device)
 
-    def _fit(self, rows, linear, n_landmarks, limit=MAX_CROSS_ROWS, *, generator):
-        rows = rows.nonzero()[:, 0]
+    def _fit(self, some, kernel, limit=MAX_CROSS_ROWS, *, generator):
+        """Fit to some rows, a bool tensor (n,), of which ``limit`` are drawn."""
+        rows = some.nonzero()[:, 0]
         if len(rows) > limit:
             order = torch.randperm(len(rows), generator=generator)
             rows = rows[order[:limit].to(rows.device)]
-        n_landmarks = min(n_landmarks, max(8, len(rows)))
-        return fit_fitted(
-            self.latents[rows],
-            self.available[rows],
-            self.owner,
-            linear,
-            n_landmarks,
-            generator,
-            self.deadline,
-        )
+        settings = replace(self.settings, kernel=kernel)
+        return fit_curved(self.rows[rows], generator, self.deadline, settings)
 
     def _left_out(self, k):
-        """Rows of fold k by what is kept of them, every pattern laid on every row.
+        """Rows of fold k under every pattern, grouped by the modalities they keep.
 
-        Of many the most frequent.
+        Yields the kept modalities (M,), rows, and their hidden latents (r, D). The most
+        frequent groups are taken where there are many.
         """
+        available, owner = self.rows.available, self.rows.owner
         rows = (self.fold == k).nonzero()[:, 0][:MAX_CROSS_ROWS]
-        there = self.available[rows]
-        kept = there[:, None] & self.patterns
-        row, pattern = (kept != there[:, None]).any(2).nonzero(as_tuple=True)
+        own = available[rows]
+        kept = own[:, None] & self.patterns
+        row, pattern = (kept != own[:, None]).any(2).nonzero(as_tuple=True)
         groups = rows_by_pattern(kept[row, pattern])
         groups.sort(key=lambda group: -len(group[1]))
         for shape, some in groups[:MAX_SHAPES]:
             chosen = rows[row[some]]
-            yield shape, chosen, (self.available[chosen] & ~shape)[:, self.owner]
+            yield shape, chosen, (available[chosen] & ~shape)[:, owner]
 
     def errors(self, k, fitted):
-        """Squared errors of hidden latents in fold k, (R, D), and how many, (D,)."""
-        total = self.latents.new_zeros(len(RIDGES), len(self.owner))
-        count = self.latents.new_zeros(len(self.owner))
+        """Squared errors of hidden latents in fold k, (R, D), and counts, (D,)."""
+        latents, owner = self.rows.latents, self.rows.owner
+        ridges = self.settings.anchor.ridges
+        total = latents.new_zeros(len(ridges), len(owner))
+        count = latents.new_zeros(len(owner))
         anchor = fitted.anchor
         for kept, rows, hidden in self._left_out(k):
-            missing = ~kept[self.owner]
-            slopes = anchor.slopes(kept, RIDGES)
-            found = fitted.features(self.latents[rows], kept.expand(len(rows), -1))
+            missing = ~kept[owner]
+            slopes = anchor.slopes(kept, ridges)
+            found = fitted.features(latents[rows], kept.expand(len(rows), -1))
             shift = anchor.mean[anchor.n_latents :]
-            there = kept[fitted.features.owner]
-            x = (found - shift)[:, there]
-            truth = (self.latents[rows] - anchor.mean[: anchor.n_latents])[:, missing]
+            x = (found - shift)[:, kept[fitted.features.owner]]
+            truth = (latents[rows] - anchor.mean[: anchor.n_latents])[:, missing]
             for number, slope in enumerate(slopes):
                 error = torch.where(hidden[:, missing], x @ slope - truth, 0.0)
                 total[number, missing] += error.square().sum(0)
             count += hidden.sum(0)
         return total, count
 
-    def _choose_linear(self):
-        rows = self.fold != 0
-        choices = [(rows, linear, MAX_LANDMARKS // 2) for linear in LINEARS]
-        best = (math.inf, LINEARS[0])
-        for linear, fitted in zip(LINEARS, self._fit_all(choices), strict=True):
+    def _choose_linear(self, kernel):
+        """Weight of the linear kernel that predicts fold 0 best."""
+        rows, weights = self.fold != 0, self.settings.linear_weights
+        choices = [(rows, replace(kernel, linear=linear)) for linear in weights]
+        best = (math.inf, weights[0])
+        for linear, fitted in zip(weights, self._fit_all(choices), strict=True):
             total, _ = self.errors(0, fitted)
             best = min(best, (float(total.sum(1).min()), linear))
         return best[1]
 
     def _tune(self):
-        """Ridge and spread of every latent, by the rows left out."""
+        """Set the ridge and the spread of all latents by errors of left-out rows."""
+        available, owner = self.rows.available, self.rows.owner
         found = in_threads(
             lambda k: self.errors(k, self.parts[k]),
             range(len(self.parts)),
-            self.latents.device,
+            self.rows.latents.device,
         )
         total = sum(t for t, _ in found)
         count = sum(c for _, c in found)
-        ridges = torch.tensor(RIDGES, dtype=total.dtype, device=total.device)
+        options = {"dtype": total.dtype, "device": total.device}
+        ridges = torch.tensor(self.settings.anchor.ridges, **options)
         ridge = ridges[total.argmin(0)]
         for fitted in [self.fitted, *self.parts]:
-            fitted.anchor.ridge.copy_(ridge)
-            fitted.anchor._known.clear()
+            fitted.anchor.set_tuning(ridge=ridge)
         variance = total.min(0).values / count.clamp_min(1)
         expected = torch.zeros_like(variance)
         for pattern in self.patterns:
             conditional = self.fitted.anchor.conditional(pattern)
-            n_hidden = (self.available & ~pattern).sum(0)[self.owner]
+            n_hidden = (available & ~pattern).sum(0)[owner]
             spread = conditional.cov.diagonal()
             missing = conditional.latents
             expected[missing] += n_hidden[missing] * spread
-        expected = expected / count_of(self.available, self.patterns, self.owner)
-        scale = (variance / expected.clamp_min(1e-12)).sqrt().clamp(0.5, 2.0)
+        expected = expected / count_of(available, self.patterns, owner)
+        scale = (variance / expected.clamp_min(1e-12)).sqrt()
+        scale = scale.clamp(*self.settings.scale_limits)
         scale = torch.where(count > 0, scale, 1.0)
         for fitted in [self.fitted, *self.parts]:
-            fitted.anchor.scale.copy_(scale)
-            fitted.anchor._known.clear()
+            fitted.anchor.set_tuning(scale=scale)
 
 
 def count_of(available, patterns, owner):
-    """Count how often each latent is hidden, every pattern laid on every row."""
+    """Count how often each latent is hidden when every row gets every pattern."""
     hidden = sum((available & ~pattern).sum(0) for pattern in patterns)
     return hidden[owner].clamp_min(1)

@@ -1,17 +1,38 @@
 """The attention-based diffusion network: attention between modality tokens.
 
 Observed modalities come in clean, missing ones as the anchor's mean and their noisy
-deviation from it. It knows the noise level, and no schedule.
+deviation from it. The noise level is an input, so that any schedule can be used.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from .._shared.trunk import FeedForward, TokenAttention, dropout_factors, linear
+
+
+@dataclass(frozen=True)
+class DenoiserSize:
+    """Size of the network.
+
+    Parameters
+    ----------
+    width : int
+        Width of the tokens.
+    hidden : int
+        Width of the layers that mix all modalities.
+    n_attention, n_layers : int
+        Blocks of attention between tokens, and layers that mix all modalities.
+    """
+
+    width: int
+    hidden: int
+    n_attention: int
+    n_layers: int
 
 
 class ModalityDenoiser(nn.Module):
@@ -21,24 +42,25 @@ class ModalityDenoiser(nn.Module):
     ----------
     sizes : list of int
         Latents of each modality; the i-th has ``sizes[i]`` inputs and outputs.
-    width, hidden, n_attention, n_layers : int
+    size : DenoiserSize
     generator : torch.Generator on the CPU
-        Of the weights.
+        It draws the weights.
 
     Shape in: value, deviation (B, D), observed (B, M) bool, log_sigma (B, 1), at most
     0 where the noise is infinite; out: (B, D), 0 at the start.
     """
 
-    def __init__(self, sizes, *, width, hidden, n_attention, n_layers, generator):
+    def __init__(self, sizes, size, generator):
         super().__init__()
+        width, hidden = size.width, size.hidden
         self.sizes = list(sizes)
         self.embed = nn.ModuleList(linear(2 * k + 4, width, generator) for k in sizes)
         self.attention = nn.ModuleList(
-            TokenAttention(width, generator) for _ in range(n_attention)
+            TokenAttention(width, generator) for _ in range(size.n_attention)
         )
         self.mix = linear(len(self.sizes) * width, hidden, generator)
         self.layers = nn.ModuleList(
-            FeedForward(hidden, generator) for _ in range(n_layers)
+            FeedForward(hidden, generator) for _ in range(size.n_layers)
         )
         self.norm = nn.LayerNorm(hidden)
         self.heads = nn.ModuleList(linear(width + hidden, k, generator) for k in sizes)
@@ -49,7 +71,7 @@ class ModalityDenoiser(nn.Module):
     def tokens(self, value, deviation, observed, log_sigma):
         """Embed modalities: (B, M, width)."""
         flag = observed.to(value.dtype)
-        level = torch.cat(
+        noise = torch.cat(
             [log_sigma / 4, torch.cos(log_sigma), torch.sin(log_sigma)], 1
         )
         parts = zip(
@@ -61,7 +83,7 @@ class ModalityDenoiser(nn.Module):
         )
         return torch.stack(
             [
-                embed(torch.cat([v, e, f, level * (1 - f)], 1))
+                embed(torch.cat([v, e, f, noise * (1 - f)], 1))
                 for embed, v, e, f in parts
             ],
             1,

@@ -1,26 +1,53 @@
 """Independent encoders: one feature network a modality, fitted on it alone and frozen.
 
-Linear where linear is enough: principal components that explain 99.95 % of the variance
-of the modality's columns, the rest being kept as noise. Orthonormal components make an
-error of the latents the same error of the columns.
+The encoder of an ordinary modality is linear: principal components that explain 99.95 %
+of the variance of its columns, the rest being kept as noise. Orthonormal components
+make an error of the latents the same error of the columns.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .._shared.linalg import leading_vectors
 
-EXPLAINED = 0.9995
-MAX_LATENTS = 128
+# Encoders are fitted to so many rows at most, in order to bound the time.
 MAX_FIT_ROWS = 10_000
-# Share of a block's variance that must be observed for its latents to be trusted.
-MIN_SHARE = 0.5
-MIN_NOISE = 1e-4
-N_REFILLS = 10
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How encoders are fitted. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    explained : float
+        Share of a modality's variance that its latents explain. (NOTES, "99.95 % of the
+        variance in the latents".)
+    max_latents : int
+        Latents of a modality at most. (Not measured.)
+    min_share : float
+        Share of a modality's variance that must be observed in a row for the modality
+        to be available there. (Not measured.)
+    min_noise : float
+        Least residual variance of a column. (Not measured.)
+    n_refills : int
+        How often missing cells of incomplete rows are filled in by the components and
+        these are fitted again. (Not measured.)
+    """
+
+    explained: float = 0.9995
+    max_latents: int = 128
+    min_share: float = 0.5
+    min_noise: float = 1e-4
+    n_refills: int = 10
+
+
+DEFAULT = EncoderSettings()
 
 
 class LinearEncoder:
@@ -33,18 +60,20 @@ class LinearEncoder:
     components_ : float64 array of shape (k, d)
         Orthonormal rows.
     variance_ : float64 array of shape (k,)
-        Of the latents.
+        Variance of the latents.
     """
 
-    def fit(self, values, observed, generator):
-        """Fit to the rows in which the modality is there, whole or in part.
+    def fit(self, values, observed, generator, settings=DEFAULT):
+        """Fit to the rows in which the modality is observed, whole or in part.
 
         Parameters
         ----------
         values : float array of shape (n, d), standardised
         observed : bool array of shape (n, d)
         generator : numpy.random.Generator
+        settings : EncoderSettings
         """
+        self.settings = settings
         rows = np.flatnonzero(observed.any(axis=1))
         if len(rows) > MAX_FIT_ROWS:
             rows = generator.choice(rows, MAX_FIT_ROWS, replace=False)
@@ -53,7 +82,7 @@ class LinearEncoder:
         x = np.where(seen, x, 0.0)
         self.mean_ = x.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
         self._fit_complete(np.where(seen, x, self.mean_), generator)
-        for _ in range(N_REFILLS if partial else 0):
+        for _ in range(settings.n_refills if partial else 0):
             guess = self.decode(self.encode(x, seen)[0])
             self._fit_complete(np.where(seen, x, guess), generator)
         return self
@@ -62,20 +91,21 @@ class LinearEncoder:
         self.mean_ = x.mean(axis=0)
         centered = x - self.mean_
         total = (centered**2).sum()
-        size = min(MAX_LATENTS, *x.shape)
-        if min(x.shape) > 4 * MAX_LATENTS:
+        limits = self.settings
+        size = min(limits.max_latents, *x.shape)
+        if min(x.shape) > 4 * limits.max_latents:
             own = torch.Generator().manual_seed(int(generator.integers(2**62)))
             rough = leading_vectors(torch.tensor(centered), size + 16, own)
             strength, components = rough[0].numpy(), rough[1].numpy().T
         else:
             _, strength, components = np.linalg.svd(centered, full_matrices=False)
         explained = np.cumsum(strength**2)
-        k = int(np.searchsorted(explained, EXPLAINED * total)) + 1
+        k = int(np.searchsorted(explained, limits.explained * total)) + 1
         k = max(1, min(size, k))
         self.components_ = components[:k]
         self.variance_ = np.maximum(strength[:k] ** 2 / len(x), 1e-8)
         rest = centered - centered @ self.components_.T @ self.components_
-        self.noise_ = np.maximum((rest**2).mean(axis=0), MIN_NOISE)
+        self.noise_ = np.maximum((rest**2).mean(axis=0), limits.min_noise)
 
     @property
     def n_latents(self):
@@ -83,9 +113,10 @@ class LinearEncoder:
         return len(self.components_)
 
     def encode(self, values, observed):
-        """Latents, and in which rows enough is observed to trust them.
+        """Latents, and the rows in which enough is observed for them.
 
-        Where cells are missing the latents are their posterior mean given the others.
+        Where cells are missing, the latents are their posterior mean given the observed
+        ones.
 
         Returns
         -------
@@ -96,7 +127,7 @@ class LinearEncoder:
         latents = x @ self.components_.T
         weight = (self.components_**2 * self.variance_[:, None]).sum(0)
         share = observed @ (weight / weight.sum())
-        available = share >= MIN_SHARE
+        available = share >= self.settings.min_share
         partial = np.flatnonzero((share > 0) & ~observed.all(axis=1))
         if len(partial):
             prior = np.zeros((len(partial), self.n_latents))
@@ -111,18 +142,18 @@ class LinearEncoder:
         Parameters
         ----------
         mean : float array of shape (n, k)
-            What the other modalities say of the latents.
         cov : float array of shape (k, k)
+            Mean and covariance of the latents given the other modalities.
         values : float array of shape (n, d)
         observed : bool array of shape (n, d)
         wants_root : bool
-            Roots take much memory: k times that of the mean.
+            Roots take k times as many numbers as the mean.
 
         Returns
         -------
         mean : float64 array of shape (n, k)
         root : float64 array of shape (n, k, k), or None
-            Times its transpose it is the covariance.
+            The root times its transpose is the covariance.
         """
         precision = np.linalg.inv(cov)
         weight = observed / self.noise_  # (n, d)
@@ -160,32 +191,35 @@ class TransformerEncoder:
         With ``transform`` and ``inverse_transform``, from and to columns in their own
         units. A copy of it is used.
     learn : callable or None
-        Fits a transformer: gets it, rows of shape (n, d) in the columns' own units and
-        a seed, and returns it fitted. None where it is fitted.
+        Function of a transformer, rows of shape (n, d) in the columns' own units and a
+        seed, which returns the fitted transformer. None where it is fitted.
     name : str
         The transformer and its modality, for errors.
     mean, scale : arrays of shape (d,)
-        Of the columns, which come in standardised.
+        Mean and standard deviation of the columns, which come in standardised.
 
     Attributes
     ----------
-    As of `LinearEncoder`. ``noise_`` is the error of the round trip. Cells of a block
-    that is there in part do not inform its others.
+    The same as those of `LinearEncoder`. ``noise_`` is the error of the round trip. In
+    a block that is observed in part, observed cells do not inform the missing ones.
     """
 
     def __init__(self, transformer, learn, name, mean, scale):
         self.transformer, self.learn, self.name = transformer, learn, name
         self.mean, self.scale = mean, scale
 
-    def fit(self, values, observed, generator):
+    def fit(self, values, observed, generator, settings=DEFAULT):
         """Fit to the rows that are complete, and measure the round trip in them.
+
+        Parameters as of `LinearEncoder.fit`.
 
         Raises
         ------
         ValueError
-            Naming the modality, if no row is complete, the transformer fails, or what
-            it returns does not have the shape of the rows or is not finite.
+            If no row is complete, the transformer fails, or its result does not have
+            the shape of the rows or is not finite. The message names the modality.
         """
+        self.settings = settings
         rows = values[observed.all(axis=1)].astype(np.float64)
         if not len(rows):
             raise ValueError(
@@ -193,7 +227,7 @@ class TransformerEncoder:
                 "observed, to be fitted to and measured on: leave this modality out "
                 "of encoders, or give it fewer columns."
             )
-        self.center_, self.unit_ = 0.0, 1.0
+        self.latent_mean_, self.latent_scale_ = 0.0, 1.0
         try:
             if self.learn is None:
                 transformer = copy.deepcopy(self.transformer)
@@ -221,25 +255,29 @@ class TransformerEncoder:
                 f"{self.name} gives values that are not finite: it must map every "
                 "complete row to finite latents, and these to finite values."
             )
-        self.noise_ = np.maximum(((rows - back) ** 2).mean(axis=0), MIN_NOISE)
-        self.center_, spread = latents.mean(axis=0), latents.std(axis=0)
-        # In one unit, so that the latents vary as much as the columns do.
+        error = ((rows - back) ** 2).mean(axis=0)
+        self.noise_ = np.maximum(error, settings.min_noise)
+        self.latent_mean_, spread = latents.mean(axis=0), latents.std(axis=0)
+        # All latents have one scale, so that together they vary as the columns do.
         total = np.sqrt(rows.var(axis=0).sum() / max(1e-12, (spread**2).sum()))
-        self.unit_ = 1 / max(total, 1e-12)
-        self.variance_ = np.maximum((spread / self.unit_) ** 2, 1e-8)
+        self.latent_scale_ = 1 / max(total, 1e-12)
+        self.variance_ = np.maximum((spread / self.latent_scale_) ** 2, 1e-8)
         self.column_variance_ = back.var(axis=0)
         return self
 
     def _latents(self, values):
         raw = _dense(self.transformer.transform(values * self.scale + self.mean))
         if raw.ndim != 2:
-            raise ValueError(f"latents must have two dimensions, got shape {raw.shape}")
-        return (raw - self.center_) / self.unit_
+            raise ValueError(
+                "its transform must return an array with two dimensions, and returned "
+                f"one of shape {raw.shape}"
+            )
+        return (raw - self.latent_mean_) / self.latent_scale_
 
     def _columns(self, latents):
-        raw = latents * self.unit_ + self.center_
+        raw = latents * self.latent_scale_ + self.latent_mean_
         back = _dense(self.transformer.inverse_transform(raw))
-        if back.shape[1:] != self.mean.shape:  # `fit` says what is wrong
+        if back.shape[1:] != self.mean.shape:  # `fit` raises the error
             return back
         return (back - self.mean) / self.scale
 
@@ -249,8 +287,8 @@ class TransformerEncoder:
         return len(self.variance_)
 
     def encode(self, values, observed):
-        """As `LinearEncoder.encode`; missing cells count as the mean."""
-        available = observed.mean(axis=1) >= MIN_SHARE
+        """Encode as `LinearEncoder.encode` does; missing cells count as the mean."""
+        available = observed.mean(axis=1) >= self.settings.min_share
         latents = np.zeros((len(values), self.n_latents))
         rows = np.flatnonzero(available)
         if len(rows):
@@ -260,7 +298,7 @@ class TransformerEncoder:
         return latents, available
 
     def update(self, mean, cov, values, observed):
-        """Keep what the other modalities say: see `LinearEncoder.update`."""
+        """Return the given mean and the root of cov: see `LinearEncoder.update`."""
         del values, observed
         root = np.linalg.cholesky(cov)
         return mean, np.broadcast_to(root, (len(mean), *root.shape)).copy()
@@ -270,12 +308,12 @@ class TransformerEncoder:
         return self._columns(latents)
 
     def variance_of(self, variance):
-        """Variance of the columns, as far as that of the latents goes: (n, d)."""
+        """Variance of the columns, in proportion to that of the latents: (n, d)."""
         share = variance.sum(axis=1) / self.variance_.sum()
         return share[:, None] * self.column_variance_ + self.noise_
 
 
 def _dense(array):
-    """Array of float64 of what a transformer returns, a sparse matrix perhaps."""
+    """Convert a transformer's result, perhaps a sparse matrix, to float64."""
     array = array.toarray() if hasattr(array, "toarray") else array
     return np.asarray(array, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Training of the denoiser on rows that lose modalities; the anchor is epoch 0."""
+"""Fit of the model of modalities: the anchor, epoch 0, and training of the denoiser."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ import torch
 from .._shared.devices import exact_device
 from .._shared.held_out import deal_folds
 from .._shared.training import run_epochs
-from .cross_fit import CrossFit, choose_patterns
+from .cross_fit import CrossFit, LatentRows, choose_patterns
 from .denoiser import ModalityDenoiser
 from .model import BlockModel
+from .settings import BlockSettings
 from .trainer import MAX_SHAPES, BlockTrainer, BlockValidation, HiddenRows, affordable
 
-SIZES = {
-    "small": {"width": 64, "hidden": 256, "n_attention": 2, "n_layers": 1},
-    "medium": {"width": 96, "hidden": 384, "n_attention": 2, "n_layers": 2},
-    "large": {"width": 128, "hidden": 768, "n_attention": 2, "n_layers": 3},
-}
-# Of the time there is, for the anchors; of what is left then, for what they say of the
-# patterns to train on.
+# The anchors may take this share of the time until the deadline; their posteriors under
+# the patterns to train on then take this share of the rest.
 START_SHARE, SHAPES_SHARE = 0.5, 0.3
 
 
+def settings_of(context):
+    """`BlockSettings` of a `FitContext`, the defaults where it has none."""
+    own = context.settings
+    return BlockSettings() if own is None else own.blocks
+
+
 def _affordable_shapes(cross, deadline):
-    """How many distinct patterns there is time for, in a part of what is left."""
+    """Count the distinct patterns for which a share of the remaining time suffices."""
     if deadline == math.inf:
         return MAX_SHAPES
     started = time.monotonic()
@@ -47,20 +49,21 @@ def fit_blocks(rows, modalities, context, start=None):
         Arrays, standardised.
     modalities : tuple
         Columns of each modality, M int arrays; their fitted encoders; and a bool array
-        of shape (M,) of those that are always there.
+        of shape (M,) that marks modalities that are always available.
     context : FitContext
-        Its size is a key of ``SIZES``.
+        Its size is a key of the settings' ``sizes``.
     start : BlockModel, optional
-        Whose denoiser is trained on.
+        Model whose denoiser is trained on.
 
     Returns
     -------
     model : BlockModel
     history : list of dict
     """
+    settings = settings_of(context)
     columns, encoders, fixed = modalities
     values, observed, groups = rows.values, rows.observed, context.groups
-    plan, seed, size = context.plan, context.seed, context.size
+    plan, seed = context.plan, context.seed
     device = exact_device(context.device)  # the kernels are in float64
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -72,23 +75,24 @@ def fit_blocks(rows, modalities, context, start=None):
     available = torch.tensor(np.stack([a for _, a in parts], 1), device=device)
     sizes = [encoder.n_latents for encoder in encoders]
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    patterns = choose_patterns(available, fixed, rng)
+    n_patterns = settings.cross_fit.n_patterns
+    patterns = choose_patterns(available, fixed, rng, n_patterns)
     fold = deal_folds(len(values), groups, rng)
     now = time.monotonic()
     cross = CrossFit(
-        latents,
-        available,
-        owner.to(device),
+        LatentRows(latents, available, owner.to(device)),
         patterns,
         fold,
         generator,
         now + START_SHARE * (plan.end - now),
+        settings.cross_fit,
     )
-    denoiser = ModalityDenoiser(sizes, generator=generator, **SIZES[size])
+    denoiser = ModalityDenoiser(sizes, settings.sizes[context.size], generator)
     if start is not None:
         denoiser = copy.deepcopy(start.denoiser)
     denoiser.to(device)
-    model = BlockModel(encoders, columns, cross.fitted, denoiser).to(device)
+    diffusion = settings.diffusion
+    model = BlockModel(encoders, columns, cross.fitted, denoiser, diffusion).to(device)
     history = []
     if cross.parts:
         limit = _affordable_shapes(cross, plan.end)
@@ -101,10 +105,10 @@ def fit_blocks(rows, modalities, context, start=None):
         held = torch.tensor(np.flatnonzero(fold == 0), device=device)
         rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
         n_columns = [len(own) for own in columns]
-        trainer = BlockTrainer(model, hidden, rest, plan, seed)
+        trainer = BlockTrainer(model, hidden, rest, plan, seed, settings.training)
         validation = BlockValidation(model, hidden, held, n_columns)
         history = run_epochs(trainer, validation)
-        validation.measure()  # the gate of the weights that are kept
+        validation.measure()  # it sets the gate of the weights that are kept
     model.eval()
     return model, history
 
@@ -112,9 +116,10 @@ def fit_blocks(rows, modalities, context, start=None):
 def dependence(hidden, fixed):
     """Share of each modality's variance that each other one alone explains, (M, M).
 
-    Alone but for modalities that are always there, ``fixed``, bool (M,); in rows left
-    out of the anchor. Row: what is completed; column: what is there. NaN where no
-    pattern has that modality alone.
+    Each row is a completed modality, each column the one it is completed from, beside
+    the modalities that are always available, ``fixed``, bool (M,). The shares are of
+    rows that the anchor was not fitted to. NaN where no pattern has that modality
+    alone.
     """
     n_modalities = hidden.available.shape[1]
     out = np.full((n_modalities, n_modalities), np.nan)

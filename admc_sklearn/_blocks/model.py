@@ -12,28 +12,28 @@ from .._shared.noise import row_uniforms
 from .._shared.patterns import rows_by_pattern
 from .gaussian_diffusion import coefficients, reverse
 
-# Noise at which the network is told that there is nothing but noise.
-NO_SIGNAL = 5.0
+# Rows are completed in batches of so many numbers, in order to bound the memory.
 BATCH_ELEMENTS = 2_000_000
 
 
 class BlockModel(nn.Module):
-    """Completes missing modalities from those that are there.
+    """Completes missing modalities from available ones.
 
     Parameters
     ----------
     encoders : list of LinearEncoder
     columns : list of int array
-        Of each modality.
+        Columns of each modality.
     fitted : Fitted
         Features and anchor.
     denoiser : ModalityDenoiser or None
         None leaves the anchor alone.
+    diffusion : DiffusionSettings
     """
 
-    def __init__(self, encoders, columns, fitted, denoiser):
+    def __init__(self, encoders, columns, fitted, denoiser, diffusion):
         super().__init__()
-        self.encoders, self.columns = encoders, columns
+        self.encoders, self.columns, self.diffusion = encoders, columns, diffusion
         self.features, self.anchor = fitted.features, fitted.anchor
         self.denoiser = denoiser
         self.dependence = np.full((len(encoders), len(encoders)), np.nan)
@@ -41,17 +41,18 @@ class BlockModel(nn.Module):
         total = variance.new_zeros(len(encoders))
         total.index_add_(0, self.anchor.owner_z, variance)
         sizes = torch.bincount(self.anchor.owner_z)
-        unit = (total / sizes).clamp_min(1e-12).sqrt()[self.anchor.owner_z]
-        # Latents of a modality come into the network in one common unit.
-        self.register_buffer("unit", unit)
+        scale = (total / sizes).clamp_min(1e-12).sqrt()[self.anchor.owner_z]
+        # All latents of a modality come into the network on one common scale.
+        self.register_buffer("scale", scale)
         ends = torch.cumsum(sizes, 0).tolist()
         self.slices = [
             slice(end - size, end)
             for end, size in zip(ends, sizes.tolist(), strict=True)
         ]
-        # How far the denoiser is followed: rows left out decide.
+        # The gate multiplies the network's correction. The error in held-out rows sets
+        # it.
         self.register_buffer("gate", torch.ones(()))
-        # Noise that one draw of a row takes.
+        # One draw of a row takes so many random numbers.
         self.n_outputs = ends[-1] + sum(len(own) for own in columns)
 
     @property
@@ -62,11 +63,11 @@ class BlockModel(nn.Module):
 
     @property
     def device(self):
-        """Where the model is."""
-        return self.unit.device
+        """Device of the model."""
+        return self.scale.device
 
     def encode(self, values, observed):
-        """Latents and which modalities are there.
+        """Latents, and which modalities are available.
 
         Parameters
         ----------
@@ -87,12 +88,12 @@ class BlockModel(nn.Module):
         return torch.tensor(latents, device=device), torch.tensor(available).to(device)
 
     def condition(self, latents, available, features=None):
-        """Ask the anchor: its mean (n, D) and the conditionals of the patterns.
+        """Condition the anchor on the available modalities of every row.
 
         Returns
         -------
         mean : float64 tensor of shape (n, D)
-            Observed latents are their own.
+            Conditional mean of missing latents; the observed latents themselves.
         groups : list of (Conditional, rows)
         """
         if features is None:
@@ -100,19 +101,19 @@ class BlockModel(nn.Module):
         mean, groups = latents.clone(), []
         for pattern, rows in rows_by_pattern(available):
             conditional = self.anchor.conditional(pattern)
-            place = conditional.latents.nonzero()[:, 0]
-            mean[rows[:, None], place] = self.anchor.predict(
+            index = conditional.latents.nonzero()[:, 0]
+            mean[rows[:, None], index] = self.anchor.predict(
                 features[rows], conditional
             )
             groups.append((conditional, rows))
         return mean, groups
 
     def spread(self, groups, n):
-        """Spread standard deviations to missing latents, (n, D), 0 where observed."""
-        sd = self.unit.new_zeros(n, self.anchor.n_latents)
+        """Lay out the standard deviations of latents, (n, D), 0 where observed."""
+        sd = self.scale.new_zeros(n, self.anchor.n_latents)
         for conditional, rows in groups:
-            place = conditional.latents.nonzero()[:, 0]
-            sd[rows[:, None], place] = conditional.cov.diagonal().sqrt()
+            index = conditional.latents.nonzero()[:, 0]
+            sd[rows[:, None], index] = conditional.cov.diagonal().sqrt()
         return sd
 
     def denoise(self, mean, sd, available, deviation, sigma):
@@ -123,7 +124,7 @@ class BlockModel(nn.Module):
         mean, sd, deviation : tensors of shape (n, D)
         available : bool tensor of shape (n, M)
         sigma : tensor of shape () or (n, 1)
-            Infinite where the deviation says nothing.
+            Infinite where the deviation holds no information.
         """
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=mean.device)
         sigma = sigma.expand(len(mean), 1)
@@ -135,7 +136,7 @@ class BlockModel(nn.Module):
         return clean + self.gate * c_out * sd * found
 
     def correction(self, mean, sd, available, deviation, sigma, factors=None):
-        """F, the output of the network, (n, D) float32; with dropout by factors."""
+        """Output F of the network, (n, D) float32, with dropout by the factors."""
         inputs = self._inputs(mean, sd, available, deviation, sigma)
         return self.denoiser(*inputs, factors)
 
@@ -144,9 +145,10 @@ class BlockModel(nn.Module):
         noisy = torch.where(sigma.isinf(), 0.0, c_in * deviation)
         noisy = noisy / sd.clamp_min(1e-9)
         noisy = torch.where(sd > 0, noisy, 0.0)
-        log_sigma = sigma.log().clamp(-NO_SIGNAL, NO_SIGNAL)
+        limit = self.diffusion.max_log_sigma
+        log_sigma = sigma.log().clamp(-limit, limit)
         center = self.anchor.mean[: self.anchor.n_latents]
-        value = ((mean - center) / self.unit).float().clamp(-8.0, 8.0)
+        value = ((mean - center) / self.scale).float().clamp(-8.0, 8.0)
         return value, noisy.float(), available, log_sigma
 
     def complete(self, latents, available):
@@ -179,7 +181,7 @@ def complete_blocks(model, rows, statistics):
     model : BlockModel
     rows : Rows
     statistics : sequence of "mean" or float
-        The posterior mean, or the quantile of that level, of a normal posterior.
+        The posterior mean, or that quantile of a normal posterior.
 
     Returns
     -------
@@ -207,7 +209,7 @@ def complete_blocks(model, rows, statistics):
 
 
 def _batches(model, observed):
-    """Rows that lack anything, in parts of bounded size."""
+    """Rows with missing cells, in parts of bounded size."""
     own = np.concatenate(model.columns)
     rows = np.flatnonzero(~observed[:, own].all(axis=1))
     cost = max(len(own), model.n_outputs, model.n_landmarks)
@@ -248,29 +250,30 @@ def _covariances(groups, model):
     """For every modality, rows that lack it and the covariance of its latents."""
     found = [[] for _ in model.encoders]
     for conditional, rows in groups:
-        place = conditional.latents.cpu().numpy()
-        position = np.cumsum(place) - 1
+        missing = conditional.latents.cpu().numpy()
+        position = np.cumsum(missing) - 1
         cov = conditional.cov.cpu().numpy()
         for k, own in enumerate(model.slices):
-            if place[own.start]:
+            if missing[own.start]:
                 at = position[own]
                 found[k].append((rows.cpu().numpy(), cov[np.ix_(at, at)]))
     return found
 
 
 def _without(model, latents, available, rows, k):
-    """Ask the other modalities about modality k, in rows that hold a part of it.
+    """Distribution of modality k given the others, in rows that hold a part of it.
 
     Returns
     -------
-    mean : array of shape (r, k)
+    mean : array of shape (r, l)
+        Conditional mean of the modality's l latents.
     covs : list of (rows, covariance)
     """
     with torch.inference_mode():
         at = torch.as_tensor(rows, device=latents.device)
-        there = available[at].clone()
-        there[:, k] = False
-        mean, groups = model.complete(latents[at], there)
+        others = available[at].clone()
+        others[:, k] = False
+        mean, groups = model.complete(latents[at], others)
     return mean.cpu().numpy()[:, model.slices[k]], _covariances(groups, model)[k]
 
 
@@ -295,7 +298,7 @@ def draw_blocks(model, rows, n_steps, keys, stream):
     rows : Rows
     n_steps : int
     keys : uint64 array of shape (n,)
-        Of the rows, by `row_keys`.
+        Keys of the rows, by `row_keys`.
     stream : int
         Number of the draw.
 
@@ -347,11 +350,12 @@ def _draw_latents(model, latents, available, white, n_steps):
     white = torch.as_tensor(white, device=mean.device)
     noise = torch.zeros_like(mean)
     for conditional, rows in groups:
-        place = conditional.latents.nonzero()[:, 0]
-        shaped = white[rows][:, place] @ conditional.root.T
-        noise[rows[:, None], place] = shaped
+        index = conditional.latents.nonzero()[:, 0]
+        shaped = white[rows][:, index] @ conditional.root.T
+        noise[rows[:, None], index] = shaped
 
     def denoise(deviation, sigma):
         return model.denoise(mean, sd, available, deviation, sigma)
 
-    return (mean + reverse(denoise, noise, n_steps)).cpu().numpy()
+    drawn = reverse(denoise, noise, n_steps, model.diffusion)
+    return (mean + drawn).cpu().numpy()

@@ -1,37 +1,82 @@
-"""Steps of the training of blocks, and the error in rows left out."""
+"""Training steps of the denoiser of modalities, and its error in held-out rows."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .._shared.patterns import rows_by_pattern
 from .._shared.training import Trainer
-from .gaussian_diffusion import LOG_SIGMA, coefficients
+from .gaussian_diffusion import coefficients
 
-DROPOUT = 0.3
-WEIGHT_DECAY = 0.1
-EMA_DECAY = 0.99
-# Share of the rows of a step at infinite noise, where the mean is learnt.
-MEAN_SHARE = 0.6
-# Shape of the Beta distribution of the weights by which pairs of rows are mixed.
-MIX_UP = 0.3
-# Elements of the anchors' means of all rows under all patterns, of the roots of the
-# covariances of all distinct patterns, and how many of those.
+# Limits of the memory: elements of the anchors' means of all rows under all patterns,
+# elements of the roots of the covariances of all distinct patterns, and distinct
+# patterns.
 MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
+# Validation takes so many rows at most, in order to bound its time.
 MAX_VALIDATION_ROWS = 2000
 
 
+@dataclass(frozen=True)
+class BlockTrainingSettings:
+    """How the denoiser is trained. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    dropout : float
+        Dropout rate. (NOTES, "A gate by rows left out": 0.05 to 0.5 make no
+        difference.)
+    weight_decay, average_decay : float
+        Decay of the weights in AdamW, and of their moving average. (Not measured.)
+    mean_share : float
+        Share of the rows of a step at infinite noise, where the mean is learnt. (Not
+        measured.)
+    mix_up : float
+        Both parameters of the Beta distribution of the weights by which pairs of rows
+        are mixed (Zhang et al., 2018, arXiv:1710.09412). (NOTES, "A gate by rows left
+        out": mixing or none makes no difference.)
+    """
+
+    dropout: float = 0.3
+    weight_decay: float = 0.1
+    average_decay: float = 0.99
+    mean_share: float = 0.6
+    mix_up: float = 0.3
+
+
+DEFAULT = BlockTrainingSettings()
+
+
 class HiddenRows:
-    """Rows under every pattern: what is kept, and what an anchor says of the rest.
+    """Rows with modalities hidden by every pattern, and the anchors' posteriors.
 
-    The anchors were not fitted to the rows that they speak of.
+    A row's posterior is that of an anchor that was not fitted to the row.
 
-    Shape of ``latents``: (n, D); of ``mean``: (n, P, D), float32; of ``kept``:
-    (n, P, M); ``shape`` (n, P) says which of the S distinct patterns of what is kept it
-    is, whose standard deviations are ``sd`` (S, D), roots of the covariance ``roots``.
+    Parameters
+    ----------
+    model : BlockModel
+    latents : tensor of shape (n, D)
+    available : bool tensor of shape (n, M)
+    patterns : bool tensor of shape (P, M)
+    parts : list of Fitted
+        Part k was not fitted to the rows of fold k.
+    fold : int array of shape (n,)
+
+    Attributes
+    ----------
+    kept : bool tensor of shape (n, P, M)
+        Modalities that are available and not hidden.
+    mean : float32 tensor of shape (n, P, D)
+        Latents, with the anchor's means where they are hidden or missing.
+    shape : int tensor of shape (n, P)
+        Number of the pattern of kept modalities, among the S distinct ones.
+    sd : tensor of shape (S, D)
+        Standard deviations of the latents that are not kept, 0 for others.
+    roots : list of S tensors
+        Roots of the covariance of these latents.
     """
 
     def __init__(self, model, latents, available, patterns, parts, fold):
@@ -58,9 +103,9 @@ class HiddenRows:
                 if not len(some):
                     continue
                 conditional = part.anchor.conditional(shape)
-                place = conditional.latents.nonzero()[:, 0]
+                index = conditional.latents.nonzero()[:, 0]
                 found = part.anchor.predict(features[some], conditional)
-                at = rows[some][:, None], pattern[:, None], place
+                at = rows[some][:, None], pattern[:, None], index
                 self.mean[at] = found.float()
 
     def batch(self, rows, pattern):
@@ -76,19 +121,19 @@ class HiddenRows:
         for number in torch.unique(shape).tolist():
             rows = (shape == number).nonzero()[:, 0]
             root = self.roots[number]
-            place = (self.sd[number] > 0).nonzero()[:, 0]
+            index = (self.sd[number] > 0).nonzero()[:, 0]
             white = torch.randn(
                 len(rows), len(root), generator=generator, device=shape.device
             )
-            out[rows[:, None], place] = white @ root.T
+            out[rows[:, None], index] = white @ root.T
         return out
 
 
 def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
     """Rows, as an int array, and patterns that `HiddenRows` can hold.
 
-    Where rows lack modalities in many ways, fewer patterns are laid on each of them,
-    then the rarest ways are left out; of very many rows there is a random part.
+    Where rows lack modalities in many ways, each row gets fewer patterns; then the
+    rarest ways are left out. Very many rows are replaced by a random part of them.
     """
     limit = max(1, min(limit, MAX_SHAPES, MAX_ROOTS // n_latents**2))
     groups = rows_by_pattern(available)
@@ -104,7 +149,7 @@ def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
 
 
 class BlockTrainer(Trainer):
-    """Trains the denoiser of a model; the state of one training run.
+    """State of one training run of the denoiser of a model.
 
     Parameters
     ----------
@@ -114,30 +159,33 @@ class BlockTrainer(Trainer):
         Rows to train on.
     plan : TrainingPlan
     seed : int
+    settings : BlockTrainingSettings
     """
 
-    def __init__(self, model, hidden, rows, plan, seed):
+    def __init__(self, model, hidden, rows, plan, seed, settings=DEFAULT):
         super().__init__(
             model.denoiser,
             len(rows),
             plan,
             seed,
             rows.device,
-            weight_decay=WEIGHT_DECAY,
-            average_decay=EMA_DECAY,
+            weight_decay=settings.weight_decay,
+            average_decay=settings.average_decay,
         )
+        self.settings = settings
         self.model, self.hidden, self.rows = model, hidden, rows
         self.rng = np.random.default_rng(seed)
 
     def _mixed(self, batch, shape):
-        """Every row mixed with another that has the same pattern."""
+        """Mix every row with another one that has the same pattern."""
         latents, mean, kept, sd, hidden = batch
         order = torch.argsort(shape, stable=True)
         other = order.roll(1)
         partner = torch.empty_like(order)
         partner[order] = other
         same = (shape[partner] == shape) & (hidden[partner] == hidden).all(1)
-        beta = torch.tensor(self.rng.beta(MIX_UP, MIX_UP, (len(shape), 1)))
+        mix_up = self.settings.mix_up
+        beta = torch.tensor(self.rng.beta(mix_up, mix_up, (len(shape), 1)))
         weight = torch.maximum(beta, 1 - beta).to(mean.device, mean.dtype)
         weight = torch.where(same[:, None], weight, 1.0)
         latents = weight * latents + (1 - weight) * latents[partner]
@@ -154,23 +202,27 @@ class BlockTrainer(Trainer):
         batch = self.hidden.batch(rows, pattern)
         latents, mean, kept, sd, hidden = self._mixed(batch, shape)
         deviation = torch.where(hidden, latents - mean, 0.0)
-        log_sigma = LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(rows), 1, **options)
-        top = torch.rand(len(rows), 1, **options) < MEAN_SHARE
+        white = torch.randn(len(rows), 1, **options)
+        diffusion, settings = self.model.diffusion, self.settings
+        log_sigma = diffusion.log_sigma_mean + diffusion.log_sigma_sd * white
+        top = torch.rand(len(rows), 1, **options) < settings.mean_share
         sigma = torch.where(top, torch.inf, log_sigma.exp())
         noise = self.hidden.noise(shape, self.generator)
         noisy = torch.where(top, 0.0, deviation + sigma.clamp(max=1e6) * noise)
         c_skip, c_out, _ = coefficients(sigma)
         target = (deviation - torch.where(top, 0.0, c_skip * noisy)) / c_out
-        factors = self.model.denoiser.factors(DROPOUT, len(rows), self.generator)
+        factors = self.model.denoiser.factors(
+            settings.dropout, len(rows), self.generator
+        )
         found = self.model.correction(mean, sd, kept, noisy, sigma, factors) * sd
-        # Relative to what the anchor leaves: every pattern counts alike.
+        # The error is relative to the anchor's variance, so that patterns count alike.
         error = torch.where(hidden, found - target, 0.0).square().sum(1)
         total = torch.where(hidden, sd.square(), 0.0).sum(1)
         return (error / total.clamp_min(1e-9)).mean()
 
 
 class BlockValidation:
-    """Error of the completed columns in rows left out, under every pattern."""
+    """Error of the completed columns in held-out rows, under every pattern."""
 
     def __init__(self, model, hidden, rows, n_columns):
         rows = rows[:MAX_VALIDATION_ROWS]
@@ -187,7 +239,7 @@ class BlockValidation:
     def measure(self):
         """Root mean squared error in standardised units, and nats a latent.
 
-        Sets the model's gate to where the error is least.
+        The model's gate is set to the weight that makes this error least.
         """
         model = self.model
         model.denoiser.eval()

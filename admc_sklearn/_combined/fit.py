@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .._blocks.encoders import LinearEncoder
-from .._blocks.fit import fit_blocks
+from .._blocks.fit import fit_blocks, settings_of
 from .._cells.fit import fit_cells
 from .._shared.devices import one_thread
 from .model import CombinedModel
@@ -31,9 +31,9 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     context : FitContext
         Self-masking is not looked for beside blocks.
     encoders : dict, optional
-        Of some modalities, in the place of our own.
+        Encoders of some modalities, which replace our own.
     start : CompletionModel, optional
-        Whose training is continued.
+        Model whose training is continued.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     partition = None if start is None else start.partition
     if partition is None:
         partition = divide(modalities, rows.observed, n_levels, encoders)
-        if start is not None:  # what was fitted as cells goes on as cells
+        if start is not None:  # a model of cells alone is continued as one
             partition = replace(partition, blocks=[])
     if not partition.blocks:
         return fit_cells(
@@ -53,7 +53,8 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     context = replace(context, self_masking=False)
     rng = np.random.default_rng(context.seed)
     if start is None:
-        encoders = _fit_encoders(rows, partition, encoders, rng)
+        settings = settings_of(context).encoder
+        encoders = _fit_encoders(rows, partition, encoders, rng, settings)
     else:
         encoders = start.encoders
     model = CombinedModel(partition, n_levels, encoders)
@@ -64,13 +65,13 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     return model, history + _fit_blocks(model, rows, context, rng, start)
 
 
-def _fit_encoders(rows, partition, given, rng):
+def _fit_encoders(rows, partition, given, rng, settings):
     """Fit the encoder of every block, on that block alone."""
     encoders = []
     for name, own in zip(partition.names, partition.blocks, strict=True):
         block = rows[:, own]
         encoder = given.get(name, LinearEncoder())
-        encoders.append(encoder.fit(block.values, block.observed, rng))
+        encoders.append(encoder.fit(block.values, block.observed, rng, settings))
     return encoders
 
 
@@ -102,7 +103,8 @@ def _fit_blocks(model, rows, context, rng, start):
         columns.append(np.arange(ends[-1], table.values.shape[1]))
         own = table[:, columns[-1]]
         if start is None:
-            beside = LinearEncoder().fit(own.values, own.observed, rng)
+            encoder = settings_of(context).encoder
+            beside = LinearEncoder().fit(own.values, own.observed, rng, encoder)
         else:
             beside = start.blocks.encoders[-1]
         encoders = [*encoders, beside]

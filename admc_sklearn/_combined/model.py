@@ -16,7 +16,7 @@ from .._shared.contract import CompletionModel, Report, Rows
 from .._shared.devices import exact_device, one_thread
 from .._shared.noise import row_keys
 
-# Latents of a block that the cells see.
+# The cells see so many leading latents of a block.
 N_LEADS = 8
 
 
@@ -28,7 +28,7 @@ class CombinedModel(CompletionModel):
     partition : Partition
     n_levels : int array of shape (d,)
     encoders : list of LinearEncoder
-        Of the blocks.
+        Encoders of the blocks.
 
     Attributes
     ----------
@@ -89,7 +89,8 @@ class CombinedModel(CompletionModel):
     @one_thread()
     def draw(self, rows, n_draws, n_steps, seed):
         """Joint draws: of cells, then of blocks beside the drawn cells."""
-        # Of what is observed: completed cells differ in the last bit between batches.
+        # Keys are made of observed cells alone: completed ones differ in the last bit
+        # between batches.
         keys = row_keys(rows.values, rows.observed, seed)
         cells = [None] * n_draws
         if self.cells is not None:
@@ -121,7 +122,7 @@ class CombinedModel(CompletionModel):
         return pd.DataFrame(total / len(table), index=names, columns=names)
 
     def report(self):
-        """Say what each modality tells of each other one."""
+        """Report the share of each modality that each other one explains."""
         names = self._names()
         found = pd.DataFrame(self.blocks.dependence, index=names, columns=names)
         return Report(dependence=found)
@@ -140,14 +141,15 @@ class CombinedModel(CompletionModel):
 
 
 def _with_leads(partition, encoders, rows):
+    """Rows of the cells, with the leading latents of the blocks beside them."""
     cells = rows[:, partition.cells]
     parts, seen = [cells.values], [cells.observed]
     for encoder, own in zip(encoders, partition.blocks, strict=True):
         block = rows[:, own]
-        latents, there = encoder.encode(block.values, block.observed)
+        latents, available = encoder.encode(block.values, block.observed)
         leads = (latents / np.sqrt(encoder.variance_))[:, :N_LEADS]
-        parts.append(np.where(there[:, None], leads, 0.0).clip(-10, 10))
-        seen.append(np.repeat(there[:, None], leads.shape[1], axis=1))
+        parts.append(np.where(available[:, None], leads, 0.0).clip(-10, 10))
+        seen.append(np.repeat(available[:, None], leads.shape[1], axis=1))
     values = np.concatenate(parts, 1).astype(np.float32)
     return Rows(values, np.concatenate(seen, 1))
 

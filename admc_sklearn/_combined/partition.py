@@ -1,4 +1,4 @@
-"""Which modalities are completed as blocks, and by whose encoders."""
+"""Partition of the columns into cells and blocks, and users' encoders of blocks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from .._blocks.encoders import TransformerEncoder
 from .._table.validation import check_encoder
 
-# A modality of fewer columns, or with more rows that hold a part of it, is cells.
+# A modality of fewer columns, or one that is partly observed in a greater share of its
+# rows, is completed cell by cell.
 MIN_COLUMNS = 5
 MAX_PARTIAL = 0.2
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Which columns are cells and which are blocks.
+    """Partition of the columns into cells and blocks.
 
     Attributes
     ----------
@@ -25,9 +26,9 @@ class Partition:
     blocks : list of int array
         Columns of every block.
     names : list of str
-        Of the blocks.
+        Names of the blocks.
     joint_columns : list of int array
-        Places among ``cells`` of modalities that are lost as a whole.
+        Positions, among ``cells``, of modalities that are lost as a whole.
     """
 
     cells: np.ndarray
@@ -37,7 +38,7 @@ class Partition:
 
 
 def divide(modalities, observed, n_levels, encoded=()):
-    """Decide which modalities are blocks.
+    """Divide the columns into cells and blocks.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ def divide(modalities, observed, n_levels, encoded=()):
     blocks, small = {}, []
     for name, columns in modalities.items():
         seen = observed[:, columns]
-        there = seen.any(axis=1)
-        partial = (there & ~seen.all(axis=1)).sum() / max(1, there.sum())
+        any_seen = seen.any(axis=1)
+        partial = (any_seen & ~seen.all(axis=1)).sum() / max(1, any_seen.sum())
         numeric = not n_levels[columns].any()
         whole = numeric and len(columns) >= MIN_COLUMNS and partial <= MAX_PARTIAL
         if whole or name in encoded:
@@ -70,21 +71,21 @@ def divide(modalities, observed, n_levels, encoded=()):
 
 
 def given_encoders(encoders, modalities, shared, codec):
-    """Users' encoders, told of the units of their columns.
+    """Users' encoders, with the mean and scale of their columns.
 
     Parameters
     ----------
     encoders : dict or None
         Transformers by the names of modalities, fitted or not.
     modalities, shared : dicts
-        Columns of all modalities, and places among the kept columns of those that have
-        several.
+        Columns of all modalities, and positions among the kept columns of modalities
+        that have several.
     codec : TableCodec
 
     Raises
     ------
     ValueError
-        Naming modalities that are not there or cannot be encoded.
+        If modalities do not exist or cannot be encoded. The message names them.
     TypeError
         If one has no `transform` or no `inverse_transform`.
     """
@@ -102,7 +103,7 @@ def given_encoders(encoders, modalities, shared, codec):
                 f"encoders: modality {name!r} must have several columns, all of them "
                 "numbers, and none empty."
             )
-        units = scaling.mean_[columns], scaling.scale_[columns]
+        scale = scaling.mean_[columns], scaling.scale_[columns]
         label, learn = check_encoder(encoder, name, len(columns))
-        out[name] = TransformerEncoder(encoder, learn, label, *units)
+        out[name] = TransformerEncoder(encoder, learn, label, *scale)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .._blocks.settings import BlockSettings
 from .._cells.settings import CellSettings
 
 
@@ -16,6 +17,8 @@ class Settings:
     Parameters
     ----------
     cells : CellSettings
+    blocks : BlockSettings
     """
 
     cells: CellSettings = field(default_factory=CellSettings)
+    blocks: BlockSettings = field(default_factory=BlockSettings)

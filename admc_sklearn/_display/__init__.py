@@ -61,7 +61,7 @@ class ImputationDisplay:
         - density: ``columns``, a dict of name to two Series, the observed and the
           imputed values; ``left_out``, a list of names; ``n_draws``, 0 where the
           imputed values are the completion.
-        - calibration: ``nominal``, shares of shape (n_levels,); ``pooled``, the
+        - calibration: ``nominal``, shares of shape (n_shares,); ``pooled``, the
           coverage over all hidden cells, of that shape; ``columns``, a dict of name
           to the coverage in that column; ``n_cells``, the number of hidden cells.
         - scatter: ``names`` of two columns; ``values`` and ``missing`` of shape
@@ -178,7 +178,7 @@ class ImputationDisplay:
             seed, so that a repeated call gives the same picture.
 
         ax : matplotlib Axes, default=None
-            Axes to draw in; several panels take its place. None makes a figure.
+            Axes to draw in; several panels replace it. None makes a figure.
 
         **plot_kwargs
             Further arguments of `plot`.
@@ -256,7 +256,7 @@ class ImputationDisplay:
             Column of ``frame`` to draw. Times are drawn on a logarithmic axis.
 
         ax : matplotlib Axes, default=None
-            Axes to draw in; several panels take its place. None makes a figure.
+            Axes to draw in; several panels replace it. None makes a figure.
 
         **plot_kwargs
             Further arguments of `plot`.
@@ -275,7 +275,7 @@ class ImputationDisplay:
 
         Notes
         -----
-        Imputers have the same order in all panels, which is that of their mean ranks.
+        Imputers have the same order in all panels, the order of their mean ranks.
         """
         require_matplotlib()
         data = comparison_data(frame, metric)
@@ -289,7 +289,7 @@ class ImputationDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw in; several panels take its place. None makes a figure.
+            Axes to draw in; several panels replace it. None makes a figure.
 
         figsize : (float, float), default=None
             Width and height, in inches, of the figure that is made. None suits the

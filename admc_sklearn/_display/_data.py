@@ -1,4 +1,4 @@
-"""What the pictures of `ImputationDisplay` show, in numbers; knows no matplotlib."""
+"""Data of the pictures of `ImputationDisplay`; the module imports no matplotlib."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from ._incomplete_table import as_columns
 
-# Fewer hidden cells than this say nothing about the coverage of a single column.
+# The coverage of a single column is shown if it has at least so many hidden cells.
 MIN_HIDDEN = 20
 # Draws of float32 networks equal a value of the column only up to rounding.
 TIE = 1e-5
@@ -45,7 +45,7 @@ def density_data(table, columns, n_draws, max_columns, rng):
     positions = [
         j
         for j in select(columns, table.names)
-        if table.missing[:, j].any() and table.places[j] >= 0
+        if table.missing[:, j].any() and table.positions[j] >= 0
     ]
     if not positions:
         raise ValueError("There is no missing cell to draw in these columns.")
@@ -61,7 +61,7 @@ def density_data(table, columns, n_draws, max_columns, rng):
     values = {}
     for j in kept:
         rows = np.flatnonzero(table.missing[:, j])
-        parts = [table.typed(draw[table.places[j]].iloc[rows], j) for draw in filled]
+        parts = [table.typed(draw[table.positions[j]].iloc[rows], j) for draw in filled]
         observed = table.typed(table.columns[j], j)
         imputed = pd.concat(parts, ignore_index=True)
         values[table.names[j]] = (observed.reset_index(drop=True), imputed)
@@ -79,7 +79,7 @@ def calibration_data(table, columns, n_draws, hidden_rate, rng):
     positions = [
         j
         for j in select(columns, table.names)
-        if table.levels[j] is None and table.places[j] >= 0
+        if table.levels[j] is None and table.positions[j] >= 0
     ]
     hidden = ~table.missing & (rng.uniform(size=table.missing.shape) < hidden_rate)
     positions = [j for j in positions if hidden[:, j].any()]
@@ -91,7 +91,8 @@ def calibration_data(table, columns, n_draws, hidden_rate, rng):
         rows = np.flatnonzero(hidden[:, j])
         truth = _numbers(table.typed(table.columns[j].iloc[rows], j))
         drawn = [
-            _numbers(table.typed(draw[table.places[j]].iloc[rows], j)) for draw in draws
+            _numbers(table.typed(draw[table.positions[j]].iloc[rows], j))
+            for draw in draws
         ]
         spread = np.std(_numbers(table.typed(table.columns[j], j)))
         ranks = transform_ranks(truth, np.stack(drawn), TIE * spread, rng)
@@ -145,7 +146,7 @@ def _numbers(series):
 
 
 def _coverage(depth, nominal):
-    """Share of the cells inside each central interval, shape (n_levels,)."""
+    """Share of the cells inside each central interval, shape (n_shares,)."""
     return np.searchsorted(np.sort(depth), nominal, side="right") / len(depth)
 
 
@@ -155,10 +156,10 @@ def scatter_data(table, columns, rng):
     if len(pair) != 2:
         raise ValueError(f"A scatter needs columns=(a, b), got {columns!r}.")
     for j in pair:
-        if table.levels[j] is not None or table.places[j] < 0:
+        if table.levels[j] is not None or table.positions[j] < 0:
             raise ValueError(f"Column {table.names[j]!r} is not of completed numbers.")
     (draw,) = table.draws(1, rng)
-    filled = [table.typed(draw[table.places[j]], j).to_numpy() for j in pair]
+    filled = [table.typed(draw[table.positions[j]], j).to_numpy() for j in pair]
     return {
         "names": [table.names[j] for j in pair],
         "values": pd.DataFrame(dict(enumerate(filled))),
@@ -191,13 +192,13 @@ def training_data(imputer):
         raise ValueError(
             "`history_` is empty: there were too few cells to hold any out."
         )
-    if "part" in history:  # that of the modalities, where there are cells besides
+    if "part" in history:  # cells are trained besides: the modalities are shown
         history = history[history["part"] == history["part"].iloc[-1]]
     return {"history": history.copy(), "kept": int(imputer.n_epochs_)}
 
 
 def modalities_data(imputer):
-    """Collect what modalities tell of each other; see `ImputationDisplay`."""
+    """Collect the shares that modalities explain; see `ImputationDisplay`."""
     shares = getattr(imputer, "dependence_", None)
     if shares is None:
         raise TypeError(
@@ -224,7 +225,7 @@ def comparison_data(frame, metric):
     if runs["value"].isna().all():
         raise ValueError(f"The frame holds no value of {metric!r}.")
     runs["panel"] = [_panel_title(*row) for row in runs[keys].itertuples(index=False)]
-    # Tables and mechanisms as they come, rates rising.
+    # Tables and mechanisms keep their order, rates rise.
     for key in keys[:-1]:
         runs[key] = pd.factorize(runs[key])[0]
     panels = list(pd.unique(runs.sort_values(keys, kind="stable")["panel"]))

@@ -24,19 +24,19 @@ def require_matplotlib():
 
 
 def new_figure(figsize):
-    """Make a figure that makes room for labels."""
+    """Make a figure whose layout leaves room for labels."""
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=figsize, layout="constrained")
 
 
 def open_grid(ax, figsize, n_rows, n_cols, **ratios):
-    """Lay out panels in a new figure, or in the place of ``ax``, which loses its frame.
+    """Lay out panels in a new figure, or in ``ax``, which loses its frame.
 
     Returns
     -------
     canvas : Figure, SubFigure or Axes
-        What `caption` writes to.
+        `caption` writes to it.
     panels : ndarray of Axes of shape (n_rows, n_cols)
     """
     if ax is None:
@@ -72,8 +72,8 @@ def caption(canvas, title, note="", handles=()):
         return
     canvas.set_title(text, loc="left", fontsize=SMALL, pad=20)
     if handles:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
-        canvas.legend(borderaxespad=3, **place, **style)
+        anchored = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
+        canvas.legend(borderaxespad=3, **anchored, **style)
 
 
 def plain(ax):

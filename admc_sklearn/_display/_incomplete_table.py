@@ -19,8 +19,8 @@ class Table:
 
     ``X`` is a frame or an array; ``columns`` are Series with a null where a cell is
     missing; ``missing`` is a bool array of shape (n, d); ``levels`` holds the levels
-    of columns that are categorical and None for others; ``places`` holds each column's
-    position in the imputer's output, -1 where it is dropped.
+    of columns that are categorical and None for others; ``positions`` locate
+    the columns in the imputer's output, -1 where a column is dropped.
     """
 
     imputer: object
@@ -29,7 +29,7 @@ class Table:
     columns: list
     missing: np.ndarray
     levels: list
-    places: list
+    positions: list
 
     def typed(self, series, j):
         """Non-missing values of column j: floats, dates, durations or categories."""
@@ -67,7 +67,7 @@ class Table:
 
 
 def marker_of(imputer):
-    """Return what is missing besides nulls, one value, several, or by column."""
+    """Return the markers of missing cells: one value, several, or by column."""
     return getattr(imputer, "missing_values", np.nan)
 
 
@@ -106,7 +106,7 @@ def read_table(imputer, X, n_rows, rng):
     codes = codes_of(marker_of(imputer), X, names)
     columns = [_without_codes(*pair) for pair in zip(as_columns(X), codes, strict=True)]
     learnt = getattr(imputer, "categories_", None) or [None] * n_features
-    places = _places(names, list(imputer.get_feature_names_out()))
+    positions = _output_positions(names, list(imputer.get_feature_names_out()))
     if len(set(names)) < len(names):
         names = [f"{name} [{j}]" for j, name in enumerate(names)]
     return Table(
@@ -116,7 +116,7 @@ def read_table(imputer, X, n_rows, rng):
         columns,
         np.column_stack([series.isna() for series in columns]),
         [_levels(series, known) for series, known in zip(columns, learnt, strict=True)],
-        places,
+        positions,
     )
 
 
@@ -147,14 +147,14 @@ def _levels(series, learnt):
     return learnt + [level for level in unseen if level not in learnt]
 
 
-def _places(names, names_out):
+def _output_positions(names, names_out):
     """Position of each column in the output, -1 where it is dropped.
 
     The output keeps the order of the columns and may append others; names may recur.
     """
-    places, place = [], 0
+    positions, position = [], 0
     for name in names:
-        found = place < len(names_out) and str(names_out[place]) == str(name)
-        places.append(place if found else -1)
-        place += found
-    return places
+        found = position < len(names_out) and str(names_out[position]) == str(name)
+        positions.append(position if found else -1)
+        position += found
+    return positions

@@ -27,7 +27,7 @@ MAX_BINS = 24
 POINT_MASS = 0.7  # a bin with more flattens the others, but on a logarithmic axis
 N_NAMED = 3  # columns named in a picture of coverage
 MAX_LABELS = 50
-MAX_OTHERS = 2  # a longer bar of all other patterns, in those of the most frequent
+MAX_OTHERS = 2  # the bar of all other patterns is cut at so many of the longest
 
 
 def draw_density(data, ax, figsize):
@@ -136,16 +136,16 @@ def _bars(ax, observed, imputed):
         rest = np.delete(shares, often, axis=1).sum(axis=1, keepdims=True)
         shares = np.hstack([shares[:, often], rest])
         ticks = [ticks[i] for i in often] + [f"{len(levels) - len(often)} others"]
-    places = np.arange(len(ticks))
-    ax.barh(places - 0.2, shares[0], 0.38, color=PALE)
-    ax.barh(places + 0.2, shares[1], 0.38, color="white", edgecolor=DARK, lw=1)
-    ax.set_yticks(places, ticks)
+    heights = np.arange(len(ticks))
+    ax.barh(heights - 0.2, shares[0], 0.38, color=PALE)
+    ax.barh(heights + 0.2, shares[1], 0.38, color="white", edgecolor=DARK, lw=1)
+    ax.set_yticks(heights, ticks)
     ax.locator_params(axis="x", nbins=4)
     ax.invert_yaxis()
 
 
 def draw_calibration(data, ax, figsize):
-    """Coverage against nominal level: all cells, and each column as a thin line."""
+    """Coverage against nominal share: all cells, and each column as a thin line."""
     if ax is None:
         ax = new_figure(figsize or (5, 4.8)).add_subplot()
     nominal, columns = data["nominal"], data["columns"]
@@ -208,7 +208,7 @@ def draw_pattern(data, ax, figsize):
         cells, sums = np.vstack([cells, share]), [*sums, f"{len(rest)} others"]
     n_rows, n_columns = cells.shape
     width = float(np.clip(2.4 + 0.25 * n_columns, 5, 9.5))
-    side = 0.8 / (width - 1.6)  # inches of the counts to those of the cells
+    side = 0.8 / (width - 1.6)  # width of the counts, relative to the cells
     ratios = {"width_ratios": [1, side], "height_ratios": [0.6, 0.17 * n_rows + 0.3]}
     canvas, ((top, corner), (middle, right)) = open_grid(
         ax,
@@ -242,9 +242,9 @@ def _cells(ax, cells, sums, names):
     ax.hlines(np.arange(n_rows + 1), 0, n_columns, color="white", lw=1)
     if n_columns <= MAX_LABELS:  # lines between narrower cells would hide them
         ax.vlines(np.arange(n_columns + 1), 0, n_rows, color="white", lw=1)
-    places = np.arange(0, n_columns, -(-n_columns // MAX_LABELS))
+    labelled = np.arange(0, n_columns, -(-n_columns // MAX_LABELS))
     names = labels(names)
-    ax.set_xticks(places + 0.5, [names[i] for i in places], rotation=90)
+    ax.set_xticks(labelled + 0.5, [names[i] for i in labelled], rotation=90)
     ax.set_yticks(np.arange(n_rows) + 0.5, sums)
     ax.set_ylabel("missing cells in a row", fontsize=SMALL)
     ax.set(xlim=(0, n_columns), ylim=(n_rows, 0))
@@ -261,18 +261,18 @@ def _counts(ax, sizes, n_others, limits):
     shades = [MIDDLE] * len(sizes)
     if n_others:
         sizes, shades = [*sizes, n_others], [*shades, PALE]
-    places = np.arange(len(sizes)) + 0.5
-    ax.barh(places, sizes, 0.8, color=shades)
+    heights = np.arange(len(sizes)) + 0.5
+    ax.barh(heights, sizes, 0.8, color=shades)
     style = {"textcoords": "offset points", "va": "center", "fontsize": TINY}
-    for place, size in zip(places, sizes, strict=True):
-        ax.annotate(f"{size}", (min(size, limit), place), (2, 0), **style)
+    for height, size in zip(heights, sizes, strict=True):
+        ax.annotate(f"{size}", (min(size, limit), height), (2, 0), **style)
     ax.set(ylim=limits, yticks=[], xticks=[])
     ax.set_xlabel("rows", fontsize=SMALL)
     ax.margins(x=0.4)
     if n_others > limit:
         ax.set_xlim(0, 1.4 * limit)
         cut = {"color": "white", "ha": "center", "va": "center", "fontsize": SMALL}
-        ax.text(0.75 * limit, places[-1], "//", **cut)
+        ax.text(0.75 * limit, heights[-1], "//", **cut)
 
 
 def draw_training(data, ax, figsize):
@@ -305,7 +305,7 @@ def draw_training(data, ax, figsize):
 
 
 def draw_modalities(data, ax, figsize):
-    """Draw how much of each modality each other one tells, in shades and figures."""
+    """Draw the share of each modality that each other one explains."""
     shares = data["shares"].to_numpy(float)
     side = 1.6 + 0.8 * len(shares)
     panels = open_grid(ax, figsize or (side + 0.8, side), 1, 1)[1].ravel()
@@ -323,7 +323,7 @@ def draw_modalities(data, ax, figsize):
     panel.set_yticks(ticks, names, fontsize=SMALL)
     panel.set_xlabel("from this modality alone", fontsize=SMALL)
     panel.set_ylabel("of this one", fontsize=SMALL)
-    panel.set_title("share of the variance that is told", fontsize=SMALL)
+    panel.set_title("share of the variance explained", fontsize=SMALL)
     return panels
 
 

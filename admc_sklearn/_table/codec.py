@@ -1,6 +1,6 @@
 """The table codec: a frame or an array to values for the network, and back.
 
-Knows no torch and no scikit-learn; tables come in validated.
+It imports neither torch nor scikit-learn; tables come in validated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Cells:
 
     Shape of ``numbers``, in the columns' units, codes of levels or steps of time, and
     of ``missing``: (n, d); of ``values``, standardised, and of ``observed``:
-    (n, n_kept). A level that was not there in `fit` is neither missing nor observed.
+    (n, n_kept). A level that `fit` did not see is neither missing nor observed.
     """
 
     numbers: np.ndarray
@@ -39,12 +39,12 @@ class TableCodec:
     Parameters
     ----------
     missing_values : scalar, array-like or dict
-        What is missing besides nulls of any kind; see `codes_of`.
+        Codes that are missing besides nulls of any kind; see `codes_of`.
 
     Attributes
     ----------
     codes_ : list of d lists
-        Of every column, what is missing besides nulls.
+        Codes of every column that are missing besides nulls.
     columns_ : ColumnCodec
     is_frame_ : bool
         Whether the table of `fit` was a frame.
@@ -84,9 +84,10 @@ class TableCodec:
         )
         found, found_known = self.determined(cells)
         found_known &= ~cells.observed
-        for place, j in enumerate(kept):
-            if found_known[:, place].any():
-                self.columns_.columns_[j].widen(found[found_known[:, place], place])
+        for position, j in enumerate(kept):
+            own, rows = found[:, position], found_known[:, position]
+            if rows.any():
+                self.columns_.columns_[j].widen(own[rows])
         return cells
 
     def read(self, X):
@@ -108,7 +109,7 @@ class TableCodec:
         return not is_frame(X) and X.dtype.kind == "f" and self.columns_.are_numbers_
 
     def determined(self, cells):
-        """Numbers of the modelled columns with those that observed cells determine.
+        """Numbers of the modelled columns, with cells that observed ones determine.
 
         Returns
         -------
@@ -124,9 +125,9 @@ class TableCodec:
     def complete(self, cells, values, keep_whole="from_frame", agree=None):
         """Numbers with completed values, standardised (n, n_kept), where missing.
 
-        Cells that observed ones determine are computed instead. ``agree`` says which
-        of the others are made to agree with each other: ``"means"``, which are carried
-        over by straight lines alone, ``"draws"``, or None. ``keep_whole`` is the
+        Cells that observed ones determine are computed instead. ``agree`` makes the
+        other cells agree with each other: as ``"means"``, which are carried over by
+        straight lines alone, as ``"draws"``, or not at all, None. ``keep_whole`` is the
         imputer's ``keep_whole_numbers``.
         """
         numbers = cells.numbers.copy()
@@ -149,9 +150,9 @@ class TableCodec:
         return numbers
 
     def to_array(self, X, cells, numbers, keep):
-        """Array of the ``keep`` columns, in the first dtype that holds it.
+        """Array of the ``keep`` columns.
 
-        That of X, floats, objects.
+        Its dtype is the first that holds it among the dtype of X, floats and objects.
         """
         if self._is_plain(X):
             return numbers[:, keep]

@@ -17,10 +17,10 @@ import pandas as pd
 # free text or an identifier.
 MIN_TEXT_LEVELS = 32
 TEXT_SHARE = 0.8
-# Levels of a column that are learnt one by one; the rarer ones share what is learnt.
+# So many levels of a column are learnt one by one; the rarer ones share one outcome.
 MAX_LEVELS = 1000
-EMPTY_TEXT = "missing_value"  # what SimpleImputer's constant is for text
-# Whole numbers that float64 holds exactly, and those that int64 holds for certain.
+EMPTY_TEXT = "missing_value"  # the constant of SimpleImputer for text
+# float64 holds whole numbers exactly up to the first limit, int64 up to the second.
 EXACT = 2**53
 SAFE = 2**62
 
@@ -130,7 +130,7 @@ class TimeColumn:
         self.first, self.last = 0, (self.end - self.start) // self.step
 
     def widen(self, numbers):
-        """Let the range hold further steps, as far as they can be told apart."""
+        """Let the range hold further steps, as far as they are distinct numbers."""
         if self.end - self.start < SAFE:
             far = (SAFE - abs(self.start)) // self.step
             low, high = np.rint(numbers.min()), np.rint(numbers.max())
@@ -210,18 +210,18 @@ class TimeColumn:
 class CategoryColumn:
     """Levels as their codes, in the order of their dtype or sorted.
 
-    Of more than `MAX_LEVELS` levels the rarest share one outcome, code 0: each of them
-    is a number in (0, 1), in the middle of a stretch as long as its share of their
-    cells, so that a uniform number is a draw of one of them. The others, from 1 on, are
-    in the order of the levels.
+    Where there are more than `MAX_LEVELS` levels, the rarest share one outcome, code 0:
+    each of these is a number in (0, 1), in the middle of an interval as long as its
+    share of their cells, so that a uniform number is a draw of one of them. The others,
+    from 1 on, are in the order of the levels.
 
     Attributes
     ----------
     levels : array of objects
     n_levels : int
-        Outcomes.
+        Number of outcomes.
     rare : RareLevels or None
-        Where levels share an outcome.
+        None where no levels share an outcome.
     """
 
     def __init__(self, values, declared, is_truth, name):
@@ -232,8 +232,8 @@ class CategoryColumn:
             levels = _sorted(levels)
             self.fallback = False if self.is_number else EMPTY_TEXT
         else:
-            place = pd.Index(declared, dtype=object).get_indexer(levels)
-            levels = levels[np.argsort(place)]
+            position = pd.Index(declared, dtype=object).get_indexer(levels)
+            levels = levels[np.argsort(position)]
             self.fallback = declared[0] if len(declared) else EMPTY_TEXT
         n_levels = len(levels)
         if n_levels > max(MIN_TEXT_LEVELS, TEXT_SHARE * len(values)):
@@ -247,8 +247,8 @@ class CategoryColumn:
         self._index = pd.Index(levels, dtype=object)
         self.rare, self.whole = None, True
         if n_levels > MAX_LEVELS:
-            places = self._index.get_indexer(objects(values))
-            self.rare = RareLevels(np.bincount(places, minlength=n_levels))
+            positions = self._index.get_indexer(objects(values))
+            self.rare = RareLevels(np.bincount(positions, minlength=n_levels))
             self.n_levels, self.whole = MAX_LEVELS + 1, False
             warnings.warn(
                 f"Column {name!r} has {n_levels} levels: the "
@@ -258,14 +258,14 @@ class CategoryColumn:
             )
 
     def widen(self, numbers):
-        """Nothing: what is determined is one of the levels."""
+        """Do nothing: determined values are among the levels."""
 
     def read(self, values):
-        """Codes as float64; -1 for levels that were not there in `fit`."""
-        places = self._index.get_indexer(objects(values))
+        """Codes as float64; -1 for levels that `fit` did not see."""
+        positions = self._index.get_indexer(objects(values))
         if self.rare is None:
-            return places.astype(np.float64)
-        return np.where(places < 0, -1.0, self.rare.number[places])
+            return positions.astype(np.float64)
+        return np.where(positions < 0, -1.0, self.rare.number[positions])
 
     def write(self, numbers):
         """Completed levels, an array of objects."""
@@ -281,17 +281,17 @@ class CategoryColumn:
         return _survive(self.levels if self.n_levels else [self.fallback], dtype)
 
     def probabilities(self, share, numbers, known):
-        """Probabilities of all levels, (n, n_levels), from those of outcomes.
+        """Probabilities of all levels, (n, n_levels), from probabilities of outcomes.
 
-        Where the level is ``known``, bool (n,), from its number, it has 1.
+        Where ``known``, bool (n,), ``numbers`` give the level, whose probability is 1.
         """
-        places = numbers[known]
+        levels = numbers[known]
         if self.rare is None:
-            places = places.astype(int)
+            levels = levels.astype(int)
         else:
-            share, places = self.rare.spread(share), self.rare.level_of(places)
+            share, levels = self.rare.spread(share), self.rare.level_of(levels)
         share[known] = 0.0
-        share[known, places] = 1.0
+        share[known, levels] = 1.0
         return share
 
 
@@ -348,7 +348,7 @@ def _exponent(values):
         return None
     if not all(isinstance(value, Decimal) for value in values):
         return None
-    # Infinities have a letter there; they are refused when they are read.
+    # Infinities have a letter as exponent; they are refused when they are read.
     exponents = [value.as_tuple().exponent for value in values]
     return min((e for e in exponents if isinstance(e, int)), default=0)
 

@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
-# Names that an error lists before it breaks off: blocks may have thousands.
+# An error lists so many names before it breaks off: blocks may have thousands.
 _SHOWN = 20
 
 
@@ -41,7 +41,7 @@ def find_columns(columns, X, names, where):
     Raises
     ------
     ValueError
-        Naming a column that is not there or whose name recurs; for a mask that does
+        For a column that does not exist or whose name recurs; for a mask that does
         not have d entries.
     TypeError
         For what can be neither a name nor an index, and for mixed masks and slices.
@@ -98,12 +98,12 @@ def _positions(columns, X, names, where):
             "integers are positions."
         )
     labels = [column for column in columns if not isinstance(column, Integral)]
-    places = {}
+    positions = {}
     for j, name in enumerate(names if labels else ()):
         if not isinstance(name, Integral):
-            places.setdefault(name, []).append(j)
+            positions.setdefault(name, []).append(j)
     try:
-        unknown = [label for label in labels if label not in places]
+        unknown = [label for label in labels if label not in positions]
     except TypeError as error:
         raise TypeError(
             f"{where}: columns must be names or indices, got {columns!r}."
@@ -112,11 +112,11 @@ def _positions(columns, X, names, where):
         raise ValueError(
             f"{where}: there is no column {quoted(unknown)}{_known_names(X, names)}."
         )
-    if recurring := [label for label in labels if len(places[label]) > 1]:
+    if recurring := [label for label in labels if len(positions[label]) > 1]:
         raise ValueError(
             f"{where}: several columns are named {quoted(recurring)}; give indices."
         )
-    found = [c % d if isinstance(c, Integral) else places[c][0] for c in columns]
+    found = [c % d if isinstance(c, Integral) else positions[c][0] for c in columns]
     return np.array(found, dtype=int)
 
 
@@ -147,7 +147,7 @@ def quoted(columns):
 
 
 def _known_names(X, names):
-    """Rest of an error's sentence: which names there are."""
+    """End an error's sentence with the names that X has."""
     is_generated = all(
         isinstance(name, Integral) or name == f"x{j}" for j, name in enumerate(names)
     )
@@ -215,8 +215,8 @@ def resolve_modalities(modalities, X, names):
     return blocks
 
 
-def shared_places(modalities, kept):
-    """Places among the kept columns of modalities that have more than one of them.
+def shared_positions(modalities, kept):
+    """Positions, among the kept columns, of modalities with more than one of them.
 
     Parameters
     ----------

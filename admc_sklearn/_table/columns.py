@@ -1,4 +1,4 @@
-"""Columns of frames and arrays as numbers, and back: what went in comes out.
+"""Columns of frames and arrays as numbers, and back, in their own dtypes.
 
 Every column has a kind, found from its dtype (see `column_kinds`). Frame libraries are
 read and written through narwhals.
@@ -68,7 +68,7 @@ class ColumnCodec:
     Parameters
     ----------
     codes : list of d lists
-        Of every column, what is missing besides nulls.
+        Codes of every column that are missing besides nulls.
 
     Attributes
     ----------
@@ -244,7 +244,7 @@ class ColumnCodec:
             out.append(column)
         if flags is not None:
             for k, flag in enumerate(flags.T.astype(bool)):
-                # Out of the first column, so that it has the index.
+                # It is made from the first column, so that it has the index.
                 blank = series[0].is_null().alias(f"flag {k}")
                 out.append(scatter(blank, np.arange(len(flag)), flag))
         if not out:

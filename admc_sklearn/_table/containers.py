@@ -1,4 +1,4 @@
-"""What users give as a table: a frame, or an array that keeps its values."""
+"""Tables of users: frames, or arrays that keep their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from .column_kinds import EXACT
 
-# Whole numbers that NumPy has no dtype for.
+# NumPy has no dtype for these whole numbers.
 LONG = (nw.Int128, nw.UInt128)
 # Tables of other libraries have one of these, and one of the ways to convert them.
 _NAMES = ("columns", "column_names", "schema")
@@ -23,7 +23,7 @@ def is_frame(X):
 
 
 def as_table(X):
-    """Convert what users give to a frame, or to an array that keeps its values.
+    """Convert a table to a frame, or to an array that keeps its values.
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ def _as_array(X):
         ) from error
     if hasattr(X, "dtype") or table.dtype.kind not in "USf":
         return table
-    # In lists a word makes words of all numbers, and a fraction rounds large ones.
+    # NumPy turns all numbers of a list into text beside text, and rounds large whole
+    # numbers beside a fraction.
     if table.dtype.kind == "f" and not (np.abs(table) >= EXACT).any():
         return table
     return np.asarray(X, dtype=object)
@@ -113,7 +114,7 @@ def contents(series):
     if isinstance(series.dtype, LONG):  # NumPy has none of this length
         return np.array([*series.to_list(), None], dtype=object)[:-1], null
     if series.dtype.is_integer():
-        # Filled, so that neither library makes floats of them.
+        # Nulls are filled, so that neither library makes floats of the column.
         values = series.fill_null(0) if null.any() else series
         return np.asarray(values.to_numpy()), null
     if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone:

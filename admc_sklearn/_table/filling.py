@@ -1,4 +1,4 @@
-"""Completed values into a column of a frame, in the dtype that it has or had in fit."""
+"""Filling completed values into a frame's column, in the dtype it has or had in fit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cells_of(series):
 def filled(series, rows, values, fitted):
     """Put values into some rows of a narwhals series, in its dtype.
 
-    A column without values often has a dtype that says nothing: it gets the dtype that
+    A column without values often has an arbitrary dtype: it gets the dtype that
     it had in fit, ``fitted``.
     """
     dtype, is_pandas = dtype_of(series)

@@ -1,4 +1,4 @@
-"""Tables of several modalities side by side in one, and which columns are whose."""
+"""Tables of several modalities side by side in one, and the columns of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .column_selection import quoted
 from .containers import is_frame
 from .types import ArrayOrFrame, Table
 
-# NaN of the narrowest type, which leaves the type to the numbers beside it.
+# A NaN of the narrowest type takes the type of the numbers beside it.
 _BLANK = np.float16(np.nan)
 
 

@@ -59,7 +59,7 @@ def codes_of(missing_values, X, names):
     TypeError
         If a marker is neither a number nor text nor a null.
     ValueError
-        If a list of markers is empty, or the dict names a column that is not there.
+        If a list of markers is empty, or the dict names a column that does not exist.
     """
     if not isinstance(missing_values, Mapping):
         return [_checked(missing_values, "missing_values")] * len(names)
@@ -136,7 +136,7 @@ def _in_dtype(code, dtype):
 
 
 def placeholder(missing_values):
-    """Value that makes a cell of an array missing: NaN, or a code where NaN is none."""
+    """Value that makes an array's cell missing: NaN, or a code where NaN does not."""
     if accepts_null(missing_values):
         return np.nan
     markers = _listed(missing_values)

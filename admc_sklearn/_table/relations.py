@@ -6,9 +6,9 @@ Two kinds are looked for, in the columns' own units, between all pairs of column
             units, copies, opposites, ratios, powers
     maps    y = g(x) for every value x that recurs: a city's country, a level's code
 
-Where x is observed a missing y is not estimated but computed. No model of a joint
-distribution has the digits for it, and none says by itself that an error is zero.
-Knows no torch.
+Where x is observed, a missing y is not estimated but computed: a model of the joint
+distribution has a positive error even where the relation is exact. The module does not
+import torch.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import linprog
 
-# Rows that decide, and, of pairs of columns, rows that rule most of them out.
+# Relations are found in so many rows; most pairs of columns are ruled out in fewer.
 MAX_ROWS, SCREENED_ROWS = 20_000, 2000
-# Operations of the products that screen lines.
+# The products that screen lines take so many operations at most.
 MAX_SCREENING = 4e9
-# Columns beyond which only lines without logarithms are looked for, for time's sake.
+# With more columns only lines without logarithms are looked for, in order to bound
+# the time.
 MAX_PAIRED = 500
-# Rows that a line has to hold in, and values that it has to hold for; with rounding, a
-# line holds in some rows by chance.
+# A line has to hold in so many rows and for so many values; a rounded line has to hold
+# in more rows, since it holds in some by chance.
 MIN_ROWS, MIN_VALUES, MIN_ROUNDED_ROWS = 10, 4, 30
-# And rows that it has to hold in to be followed beyond the range of its target.
+# A line that holds in so many rows is followed beyond the range of its target.
 MIN_ROWS_BEYOND = 100
-# Residuals of lines that are rounding errors of computing, in standard deviations, and
-# the most that can be said of single precision.
+# Residuals up to so many standard deviations are rounding errors of computing, in
+# double and in single precision.
 EXACT, SINGLE = 1e-6, 1e-4
-# Steps of rounding that are wider, in standard deviations, leave no line to see.
+# Steps of rounding wider than so many standard deviations hide every line.
 MAX_STEP = 0.35
 MAX_DECIMALS = 10
 FEW = 32
-# Sources of a column: more would only say the same.
+# A column has so many sources at most: more would be redundant.
 MAX_SOURCES = 4
-# Rows that repeat a value of x and could have contradicted a map, and the nats that
-# their agreement is worth by chance, for each pair of columns as many as there are.
+# A map needs so many rows that repeat a value of x and could have contradicted it, and
+# an agreement that has by chance a negative log-probability of so many nats, plus the
+# logarithm of the number of pairs of columns.
 MIN_REPEATS, MIN_NATS = 15, 14.0
 
 
@@ -47,8 +49,8 @@ MIN_REPEATS, MIN_NATS = 15, 14.0
 class Line:
     """Column ``target`` as a line in ``source``, either of them as logarithm.
 
-    ``decimals`` is None where the target is not rounded; ``limits`` are those of what
-    the line may say.
+    ``decimals`` is None where the target is not rounded; ``limits`` bound the values of
+    the line.
     """
 
     source: int
@@ -89,8 +91,8 @@ class Map:
 
     def __call__(self, x):
         """Values of the target, NaN where there is none."""
-        place = np.searchsorted(self.keys, x).clip(max=len(self.keys) - 1)
-        return np.where(self.keys[place] == x, self.values[place], np.nan)
+        index = np.searchsorted(self.keys, x).clip(max=len(self.keys) - 1)
+        return np.where(self.keys[index] == x, self.values[index], np.nan)
 
 
 class Relations:
@@ -127,17 +129,17 @@ class Relations:
         return self
 
     def determine(self, X, known):
-        """Write what is determined into X and ``known``, in place.
+        """Write determined values into X and mark them in ``known``, in place.
 
-        Shapes: (n, d) twice; what is not known is overwritten.
+        Shapes: (n, d) twice; the values of cells that are not known are overwritten.
         """
         self._spread(X, known, self.rules_)
 
     def reconcile(self, X, known, *, drawn):
         """Make the other cells agree with each other, in place.
 
-        Of columns that determine each other the first one, in the order of the table,
-        keeps its completion. Means are carried over by straight lines alone, draws by
+        The first of columns that determine each other, in the order of the table, keeps
+        its completion. Means are carried over by straight lines alone, draws by
         every relation.
         """
         rules = self.rules_
@@ -182,7 +184,7 @@ def _find_lines(X, observed, is_number):
             full = np.zeros(len(X))
             full[observed[:, j]] = (v - v.mean()) / spread
             tolerance, step, _ = rounding[j]
-            # Of a logarithm, where it is steepest.
+            # A logarithm is steepest at the smallest value.
             slope = (1 / y.min() if is_log else 1.0) / spread
             limit.append(1e-5 + (tolerance + step / 2) * slope)
             logs.append(is_log)
@@ -243,8 +245,8 @@ def _near_lines(parts, seen, column, limit):
 
 def _spread(y):
     """Find the standard deviation of numbers as large or small as they may be."""
-    unit = np.abs(y).max() or 1.0
-    return (y / unit).std() * unit
+    size = np.abs(y).max() or 1.0
+    return (y / size).std() * size
 
 
 def _rounding(y):
@@ -259,7 +261,7 @@ def _rounding(y):
         if (y.astype(np.float32) == y).all():
             single = 4 * np.finfo(np.float32).eps * size
             tolerance = max(tolerance, min(single, SINGLE * spread))
-        # What has as many digits as double precision is not rounded.
+        # Values with as many digits as double precision are not rounded.
         decimals = decimals[size * 10.0**decimals <= 1e12]
     for part in (y[:FEW], y):  # most columns show by a few values that they are not
         scaled = part[:, None] * 10.0**decimals
@@ -281,8 +283,8 @@ def _fit_line(x, y, logs, rounding, pair):
     u, v = np.log(x) if logs[0] else x, np.log(y) if logs[1] else y
     center = u.mean()
     u = u - center
-    unit = np.abs(u).max()
-    slope = (u / unit @ (v - v.mean())) / (u / unit @ (u / unit)) / unit
+    size = np.abs(u).max()
+    slope = (u / size @ (v - v.mean())) / (u / size @ (u / size)) / size
     line = Line(*pair, logs, float(center), float(v.mean()), float(slope))
     residual = np.abs(y - line(x)).max()
     if residual <= tolerance:
@@ -305,17 +307,17 @@ def _centered(line, u, v):
     u, v = (part[:: 1 + len(u) // SCREENED_ROWS] for part in (u, v))
     a = np.stack([np.ones_like(u), u / np.abs(u).max()], 1)
     r = v - line.intercept - line.slope * u
-    unit = np.abs(r).max()
+    size = np.abs(r).max()
     bound = -np.ones((len(u), 1))
     found = linprog(
         [0.0, 0.0, 1.0],
         np.block([[a, bound], [-a, bound]]),
-        np.concatenate([r, -r]) / unit,
+        np.concatenate([r, -r]) / size,
         bounds=(None, None),
     )
     if not found.success:
         return line
-    shift, turn, _ = found.x * unit
+    shift, turn, _ = found.x * size
     return replace(
         line,
         intercept=float(line.intercept + shift),
@@ -338,7 +340,7 @@ def _find_maps(X, observed, is_level, known):
     for s in range(d):
         rows = np.flatnonzero(observed[:, s])
         n_values = len(nats[s])
-        # Of numbers that hardly recur most values will be new ones.
+        # Where numbers hardly recur, most values of new rows have no key.
         most = len(rows) if is_level[s] else len(rows) / 2
         if n_values < 2 or n_values > min(most, len(rows) - MIN_REPEATS):
             continue
@@ -352,7 +354,7 @@ def _find_maps(X, observed, is_level, known):
             again = source[1:] == source[:-1]
             if (target[1:] != target[:-1])[again].any():
                 continue
-            # The first row of every value tells, the others could have contradicted.
+            # The first row of a value defines the map, the others could contradict it.
             worth = nats[t][target[1:][again]].sum()
             if again.sum() < MIN_REPEATS or worth < least:
                 continue
@@ -362,7 +364,7 @@ def _find_maps(X, observed, is_level, known):
 
 
 def _unrefuted(codes, rows, s):
-    """Columns that no neighbours among some rows with the same value contradict."""
+    """Columns in which no two neighbouring rows of one value contradict each other."""
     left = np.arange(codes.shape[1])
     for size in (SCREENED_ROWS // 64, SCREENED_ROWS // 16, SCREENED_ROWS // 4):
         start = max(0, len(rows) - size) // 2

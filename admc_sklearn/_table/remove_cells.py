@@ -1,4 +1,4 @@
-"""Tables with cells taken out, in the container that they came in."""
+"""Removing cells of a table, in the container that it came in."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def remove_cells(X, removed, marker=np.nan):
     losers = {n: j for j, n in enumerate(frame.columns) if removed[:, j].any()}
     backend = frame.implementation
     if backend.is_pandas():
-        # Its own booleans would become objects.
+        # Booleans of its own dtype would become objects.
         booleans = [name for name in losers if X[name].dtype == bool]
         frame = nw.from_native(X.copy().astype(dict.fromkeys(booleans, "boolean")))
     columns = []

@@ -62,14 +62,14 @@ class Standardiser:
                 continue
             self.grids_.append(self._grid(values))
             # Sums of squares of very large or very small numbers overflow.
-            unit = np.abs(values).max() or 1.0
-            values = values / unit
+            size = np.abs(values).max() or 1.0
+            values = values / size
             center, spread = values.mean(), values.std()
             # A spread that rounding alone explains is a constant column.
             constant = np.ptp(values) <= 8 * np.finfo(X.dtype).eps
-            constant |= spread * unit == 0  # subnormal numbers
-            mean.append(low[-1] if constant else center * unit)
-            scale.append(1.0 if constant else spread * unit)
+            constant |= spread * size == 0  # subnormal numbers
+            mean.append(low[-1] if constant else center * size)
+            scale.append(1.0 if constant else spread * size)
         self.mean_, self.scale_ = np.array(mean), np.array(scale)
         self.low_, self.high_ = np.array(low), np.array(high)
         self.looks_whole_ = np.array(looks_whole, dtype=bool)
@@ -105,8 +105,8 @@ class Standardiser:
         Shape of ``values``: (n, n_kept). Cells of columns without any observed
         training cell become 0. Values that differ from a point of the column's grid
         by float32 rounding alone become that point; none leaves the range that
-        was observed. ``keep_whole`` rounds the columns that look whole, as those are
-        in any case that are whole by their dtype.
+        was observed. ``keep_whole`` rounds the columns that look whole; columns that
+        are whole by their dtype are always rounded.
         """
         whole = self.is_whole(keep_whole)
         for j in self.empty_:
@@ -116,15 +116,15 @@ class Standardiser:
         holes = missing[:, columns]
         decoded = values[:, lacking].astype(np.float64)
         decoded = decoded * self.scale_[lacking] + self.mean_[lacking]
-        for place, k in enumerate(lacking):
-            rows = holes[:, place]
+        for position, k in enumerate(lacking):
+            rows = holes[:, position]
             if len(self.grids_[k]):
                 reach = 3e-5 * self.scale_[k]
-                decoded[rows, place] = _snap(
-                    decoded[rows, place], self.grids_[k], reach
+                decoded[rows, position] = _snap(
+                    decoded[rows, position], self.grids_[k], reach
                 )
             if whole[k]:  # 0 is added since a small negative number becomes -0
-                decoded[rows, place] = np.rint(decoded[rows, place]) + 0.0
+                decoded[rows, position] = np.rint(decoded[rows, position]) + 0.0
         decoded = decoded.clip(self.low_[lacking], self.high_[lacking])
         X[:, columns] = np.where(holes, decoded, X[:, columns])
 

@@ -1,4 +1,4 @@
-"""Types of the public signatures: what users may give, and what they get."""
+"""Types of the public signatures: arguments of users, and results."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Mechanism: TypeAlias = Literal["mcar", "mar", "mnar", "modality"]
 Metric: TypeAlias = Literal["rmse", "mae", "accuracy"]
 RandomState: TypeAlias = int | np.random.RandomState | None
 
-# Which of its types a result has depends on values (the output container, the library
-# of a frame, the number of parameters), which a type checker does not see.
+# The type of a result depends on values (the output container, the library of a frame,
+# the number of parameters), which a type checker does not see.
 ArrayOrFrame: TypeAlias = Any
 NumberOrArray: TypeAlias = Any
 

@@ -115,15 +115,15 @@ def with_distinct(names, more):
 
 
 def check_quantiles(quantiles):
-    """List of levels, a sequence of floats strictly between 0 and 1."""
-    levels = np.asarray(quantiles, dtype=np.float64)
-    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
+    """List of quantiles, a sequence of floats strictly between 0 and 1."""
+    found = np.asarray(quantiles, dtype=np.float64)
+    if found.ndim != 1 or not found.size or not ((found > 0) & (found < 1)).all():
         raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")
-    return levels.tolist()
+    return found.tolist()
 
 
 def warn_of_empty_columns(names, are_kept):
-    """Say to who called `fit` what becomes of columns without any observed value."""
+    """Warn the caller of `fit` of columns without any observed value."""
     if len(names):
         action = "filled with a constant" if are_kept else "dropped"
         warnings.warn(
@@ -189,7 +189,7 @@ def _name_of(encoder):
 
 
 def _fitted_clone(encoder, rows, seed):
-    """Fit a clone to rows; the seed stands in for what its parameters leave open."""
+    """Fit a clone to rows; each of its ``random_state`` that is None gets the seed."""
     encoder = clone(encoder)
     seeds = {
         name: seed

@@ -1,7 +1,7 @@
-"""Which imputer is best for my data: scores, a scorer for grid searches, a comparison.
+"""Comparison of imputers on a table of one's own.
 
-Known cells are hidden and compared with what an imputer puts there. The answer for a
-table, in five lines:
+Observed cells are hidden and compared with their completions. Five lines find the best
+imputer of a table:
 
 >>> from sklearn.datasets import load_breast_cancer
 >>> from sklearn.impute import KNNImputer, SimpleImputer
@@ -176,7 +176,8 @@ def compare_imputers(
     runs = []
     for name, mechanism, rate, split in keys:
         masking = {"mechanism": mechanism, "rate": rate, "modalities": modalities}
-        # By what it is, not by its place: other rates beside it do not change it.
+        # The seed depends on the run, not on its position: other rates beside it do not
+        # change it.
         text = f"{seed} {mechanism} {rate!r} {split}"
         masking["random_state"] = zlib.crc32(text.encode())
         runs.append((imputers[name], X, splits[split], masking, downstream))
@@ -210,8 +211,8 @@ def _resumed(keys, runs, scoring, path, n_jobs, verbose):
     )
     with bar:
         bar.update(len(figures))
-        for place, result in measure_all([runs[k] for k in todo], n_jobs):
-            k = todo[place]
+        for position, result in measure_all([runs[k] for k in todo], n_jobs):
+            k = todo[position]
             figures[k] = result
             if store is not None:
                 key = dict(zip(KEY, keys[k], strict=True))
@@ -221,8 +222,8 @@ def _resumed(keys, runs, scoring, path, n_jobs, verbose):
 
 
 def _fingerprints(runs, scoring):
-    """Hash what each run depends on, but for the code."""
-    # Tables are large, and the same in all runs.
+    """Hash the data and parameters of each run; the code is left out."""
+    # Tables are large, and the same in all runs: they are hashed once.
     _, X, _, _, downstream = runs[0]
     shared = [describe(X)]
     if downstream is not None:
@@ -236,10 +237,10 @@ def _fingerprints(runs, scoring):
 
 
 def _identity(estimator):
-    """Class and parameters, without what was learnt."""
+    """Class and parameters, without attributes of a fit."""
     try:
         estimator = clone(estimator)
-    except Exception:  # its runs will say so
+    except Exception:  # its runs will fail with this error
         pass
     kind = type(estimator)
     return f"{kind.__module__}.{kind.__qualname__}", estimator.get_params()
@@ -258,7 +259,7 @@ def _check_imputers(imputers):
 
 
 def _check_masking(mechanisms, rates):
-    """Check that there is something to hide, and each of it once."""
+    """Check that mechanisms and rates are valid, and distinct."""
     for name, values in (("mechanisms", mechanisms), ("rates", rates)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} must be distinct, one at least, got {values}.")

@@ -1,4 +1,4 @@
-"""Errors of completed cells: what was hidden, against what was put there."""
+"""Errors of completed cells, against the values that were hidden."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Columns:
         return kind_of(self.values[j], missing, self.dtypes[j], self.names[j])
 
     def reader(self, j):
-        """Make what turns cells into numbers as it turns this column's: its `read`."""
+        """Make the column kind whose `read` turns cells into numbers."""
         values = self.values[j][~self.missing[:, j]]
         if self.kind(j) == "time":
             return TimeColumn(values, isinstance(self.dtypes[j], nw.Duration))
@@ -179,10 +179,10 @@ def _spread(values):
     if not len(values):
         return 0.0
     # Sums of squares of very large or very small numbers overflow.
-    unit = np.abs(values).max() or 1.0
-    values = values / unit
+    size = np.abs(values).max() or 1.0
+    values = values / size
     constant = np.ptp(values) <= 8 * np.finfo(np.float64).eps
-    return 0.0 if constant else values.std() * unit
+    return 0.0 if constant else values.std() * size
 
 
 def _matches(true, completed):

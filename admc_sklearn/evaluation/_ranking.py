@@ -12,7 +12,7 @@ from scipy.stats import studentized_range
 from .._table.types import Frame
 from ._result_file import FIGURES, KEY
 
-# Where more is better.
+# Higher values of these metrics are better.
 _GAINS = {"accuracy", "score"}
 
 
@@ -58,7 +58,7 @@ def ranking(
 
     Notes
     -----
-    Of k imputers and N runs the critical difference is q sqrt(k (k + 1) / (6 N)), q
+    For k imputers and N runs the critical difference is q sqrt(k (k + 1) / (6 N)), q
     being the quantile of the studentised range of k means, with infinite degrees of
     freedom, divided by sqrt(2) [1]_. The test is made for N independent tables. Splits
     of one table share most of their rows. The difference is then a lower limit: it

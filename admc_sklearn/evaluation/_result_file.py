@@ -55,7 +55,8 @@ class ResultFile:
             return pd.DataFrame(columns=list(STORED))
         if not self.is_csv:
             return pd.read_parquet(self.path)
-        # As text: an imputer may be named "NA", and figures come back to the last bit.
+        # Cells are read as text: an imputer may be named "NA", and figures come back to
+        # the last bit.
         rows = pd.read_csv(self.path, dtype=object, keep_default_na=False)
         for name in {"rate", "split", *FIGURES} & set(rows.columns):
             rows[name] = [_number(text) for text in rows[name]]
@@ -79,16 +80,16 @@ class ResultFile:
         """
         good = self.rows[self.rows["error"].isna()]
         stored = [tuple(row) for row in good[list(KEY)].itertuples(index=False)]
-        places = {
-            (key, fingerprint): place
-            for place, (key, fingerprint) in enumerate(
+        positions = {
+            (key, fingerprint): position
+            for position, (key, fingerprint) in enumerate(
                 zip(stored, good["fingerprint"], strict=True)
             )
         }
         found, known = {}, set(stored)
         for k, pair in enumerate(zip(keys, fingerprints, strict=True)):
-            if pair in places:
-                row = good.iloc[places[pair]]
+            if pair in positions:
+                row = good.iloc[positions[pair]]
                 found[k] = {name: float(row[name]) for name in FIGURES}
                 found[k]["error"] = None
         n_others = sum(key in known for k, key in enumerate(keys) if k not in found)
@@ -104,8 +105,8 @@ class ResultFile:
                 self._append_to_parquet(row)
 
     def _append_to_parquet(self, row):
-        # Parquet cannot grow: what is there is read again, since another process may
-        # have added to it, and replaced at once, so that none reads half a file.
+        # Parquet cannot grow: the file is read again, since another process may have
+        # added to it, and replaced at once, so that no process reads half a file.
         rows = self._read()
         parts = [rows, row] if len(rows) else [row]
         rows = pd.concat(

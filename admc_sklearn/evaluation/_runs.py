@@ -42,8 +42,7 @@ def steps_before(imputer):
 def complete(imputer, X):
     """Complete X by a fitted imputer, in X's own units.
 
-    What a pipeline does to the table before its imputer is undone by its
-    `inverse_transform`.
+    The steps of a pipeline before its imputer are undone by their `inverse_transform`.
     """
     completed, before = imputer.transform(X), steps_before(imputer)
     if before is None:
@@ -74,7 +73,7 @@ def measure(imputer, X, split, masking, downstream=None):
     -------
     dict of `FIGURES`, nan where there are none, and ``error``
     """
-    # A mechanism that does not suit X is no imputer's failure.
+    # An error of the mechanism is raised: it is not a failure of the imputer.
     X_incomplete = ampute(X, **masking)
     train, test = (rows_of(X_incomplete, rows) for rows in split)
     figures = dict.fromkeys(FIGURES, np.nan) | {"error": None}
@@ -82,7 +81,7 @@ def measure(imputer, X, split, masking, downstream=None):
     try:
         imputer = clone(imputer)
         stage, started = "fit", perf_counter()
-        # Copies: an imputer may work in place.
+        # Rows are copied, since an imputer may work in place.
         imputer.fit(rows_of(X_incomplete, split[0]))
         figures["fit_time"] = perf_counter() - started
         stage, started = "transform", perf_counter()
@@ -122,8 +121,8 @@ def _designs(X, train, test):
             reader = like.reader(j)
         for table, block in zip(tables, blocks, strict=True):
             if like.kind(j) == "category":
-                place = levels.get_indexer(objects(table.values[j]))
-                block.append(place[:, None] == np.arange(len(levels)))
+                codes = levels.get_indexer(objects(table.values[j]))
+                block.append(codes[:, None] == np.arange(len(levels)))
             else:
                 block.append(table.numbers(j, slice(None), reader)[:, None])
     return [np.hstack(block).astype(np.float64) for block in blocks]

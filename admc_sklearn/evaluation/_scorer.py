@@ -157,13 +157,13 @@ def make_imputation_scorer(
         seed = int(random_state)
     else:
         seed = _draw_seed(random_state)
-    # Not the masks of a table that was itself amputed by this seed.
+    # A table may have been amputed by this seed itself: the masks have to differ.
     seed = zlib.crc32(f"scorer {seed}".encode())
     return _ImputationScorer(metric, rate, mechanism, modalities, seed)
 
 
 class _ImputationScorer:
-    """What `make_imputation_scorer` makes."""
+    """Scorer that `make_imputation_scorer` returns."""
 
     def __init__(self, metric, rate, mechanism, modalities, random_state):
         self.metric = metric
@@ -190,7 +190,7 @@ class _ImputationScorer:
             random_state=self.random_state,
         )
         if before is None or hasattr(before, "inverse_transform"):
-            # A copy: an imputer may work in place.
+            # Rows are copied, since an imputer may work in place.
             given = rows_of(X_incomplete, np.arange(len(X_incomplete)))
             if not is_frame(given) and not accepts_null(markers):
                 given[pd.isna(given)] = placeholder(markers)
