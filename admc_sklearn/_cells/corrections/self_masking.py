@@ -1,7 +1,7 @@
-"""Cells that are missing because of their own values, recognised by who is missing.
+"""Self-masking: cells that are missing because of their own values.
 
 If the log-odds of a cell's being missing are a + t(x) theta, with x its value, Bayes'
-rule gives two things at once. The distribution of a missing cell, given the rest z of
+rule has two consequences. The distribution of a missing cell, given the rest z of
 its row, is that of an observed one, tilted:
 
     p(x | z, missing)  proportional to  p(x | z, observed) exp(t(x) theta)
@@ -15,10 +15,10 @@ distribution of observed ones (exponential tilting: Kim and Yu, 2011, JASA 106).
 the value of a numeric cell, in standard deviations, and the level of a categorical one.
 
 Columns are often lost together, and then the rest of a row in which a cell is missing
-is another than that of a row in which it is observed: fewer columns are left, L(z) is
+differs from that of a row in which it is observed: fewer columns are left, L(z) is
 larger for that reason alone, and any slope explains the pattern. So rows are compared
-in pairs. Both rows of a pair lose what either of them lacks; of every column that one
-of them has and the other one lacks,
+in pairs. Cells that one row of a pair lacks are hidden in the other one; in every
+column that is observed in one of them alone,
 
     P(the first one lacks it | one of them does)  =  sigmoid(L(z_1) - L(z_2))
 
@@ -27,11 +27,12 @@ with the same cells left in z_1 and z_2 (matched cases and controls: Breslow et 
 a pair can be exchanged, and no slope explains anything, however patterns look.
 
 No table proves such a mechanism, but it can be compared with its rivals: cells are
-missing at random (then theta is 0), or by a logistic model of the row's observed cells.
-Each mechanism is fitted to the pairs of some of the rows and judged on the pairs of the
-others. Posteriors are tilted only where the tilts predict best which cells are missing,
-or nearly best while they add something to the observed cells. Columns that are lost
-together are one event of a row, so that significance is computed over rows, not cells.
+missing completely at random (then theta is 0), or by a logistic model of the observed
+cells of their row. Each mechanism is fitted to the pairs of some of the rows and judged
+on the pairs of the others. Posteriors are tilted only where the tilts predict best
+which cells are missing, or nearly best while they add something to the observed cells.
+Columns that are lost together are one event of a row, so that significance is computed
+over rows, not cells.
 """
 
 from __future__ import annotations
