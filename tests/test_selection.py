@@ -1,4 +1,4 @@
-"""Cells that are missing because of their own values: told apart, and completed so."""
+"""Self-masking: recognised against other mechanisms, and its cells completed."""
 
 import pickle
 
@@ -16,6 +16,8 @@ from benchmarks.lost_together import PATTERNS, lost_together
 
 from .conftest import gaussian_table, hide, quick
 
+# Prior of a tilt, and weight of a pair.
+PAIRS = {"precision": 1.0, "pair_weight": 0.25}
 SLOPES = np.array([1.5, -1.5, 1.0, 0.0, -1.0, 1.0])
 
 
@@ -88,7 +90,7 @@ def test_draws_from_bootstrap_priors_are_tilted():
 
 @pytest.mark.parametrize("mechanism", ["mcar", "mar"])
 @pytest.mark.parametrize("seed", range(4))
-def test_other_mechanisms_are_told_apart(mechanism, seed):
+def test_other_mechanisms_are_not_taken_for_self_masking(mechanism, seed):
     X, _, _ = gaussian_table(1000, 5, seed)
     incomplete = ampute(X, mechanism=mechanism, rate=0.3, random_state=seed)
     imputer = quick(max_epochs=0).fit(incomplete)
@@ -152,7 +154,7 @@ def test_levels_are_tilted():
 
 
 def test_it_can_be_imposed():
-    """Evidence too weak to choose it still tells how much, if one insists."""
+    """Slopes are estimated on request where evidence is too weak to choose them."""
     X, _, _ = gaussian_table(1000, 5, 0)
     incomplete = hide(X, 0.3, 0)
     slopes = quick(max_epochs=0, self_masking=True).fit(incomplete).self_masking_
@@ -171,7 +173,7 @@ def test_going_on_with_training_tilts_once():
 
 
 @pytest.mark.parametrize("choice", ["auto", True])
-def test_too_few_missing_cells_and_empty_columns_say_nothing(choice):
+def test_too_few_missing_cells_and_empty_columns_have_no_slope(choice):
     X, _, _ = gaussian_table(60, 4, 0)
     X[:5, 0] = np.nan
     X[:, 1] = np.nan
@@ -192,9 +194,9 @@ def test_fit_tilt_against_a_known_mechanism(theta):
     missing = rng.random(n) < odds / (1 + odds)
     size = min(missing.sum(), (~missing).sum())
     case, control = observed[missing][:size], observed[~missing][:size]
-    (found,) = fit_tilt(case, control, values[:, None])
-    # Some 4000 pairs, each of which says at least 0.3 nats of a unit's square: a
-    # standard error of at most 0.03.
+    (found,) = fit_tilt(case, control, values[:, None], **PAIRS)
+    # Some 4000 pairs have an information of at least 0.3 each: the standard error is
+    # at most 0.03.
     assert found == pytest.approx(theta, abs=0.12)
 
 
@@ -202,11 +204,11 @@ def test_a_tilt_that_chance_explains_is_not_fitted():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(5), size=(2, 400))
     scores = np.linspace(-1, 1, 5)[:, None]
-    assert fit_tilt(*shares, scores).any()
-    assert not fit_tilt(*shares, scores, least=20.0).any()
+    assert fit_tilt(*shares, scores, **PAIRS).any()
+    assert not fit_tilt(*shares, scores, least=20.0, **PAIRS).any()
 
 
-def test_what_competes_must_say_more_or_something_else():
+def test_tilts_must_gain_as_much_as_the_rival_or_add_to_it():
     def is_better(gain, rival_gain, added, is_certain=True):
         return Evidence(gain, rival_gain, added, is_certain).is_better
 

@@ -1,8 +1,8 @@
-"""Proper multiple imputation: priors that differ as other samples would have had it.
+"""Proper multiple imputation: priors that differ as those of other samples would.
 
-Draws from a model that is taken for known are too narrow where it is estimated from few
-rows (Rubin, 1987, chapter 4). So each draw may start from a prior of its own; the
-network's correction, which held-out cells have approved of, is shared.
+Draws from one fitted model are too narrow where few rows leave it uncertain (Rubin,
+1987, chapter 4). So each draw may start from a prior of its own; the network's
+correction of the prior, which was chosen on held-out cells, is shared.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .network.network import Prior
 
 
 def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.inf):
-    """Fit a prior to resampled rows: one guess at what another sample had given.
+    """Fit a prior to resampled rows, as another sample might have given it.
 
-    The anchor is that of a bootstrap sample; frequencies are drawn by the Bayesian
+    The anchor is fitted to a bootstrap sample; frequencies are drawn by the Bayesian
     bootstrap (Rubin, 1981), which loses no level and no atom.
 
-    Shapes of ``values``, warped, and ``observed``: (n, d), at the anchor's device.
-    ``deadline`` is that of the anchor's fit.
+    Shapes of ``values``, warped, and ``observed``: (n, d), on the anchor's device.
+    ``deadline`` is the deadline of the anchor's fit.
     """
     n = len(values)
     rows = torch.randint(n, (n,), generator=generator).to(values.device)
@@ -55,7 +55,7 @@ def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.i
 
 
 def _other_frequencies(share, counts, rng):
-    """Frequencies drawn from the Dirichlet distribution that they have a posteriori.
+    """Frequencies drawn from their posterior, a Dirichlet distribution.
 
     Shapes: (g, K), and (g, 1) numbers of rows.
     """

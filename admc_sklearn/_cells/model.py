@@ -1,10 +1,10 @@
-"""The model of cells: a network, and the corrections of what it says.
+"""The model of cells: a network, and the corrections of its posteriors.
 
-One posterior of a row's missing cells is read as means, quantiles, probabilities and
-draws. It is made in this order: the network's own; numbers moved to where similar
-training rows put them; values of donor rows mixed in; and all tilted where cells are
-missing because of their own values. Draws ask for it again and again while the
-diffusion reveals a row's cells; only donors come first there, so that the cells of one
+Means, quantiles, probabilities and draws are all read from one posterior of a row's
+missing cells. It is made in this order: the network computes it; landmarks move the
+means of numbers; values of donor rows are mixed in; and all are tilted where cells are
+missing because of their own values. Draws compute it anew whenever the diffusion has
+revealed some of a row's cells; only donors come first there, so that the cells of one
 draw are copied from one row.
 """
 
@@ -17,30 +17,29 @@ from torch import nn
 from .._shared.contract import CompletionModel, Report, Rows
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
-from .corrections.donors import N_CANDIDATES
 from .network.masked_diffusion import reveal_rounds, reverse
 
-# How far beyond the training range, in its standard deviations, values are told apart.
+# Values further beyond the training range, in standard deviations, count as this far.
 REACH = 10.0
-# Of the noise that decides what a draw copies; far from those of the cells.
+# First stream of the noise by which draws copy donors; it is far from those of cells.
 DONOR_STREAM = 2**32
 
 
 class CellModel(CompletionModel):
-    """Completes columns one cell at a time, each given all that is known of its row.
+    """Completes columns one cell at a time, each given the observed cells of its row.
 
     Parameters
     ----------
     network : CompletionNetwork
     ridges : tuple of float
-        Of its anchor, the best and the weakest that is as good; see
+        Ridges of its anchor, the best and the weakest that is as good; see
         `choose_coordinates`.
 
     Attributes
     ----------
     landmarks, donors, self_masking : Correction or None
     replicas : list of Prior
-        Fitted to resampled rows; draws take turns with them.
+        Priors fitted to resampled rows; draws take turns with them.
     """
 
     def __init__(self, network, ridges):
@@ -51,12 +50,12 @@ class CellModel(CompletionModel):
 
     @property
     def corrections(self):
-        """The corrections that there are, in the order in which they apply."""
+        """The corrections that were learnt, in the order in which they apply."""
         every = self.landmarks, self.donors, self.self_masking
         return [correction for correction in every if correction is not None]
 
     def posteriors(self, rows, targets=None):
-        """Posteriors of cells, of all that are missing unless ``targets`` are given.
+        """Posteriors of the missing cells, or of the ``targets`` if they are given.
 
         Parameters
         ----------
@@ -69,8 +68,8 @@ class CellModel(CompletionModel):
         list of CellPosterior
         """
         targets = ~rows.observed if targets is None else targets
-        found = self.network(rows.values, rows.observed, targets)
-        return self._corrected(found, rows, self.corrections)
+        posteriors = self.network(rows.values, rows.observed, targets)
+        return self._corrected(posteriors, rows, self.corrections)
 
     def _corrected(self, posteriors, rows, corrections):
         for correction in corrections:
@@ -103,8 +102,8 @@ class CellModel(CompletionModel):
                     posterior.cells.scatter_into(
                         batch.values, posterior.point(statistic)
                     )
-                found = batch.values.cpu().numpy()
-                out[k, take] = np.where(rows.observed[take], out[k, take], found)
+                completed = batch.values.cpu().numpy()
+                out[k, take] = np.where(rows.observed[take], out[k, take], completed)
 
         self._in_batches(complete, len(incomplete))
         return out
@@ -118,7 +117,7 @@ class CellModel(CompletionModel):
         out = np.empty((len(rows), n_levels))
         self.eval()
 
-        def ask(part):
+        def complete(part):
             batch = self.coordinates(rows[part])
             targets = torch.zeros_like(batch.observed)
             targets[:, column] = True
@@ -128,7 +127,7 @@ class CellModel(CompletionModel):
             share = posterior.probabilities()[own, :, :n_levels].double()
             out[part] = (share / share.sum(-1, keepdim=True)).cpu().numpy()
 
-        self._in_batches(ask, len(rows))
+        self._in_batches(complete, len(rows))
         return out
 
     @one_thread()
@@ -143,43 +142,47 @@ class CellModel(CompletionModel):
         def draw(part):
             take = incomplete[part]
             batch = self.coordinates(rows[take])
-            found = None if self.donors is None else self.donors.find(batch)
+            donors = None if self.donors is None else self.donors.find(batch)
             for k in range(n_draws):
                 streams = [(d, 2 * k), (d, 2 * k + 1)]
-                if found is not None:
-                    streams.append((1 + N_CANDIDATES, DONOR_STREAM + k))
+                if donors is not None:
+                    n_candidates = self.donors.settings.n_candidates
+                    streams.append((1 + n_candidates, DONOR_STREAM + k))
                 noise = _noise(keys[take], streams, batch.values.device)
-                drawn = self._draw_once(batch, found, k, n_steps, noise)
+                drawn = self._draw_once(batch, donors, k, n_steps, noise)
                 drawn = self.network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], drawn)
 
         self._in_batches(draw, len(incomplete))
         return out
 
-    def _draw_once(self, rows, found, k, n_steps, noise):
-        """Draw the missing cells of a batch, (B, d), in the network's coordinates."""
-        order, levels, *clocks = noise
+    def _draw_once(self, rows, donors, k, n_steps, noise):
+        """Draw the missing cells of a batch, (B, d), in the network's coordinates.
+
+        ``donors`` are the candidates and log-weights found for these rows, or None.
+        """
+        order, quantiles, *clocks = noise
         prior = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
-        if found is not None:
-            rows = self.donors.draw(rows, *found, *clocks)
+        if donors is not None:
+            rows = self.donors.draw(rows, *donors, *clocks)
         corrections = [c for c in self.corrections if c is not self.donors]
 
         def posteriors(values, observed, targets):
-            # Similar rows are looked for by the whole row, completed as it is now.
+            # Landmarks are weighed by the whole row, so all its cells are completed.
             if self.landmarks is not None and bool(targets.any()):
                 targets = ~observed
-            found = self.network(values, observed, targets, prior=prior)
-            return self._corrected(found, Rows(values, observed), corrections)
+            plain = self.network(values, observed, targets, prior=prior)
+            return self._corrected(plain, Rows(values, observed), corrections)
 
         rounds = reveal_rounds(~rows.observed, order, n_steps)
-        return reverse(posteriors, rows.values, rows.observed, rounds, levels)
+        return reverse(posteriors, rows.values, rows.observed, rounds, quantiles)
 
     def _in_batches(self, function, n_rows):
         with torch.inference_mode():
             in_threads(function, self.network.row_batches(n_rows), self.network.device)
 
     def report(self):
-        """Say how much columns hide their own values."""
+        """Return the `Report`, with each column's slope of self-masking."""
         if self.self_masking is None:
             return Report()
         return Report(self_masking=self.self_masking.slopes)

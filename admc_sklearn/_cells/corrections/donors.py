@@ -1,16 +1,16 @@
-"""Donors: training rows that may be about the same thing.
+"""Donors: training rows whose values are copied into missing cells.
 
 Tables hold rows that repeat each other in part: one wine measured twice, one concrete
 mixture at five ages, one letter drawn in the same fonts. A network smooths over them.
-Whether training row b is such a donor of row a is a matter of record linkage
-(Fellegi and Sunter, 1969): each column that both know multiplies the odds by how much
-likelier the values' distance is among donors than among strangers,
+The log-odds that training row b is such a donor of row a are a sum over the columns
+observed in both (Fellegi and Sunter, 1969), of how much likelier the values' distance
+is among donors than among strangers,
 
     z(a, b) = sum over columns l and widths s of
               weight_ls * log((1 - e) exp(-|a_l - b_l| / width_s) / chance_ls(a_l) + e)
 
 with chance the mean of the kernel over all training rows, so that agreeing in a rare
-value says more, and e the share of donors that differ in a column. The distribution
+value counts more, and e the share of donors that differ in a column. The distribution
 of a missing cell j is a mixture of the network's and of its donors' values, of
 weights exp(prior_j) and exp(z(a, b)), as a Dirichlet process has it whose base measure
 is the network. The weights are learnt on cells hidden in held-out rows.
@@ -19,96 +19,193 @@ is the network. The weights are learnt on cells hidden in held-out rows.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import slices
 
-# Candidates by distance; only they are weighed.
-N_CANDIDATES = 32
-# Of the kernels, in standard deviations of the warped column; the search's is the last.
-WIDTHS = (0.015, 0.2)
-SEARCH_WIDTH = WIDTHS[-1]
-# Share of donors that differ in a column.
-DIFFERING = 0.05
-# Values beyond, in standard deviations, are as far as it.
-REACH = 5.0
-# Values of a column that chances are computed at, and rows that they are taken over.
-N_GRID, MAX_CHANCE_ROWS = 65, 2000
-# One-hot levels that the search compares.
-MAX_SEARCH_LEVELS = 256
 # Elements of a matrix of distances that stays in a core's cache.
 SEARCH_ELEMENTS = 1_000_000
+# The logarithm of a mixture's mass is taken of no less.
 TINY = 1e-30
+# Rows of a block in the search for the largest scores.
 BLOCK = 64
 
 
+@dataclass(frozen=True)
+class DonorSettings:
+    """How donors are found, weighed and learnt. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    n_candidates : int
+        Nearest training rows, which alone are weighed. (NOTES, "Donors": 64 for 32 is
+        within 0.5 %, both ways.)
+    widths : tuple of float
+        Widths of the kernels, in standard deviations of a warped column; the search
+        uses the last one. (NOTES, "Donors", widths.)
+    differing : float
+        Share of donors that differ in a column. (NOTES, "Donors": 0.01 and 0.2 are
+        within 1 %.)
+    reach : float
+        Values and distances beyond it, in standard deviations, count as it. (Not
+        measured.)
+    n_grid, max_chance_rows : int
+        Values of a column at which chances are computed, and rows over which their
+        means are taken. (Not measured.)
+    max_search_levels : int
+        One-hot levels of all columns together that the search compares. (Not
+        measured.)
+    max_cells, min_rows, max_rows : int
+        Rows that are searched: so many cells, within these numbers of rows. (NOTES,
+        "Donors", rows searched.)
+    max_columns : int
+        With more columns there are no donors. (Not measured.)
+    n_cells, hide_rate, max_repeats : int, float, int
+        Hidden cells that the weights are learnt on, the share of a row's cells that is
+        hidden, and how often a row takes turns with several masks. (Not measured.)
+    n_kind_cells, max_hide_rate : int, float
+        At least so many numbers and so many levels are hidden, for up to this share of
+        them: on a few hundred cells weights and gains are noise. (NOTES, "Levels are
+        retrieved by weights of more cells".)
+    n_steps : int
+        Optimisation steps for the weights. (NOTES, "Lost": 24 steps lose a twentieth
+        of the gain in mean absolute error.)
+    learning_rate, betas : float, tuple of float
+        Of the optimiser, Adam. (Not measured; the betas are those of Kingma and Ba,
+        2015.)
+    prior_scale, column_prior_scale : float
+        Factors by which the priors of the table and of the columns are learnt faster
+        than weights. (Not measured.)
+    weight_penalty, prior_penalty : float
+        Penalties on a column's weights and prior that differ from the table's. (Not
+        measured.)
+    freedoms : tuple of float
+        Factors that divide both penalties, tried in turn. (Not measured.)
+    doubt, max_doubt : float
+        Weights learnt on few held-out rows are overconfident: the network's
+        log-weight grows by ``doubt`` over the number of these rows, up to a limit.
+        (NOTES, "Doubt about donors".)
+    min_gain : float
+        Least gain, as a share of the score plus a share of the point's error; less is
+        not worth the search. (Not measured.)
+    min_gain_of_max_rows : float
+        Least gain where ``max_rows`` rows are searched, and in proportion for fewer,
+        since the search takes the longer the more rows there are. (Not measured.)
+    min_point_errors : float
+        Least gain of the point's error, in standard errors. (NOTES, "Half a standard
+        error is enough of the point's error".)
+    """
+
+    n_candidates: int = 32
+    widths: tuple[float, ...] = (0.015, 0.2)
+    differing: float = 0.05
+    reach: float = 5.0
+    n_grid: int = 65
+    max_chance_rows: int = 2000
+    max_search_levels: int = 256
+    max_cells: int = 400_000
+    min_rows: int = 2000
+    max_rows: int = 16_384
+    max_columns: int = 256
+    n_cells: int = 5000
+    hide_rate: float = 0.15
+    max_repeats: int = 6
+    n_kind_cells: int = 4000
+    max_hide_rate: float = 0.5
+    n_steps: int = 40
+    learning_rate: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    prior_scale: float = 8.0
+    column_prior_scale: float = 3.0
+    weight_penalty: float = 2e-3
+    prior_penalty: float = 2e-4
+    freedoms: tuple[float, ...] = (1.0, 0.03)
+    doubt: float = 100.0
+    max_doubt: float = 2.0
+    min_gain: float = 5e-3
+    min_gain_of_max_rows: float = 4e-2
+    min_point_errors: float = 0.5
+
+    @property
+    def search_width(self):
+        """Width of the kernel that the search uses."""
+        return self.widths[-1]
+
+
+DEFAULT = DonorSettings()
+
+
 class Donors(Correction):
-    """Training rows, and what makes one a donor of a row to complete.
+    """Training rows, and the weights by which they are donors of incomplete rows.
 
     Parameters
     ----------
     network : CompletionNetwork
-        Whose rows these are.
+        The network whose posteriors are corrected.
     values : float tensor of shape (n, d), warped
     observed : bool tensor of shape (n, d)
+    settings : DonorSettings
 
     Attributes
     ----------
     weight : float tensor of shape (2, d, 2)
-        Of the columns' evidence under both widths: for numbers, for levels.
+        Weights of the columns' evidence under both widths, for numbers and for levels.
     prior : float tensor of shape (d,)
         Log-weight of the network's distribution.
-    is_followed : bool tensor of shape (2,)
-        Whether numbers are followed, whether levels are.
+    is_used : bool tensor of shape (2,)
+        Whether numbers take donors' values, whether levels do.
     """
 
-    def __init__(self, network, values, observed):
+    def __init__(self, network, values, observed, settings=DEFAULT):
         super().__init__()
+        self.settings = settings
         d = network.n_columns
         self.register_buffer("numeric", network.numeric.clone())
         self.register_buffer("categorical", network.categorical.clone())
         scale = values.new_ones(d)
         for j in self.numeric.tolist():
-            known = values[observed[:, j], j]
-            if len(known) > 1:
-                scale[j] = known.std().clamp_min(1e-3)
+            seen = values[observed[:, j], j]
+            if len(seen) > 1:
+                scale[j] = seen.std().clamp_min(1e-3)
         self.register_buffer("scale", scale)
         cells = self._scaled(values), observed
-        grid, chance = _chances(*(part[:, self.numeric] for part in cells))
+        grid, chance = _chances(*(part[:, self.numeric] for part in cells), settings)
         self.register_buffer("grid", grid)  # (numeric, G)
         self.register_buffer("chance", chance)  # (widths, numeric, G)
         level_chance, n_levels = _level_chances(values, observed, self.categorical)
         self.register_buffer("level_chance", level_chance)  # (categorical, L)
-        self.searched = _searched(n_levels)
+        self.searched = _searched(n_levels, settings.max_search_levels)
         self.register_buffer("weight", values.new_full((2, d, 2), 0.3))
-        self.register_buffer("is_followed", torch.zeros(2, dtype=torch.bool))
+        self.register_buffer("is_used", torch.zeros(2, dtype=torch.bool))
         self.register_buffer("prior", values.new_full((d,), math.log(len(values))))
         self.store(network, values, observed)
 
     def _scaled(self, values):
         """Numbers in standard deviations within reach, codes of levels, (B, d)."""
         scaled = values / self.scale
-        numeric = self.numeric
-        scaled[:, numeric] = scaled[:, numeric].clamp(-REACH, REACH)
+        numeric, reach = self.numeric, self.settings.reach
+        scaled[:, numeric] = scaled[:, numeric].clamp(-reach, reach)
         return scaled
 
-    def follow(self, kind, weight, prior):
-        """Retrieve columns of a kind, by weights (d, 2) and priors (d,)."""
+    def use(self, kind, weight, prior):
+        """Complete columns of a kind by weights (d, 2) and priors (d,)."""
         columns = (self.numeric, self.categorical)[kind]
         self.weight[kind], self.prior[columns] = weight, prior[columns]
-        self.is_followed[kind] = True
+        self.is_used[kind] = True
 
     def store(self, network, values, observed):
         """Keep rows to search."""
         self.register_buffer("values", values)
-        self.register_buffer("rows", self._scaled(values))
-        self.register_buffer("known", observed)
+        self.register_buffer("scaled_values", self._scaled(values))
+        self.register_buffer("observed", observed)
         outcome = torch.where(observed, network.index(values), -1)
         self.register_buffer("outcome", outcome.to(torch.int32))
-        far = REACH / SEARCH_WIDTH
-        x, o = self.rows[:, self.numeric] / SEARCH_WIDTH, observed[:, self.numeric]
+        width = self.settings.search_width
+        far = self.settings.reach / width
+        x, o = self.scaled_values[:, self.numeric] / width, observed[:, self.numeric]
         self.register_buffer("search_rows", torch.where(o, x, -far))
         flags = o.to(x.dtype)
         agreeing = values.new_ones(len(values), len(self.categorical))
@@ -116,57 +213,57 @@ class Donors(Correction):
         parts = [flags * (far - x), 1 - flags, flags, levels]
         self.register_buffer("search_flags", torch.cat(parts, 1).T.contiguous())
 
-    def _one_hot(self, values, observed, agreeing, knowing):
-        """Levels that the search compares and whether they are known, with their worth.
+    def _one_hot(self, values, observed, agreeing, presence):
+        """Levels that the search compares and whether they are observed, times factors.
 
-        Shape of ``agreeing``, the worth of a level: (B, categorical); ``knowing``, that
-        of a column, is a number.
+        Shape of ``agreeing``, the factor of a level: (B, categorical); ``presence``,
+        that of being observed, is a number.
         """
-        codes, known = values[:, self.categorical], observed[:, self.categorical]
+        codes, observed = values[:, self.categorical], observed[:, self.categorical]
         parts = [values.new_zeros(len(values), 0)]
         for k, n in self.searched:
-            seen = known[:, k, None]
+            seen = observed[:, k, None]
             same = codes[:, k, None] == torch.arange(n, device=values.device)
-            parts += [(same & seen) * agreeing[:, k, None], seen * knowing]
+            parts += [(same & seen) * agreeing[:, k, None], seen * presence]
         return torch.cat(parts, 1)
 
     def _chance(self, scaled):
         """Log-chances of a row's numbers, (widths, B, numeric)."""
         x = scaled[:, self.numeric].T.contiguous()
-        place = torch.searchsorted(self.grid, x).clamp(1, self.grid.shape[1] - 1)
-        low, high = self.grid.gather(1, place - 1), self.grid.gather(1, place)
+        above = torch.searchsorted(self.grid, x).clamp(1, self.grid.shape[1] - 1)
+        low, high = self.grid.gather(1, above - 1), self.grid.gather(1, above)
         share = ((x - low) / (high - low).clamp_min(1e-9)).clamp(0.0, 1.0)
-        found = []
+        chances = []
         for chance in self.chance:
-            start, end = chance.gather(1, place - 1), chance.gather(1, place)
-            found.append((start + share * (end - start)).T)
-        return torch.stack(found)
+            start, end = chance.gather(1, above - 1), chance.gather(1, above)
+            chances.append((start + share * (end - start)).T)
+        return torch.stack(chances)
 
     def search(self, values, observed):
-        """Training rows with the most evidence by the search's width, (B, K)."""
-        scaled = self._scaled(values)
-        far, o = REACH / SEARCH_WIDTH, observed[:, self.numeric]
-        x, flags = scaled[:, self.numeric] / SEARCH_WIDTH, o.to(values.dtype)
+        """Training rows with the most evidence by the search's width, (B, R)."""
+        scaled, width = self._scaled(values), self.settings.search_width
+        far, o = self.settings.reach / width, observed[:, self.numeric]
+        x, flags = scaled[:, self.numeric] / width, o.to(values.dtype)
         chance = self._chance(scaled)[-1]
-        # A missing number lies far below or above all others. What its distances come
-        # to is known, and taken off by a product.
-        missed = 1 - flags
-        parts = [missed, flags * (x + far) + 2 * far * missed, -flags * chance]
-        miss = math.log(DIFFERING)
-        agreeing = self._level_rarity(values) - miss
-        parts.append(self._one_hot(values, observed, agreeing, miss))
+        # A missing number lies far below or above all others. Its distances follow
+        # from that, and a product takes them off.
+        missing = 1 - flags
+        parts = [missing, flags * (x + far) + 2 * far * missing, -flags * chance]
+        disagreeing = math.log(self.settings.differing)
+        agreeing = self._level_rarity(values) - disagreeing
+        parts.append(self._one_hot(values, observed, agreeing, disagreeing))
         left = torch.cat(parts, 1)
         x = torch.where(o, x, far)
-        n_found = min(N_CANDIDATES, len(self.rows))
-        found = []
-        for part in slices(len(x), len(self.rows), SEARCH_ELEMENTS, x.device):
+        n_candidates = min(self.settings.n_candidates, len(self.values))
+        candidates = []
+        for part in slices(len(x), len(self.values), SEARCH_ELEMENTS, x.device):
             if x.shape[1]:
                 score = torch.cdist(x[part], self.search_rows, p=1.0)
                 score = score.addmm_(left[part], self.search_flags, beta=-1.0)
             else:
                 score = left[part] @ self.search_flags
-            found.append(_largest(score, n_found))
-        return torch.cat(found)
+            candidates.append(_largest(score, n_candidates))
+        return torch.cat(candidates)
 
     def _level_rarity(self, values):
         """Evidence of agreeing in a level, (B, categorical)."""
@@ -175,98 +272,106 @@ class Donors(Correction):
             return codes.to(values.dtype)
         codes = codes.clamp_max(self.level_chance.shape[1] - 1)
         chance = self.level_chance.gather(1, codes.T).T
-        return _evidence(-chance)
+        return self._column_evidence(-chance)
 
-    def evidence(self, values, observed, found):
-        """Evidence of every column that candidates are donors, (B, K, d, 2)."""
-        scaled = self._scaled(values)
-        both = observed[:, None] & self.known[found]
-        out = values.new_zeros(*found.shape, values.shape[1], len(WIDTHS))
+    def _column_evidence(self, log_ratio):
+        """Evidence of one column, in which some donors differ."""
+        differing = self.settings.differing
+        return torch.log((1 - differing) * torch.exp(log_ratio) + differing)
+
+    def evidence(self, values, observed, candidates):
+        """Evidence of every column that candidates are donors, (B, R, d, 2)."""
+        scaled, widths = self._scaled(values), self.settings.widths
+        both = observed[:, None] & self.observed[candidates]
+        evidence = values.new_zeros(*candidates.shape, values.shape[1], len(widths))
         n, c = self.numeric, self.categorical
-        rows = self.rows[found]
+        rows = self.scaled_values[candidates]
         if len(n):
-            gap = (scaled[:, None, n] - rows[..., n]).abs_().clamp_max_(REACH)
+            gap = (scaled[:, None, n] - rows[..., n]).abs_()
+            gap = gap.clamp_max_(self.settings.reach)
             chance = self._chance(scaled)
-            for k, width in enumerate(WIDTHS):
-                out[:, :, n, k] = _evidence(-gap / width - chance[k][:, None])
+            for k, width in enumerate(widths):
+                log_ratio = -gap / width - chance[k][:, None]
+                evidence[:, :, n, k] = self._column_evidence(log_ratio)
         if len(c):
             same = scaled[:, None, c] == rows[..., c]
             rarity = self._level_rarity(values)[:, None]
-            told = torch.where(same, rarity, math.log(DIFFERING))
-            out[:, :, c, 0] = told
-        return out.masked_fill_(~both[..., None], 0.0)
+            disagreeing = math.log(self.settings.differing)
+            evidence[:, :, c, 0] = torch.where(same, rarity, disagreeing)
+        return evidence.masked_fill_(~both[..., None], 0.0)
 
     def find(self, rows):
-        """Candidates, (B, K), and their log-weights for both kinds, (2, B, K)."""
-        found, z = [], []
-        cost = N_CANDIDATES * rows.values.shape[1]
+        """Candidates, (B, R), and their log-weights for both kinds, (2, B, R)."""
+        candidates, z = [], []
+        cost = self.settings.n_candidates * rows.values.shape[1]
         for part in slices(len(rows), cost, SEARCH_ELEMENTS, rows.values.device):
             x, o = rows.values[part], rows.observed[part]
-            found.append(self.search(x, o))
-            told = self.evidence(x, o, found[-1])
-            z.append(truncated(torch.einsum("bkdw,tdw->tbk", told, self.weight)))
-        return torch.cat(found), torch.cat(z, 1)
+            candidates.append(self.search(x, o))
+            evidence = self.evidence(x, o, candidates[-1])
+            z.append(truncated(torch.einsum("bkdw,tdw->tbk", evidence, self.weight)))
+        return torch.cat(candidates), torch.cat(z, 1)
 
-    def outcomes(self, found, cells):
-        """Outcomes of candidates in packed cells, (g, T, K); -1 where unknown."""
+    def outcomes(self, candidates, cells):
+        """Outcomes of candidates in packed cells, (g, T, R); -1 where missing."""
         columns = cells.columns[..., None].expand(-1, *cells.rows.shape[1:], 1)
-        return self.outcome[found[cells.rows], columns].long()
+        return self.outcome[candidates[cells.rows], columns].long()
 
-    def draw(self, rows, found, z, noise):
+    def draw(self, rows, candidates, z, noise):
         """Copy cells of donors, or of none, in proportion to the weights.
 
-        Every donor of a row has a clock, which rings the sooner the more it weighs,
-        and so has the network in each cell: a cell is copied from the first one to ring
-        of those that know it, or left to the network. So each cell has the
+        Every donor of a row has a clock, which rings the sooner the larger its weight,
+        and so has the network in each cell: a cell is copied from the first to ring of
+        the donors in which it is observed, or left to the network. So each cell has the
         distribution that `apply` gives it, and the cells of a row mostly come from one
         donor, so that they belong together.
 
         Parameters
         ----------
         rows : Rows
-            Of B rows, in the network's coordinates.
-        found, z : tensors of shapes (B, K) and (2, B, K), from `find`
-        noise : float tensor of shape (B, 1 + N_CANDIDATES), uniform on (0, 1)
+            B rows in the network's coordinates.
+        candidates, z : tensors of shapes (B, R) and (2, B, R), from `find`
+        noise : float tensor of shape (B, 1 + n_candidates), uniform on (0, 1)
 
         Returns
         -------
         Rows
-            With what was copied.
+            The rows with the copied cells, which count as observed.
         """
         values, observed = rows.values.clone(), rows.observed.clone()
-        found, order = found.sort(1)  # the order of a search is arbitrary
+        candidates, order = candidates.sort(1)  # a search returns them in any order
+        n_candidates = candidates.shape[1]
         clock = torch.log(-torch.log(noise))
         for kind, columns in enumerate((self.numeric, self.categorical)):
-            if not self.is_followed[kind]:
+            if not self.is_used[kind]:
                 continue
-            ring = clock[:, 1 : 1 + found.shape[1]] - z[kind].gather(1, order)
-            known = self.known[found[..., None], columns]  # (B, K, columns)
-            first, place = torch.where(known, ring[..., None], torch.inf).min(1)
+            ring = clock[:, 1 : 1 + n_candidates] - z[kind].gather(1, order)
+            seen = self.observed[candidates[..., None], columns]  # (B, R, columns)
+            first, position = torch.where(seen, ring[..., None], torch.inf).min(1)
             own = clock[:, :1] - self.prior[columns]
             copied = (first < own) & ~observed[:, columns]
-            there = self.values[found.gather(1, place), columns]
-            values[:, columns] = torch.where(copied, there, values[:, columns])
+            donated = self.values[candidates.gather(1, position), columns]
+            values[:, columns] = torch.where(copied, donated, values[:, columns])
             observed[:, columns] |= copied
         return Rows(values, observed)
 
     def apply(self, posteriors, rows, network):
         """Mix donors' values into posteriors."""
         del network
-        found, z = self.find(rows)
-        return [self._mixed_in(posterior, found, z) for posterior in posteriors]
+        candidates, z = self.find(rows)
+        return [self._mixed_in(posterior, candidates, z) for posterior in posteriors]
 
-    def _mixed_in(self, posterior, found, z):
-        if not self.is_followed[posterior.kind]:
+    def _mixed_in(self, posterior, candidates, z):
+        if not self.is_used[posterior.kind]:
             return posterior
         cells = posterior.cells
         weights = z[posterior.kind][cells.rows]
         prior = self.prior[cells.columns]
-        outcome = self.outcomes(found, cells)
+        outcome = self.outcomes(candidates, cells)
         return posterior.with_logits(mixed(posterior.logits, outcome, weights, prior))
 
 
 def truncated(z):
-    """Log of weights (..., K) less the least of a row: none ends abruptly."""
+    """Log of weights (..., R) less the least of a row: none ends abruptly."""
     least = z.amin(-1, keepdim=True)
     return z + torch.log1p(-torch.exp(least - z).clamp_max(1 - 1e-6))
 
@@ -292,53 +397,50 @@ def mixed(logits, outcome, z, prior):
 
 
 def _largest(score, k):
-    """Places of the k largest of every row, (B, n) -> (B, k), in any order.
+    """Positions of the k largest of every row, (B, n) -> (B, k), in any order.
 
     They lie in the k blocks with the largest maxima, which are far quicker to find.
     """
     n, n_blocks = score.shape[1], score.shape[1] // BLOCK
     if n_blocks <= 2 * k:
         return score.topk(k, 1, sorted=False).indices
-    # Every n_blocks-th place belongs to the same block.
+    # Every n_blocks-th position belongs to the same block.
     body = score[:, : n_blocks * BLOCK].unflatten(1, (BLOCK, n_blocks))
     block = body.amax(1).topk(k, 1, sorted=False).indices[:, None]
     rest = torch.arange(n_blocks * BLOCK, n, device=score.device)
     values = body.gather(2, block.expand(-1, BLOCK, -1)).flatten(1)
     values = torch.cat([values, score[:, rest]], 1)
     step = torch.arange(BLOCK, device=score.device)[:, None] * n_blocks
-    place = torch.cat([(block + step).flatten(1), rest.expand(len(score), -1)], 1)
-    return place.gather(1, values.topk(k, 1, sorted=False).indices)
+    rest = rest.expand(len(score), -1)
+    position = torch.cat([(block + step).flatten(1), rest], 1)
+    return position.gather(1, values.topk(k, 1, sorted=False).indices)
 
 
-def _evidence(log_ratio):
-    """Evidence of one column, some donors of which differ."""
-    return torch.log((1 - DIFFERING) * torch.exp(log_ratio) + DIFFERING)
-
-
-def _chances(x, observed):
+def _chances(x, observed, settings):
     """Values of numeric columns, (d, G), and log-means of the kernels, (2, d, G)."""
-    d = x.shape[1]
-    grid, chance = x.new_zeros(d, N_GRID), x.new_zeros(len(WIDTHS), d, N_GRID)
+    d, n_grid, widths = x.shape[1], settings.n_grid, settings.widths
+    grid, chance = x.new_zeros(d, n_grid), x.new_zeros(len(widths), d, n_grid)
     for j in range(d):
-        known = x[observed[:, j], j]
-        if not len(known):
+        seen = x[observed[:, j], j]
+        if not len(seen):
             continue
-        distinct = known.unique()
-        place = torch.linspace(0, len(distinct) - 1, N_GRID, device=x.device)
-        grid[j] = distinct[place.round().long()]
-        gap = (grid[j][:, None] - known[:MAX_CHANCE_ROWS]).abs().clamp_max(REACH)
-        for k, width in enumerate(WIDTHS):
+        distinct = seen.unique()
+        position = torch.linspace(0, len(distinct) - 1, n_grid, device=x.device)
+        grid[j] = distinct[position.round().long()]
+        gap = (grid[j][:, None] - seen[: settings.max_chance_rows]).abs()
+        gap = gap.clamp_max(settings.reach)
+        for k, width in enumerate(widths):
             mean = torch.exp(-gap / width).mean(1)
-            chance[k, j] = mean.clamp_min(1 / (2 * len(known))).log()
+            chance[k, j] = mean.clamp_min(1 / (2 * len(seen))).log()
     return grid, chance
 
 
 def _level_chances(values, observed, categorical):
-    """Log-frequencies of levels, (categorical, L), and their numbers."""
+    """Log-frequencies of levels, (categorical, L), and the numbers of levels."""
     counts = []
     for j in categorical.tolist():
-        known = values[observed[:, j], j].long()
-        counts.append(torch.bincount(known) + 1.0)
+        seen = values[observed[:, j], j].long()
+        counts.append(torch.bincount(seen) + 1.0)
     n_levels = [len(count) for count in counts]
     table = values.new_zeros(len(counts), max(n_levels, default=0))
     for row, count in zip(table, counts, strict=True):
@@ -346,9 +448,9 @@ def _level_chances(values, observed, categorical):
     return table, n_levels
 
 
-def _searched(n_levels):
-    """Places of categorical columns that the search compares, and their levels."""
-    left, chosen = MAX_SEARCH_LEVELS, []
+def _searched(n_levels, max_search_levels):
+    """List the columns that the search compares, by index and number of levels."""
+    left, chosen = max_search_levels, []
     for k, n in enumerate(n_levels):
         if n <= left:
             chosen.append((k, n))

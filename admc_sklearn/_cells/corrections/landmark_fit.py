@@ -1,8 +1,8 @@
-"""What a landmarks tells, learnt from training rows, and how far it is followed.
+"""Fit of the landmark regression, and of the weights by which it counts.
 
 Cells of training rows are hidden in turns and regressed on the weights of landmarks.
-Cells hidden in held-out rows decide, with those of the last turn, how far each column
-follows, and whether the network has a landmarks at all.
+The weight of each column is chosen by cells hidden in held-out rows and by those of the
+last turn; the regression is dropped where it does not lower their error.
 """
 
 from __future__ import annotations
@@ -17,103 +17,104 @@ import torch
 from ..._shared.devices import exact_device, in_threads, slices
 from ..._shared.held_out import is_gain, some_rows
 from ..._shared.linalg import cholesky
-from .landmark_regression import CACHED_ELEMENTS, CompletedRows, LandmarkRegression
+from .landmark_regression import (
+    CACHED_ELEMENTS,
+    DEFAULT,
+    CompletedRows,
+    LandmarkRegression,
+)
 
-N_LANDMARKS = 800
-# Rows to regress: so many cells, and at least so many rows.
-MAX_CELLS, MIN_ROWS = 100_000, 4000
-# Observed cells are hidden in so many turns, each to be told by the others. The last
-# one decides on the ridges and, beside held-out cells, on the weights.
-N_TURNS = 6
-# Beyond, distances say little and products cost much.
-MAX_COORDINATES = 64
-# Of a column.
-MIN_CELLS = 40
-RIDGES = (0.1, 0.4, 1.5, 6.0)
-# Of a landmark with itself. Rows that nearly repeat each other would differ by rounding
-# alone in sums over many thousand cells.
-JITTER = 0.05
-# What a cell of a training row counts beside one of a held-out row.
-TRAINED_SHARE = 0.4
 # Columns of a symmetric product that are computed at once.
 STRIP = 200
 
 
 class Regression:
-    """Ridge regression of one column on the weights of a landmarks's landmarks.
+    """Ridge regression of one column on the weights of landmarks.
 
-    Fed with cells, turn by turn. The ridge penalises the norm that belongs to the
-    kernel. ``among`` are the distances of the landmarks to each other, (M, M).
+    It is fed with cells, turn by turn. The ridge penalises the norm that belongs to the
+    kernel.
+
+    Parameters
+    ----------
+    landmarks : LandmarkRegression
+    column : int
+    among : float tensor of shape (M, M)
+        Distances of the landmarks to each other.
     """
 
     def __init__(self, landmarks, column, among):
         self.landmarks, self.column = landmarks, column
         self.kernel = landmarks.attend(landmarks.points.T, among, column)
-        # Sums of products of weights are alike, and differences between them decide:
-        # in float32 only what is left without the typical weights keeps its digits.
-        self.typical = self.kernel.mean(0)
-        self.kernel.diagonal().add_(JITTER)
+        # Sums of products of weights are large and alike, and their small differences
+        # matter: float32 keeps the digits of these only once the mean is taken off.
+        self.mean_weights = self.kernel.mean(0)
+        self.kernel.diagonal().add_(landmarks.settings.jitter)
         self.gram = torch.zeros_like(self.kernel)  # its lower half
-        self.pull, self.total = torch.zeros_like(self.kernel[:2])
+        self.products, self.total = torch.zeros_like(self.kernel[:2])
         self.n_cells, self.sum = 0, 0.0
 
     def features(self, rows, distances):
-        """Weights of cells less the typical ones, (N, M)."""
-        found = torch.empty_like(distances)
+        """Weights of cells less the landmarks' mean weights, (N, M)."""
+        features = torch.empty_like(distances)
         for part in slices(len(rows), len(self.gram), CACHED_ELEMENTS, rows.device):
             weights = self.landmarks.attend(rows[part], distances[part], self.column)
-            torch.sub(weights, self.typical, out=found[part])
-        return found
+            torch.sub(weights, self.mean_weights, out=features[part])
+        return features
 
     def feed(self, features, truth):
         """Add cells and their values, (N, M) and (N,)."""
         for lo in range(0, len(self.gram), STRIP):
             strip = features[:, lo : lo + STRIP]
             self.gram[lo:, lo : lo + STRIP].addmm_(features[:, lo:].T, strip)
-        self.pull.addmv_(features.T, truth)
+        self.products.addmv_(features.T, truth)
         self.total += features.sum(0)
         self.n_cells += len(truth)
         self.sum += float(truth.sum())
 
     def solve(self, ridges):
         """Coefficients of the weights for every ridge, (M, n_ridges)."""
-        here, home = self.pull.device, exact_device(self.pull.device)
-        typical, total = self.typical.to(home).double(), self.total.to(home).double()
-        cross = torch.outer(total + self.n_cells * typical, typical)
-        gram = self.gram.to(home) + cross + torch.outer(typical, total)
-        pull = (self.pull.to(home) + self.sum * typical)[:, None]
-        kernel, found = self.kernel.to(home), []
+        device, exact = self.products.device, exact_device(self.products.device)
+        mean = self.mean_weights.to(exact).double()
+        total = self.total.to(exact).double()
+        cross = torch.outer(total + self.n_cells * mean, mean)
+        gram = self.gram.to(exact) + cross + torch.outer(mean, total)
+        products = (self.products.to(exact) + self.sum * mean)[:, None]
+        kernel, solutions = self.kernel.to(exact), []
         for ridge in ridges:
             root = cholesky(gram.add(kernel, alpha=ridge))
-            found.append(torch.cholesky_solve(pull, root))
-        return torch.cat(found, 1).to(here, self.pull.dtype)
+            solutions.append(torch.cholesky_solve(products, root))
+        return torch.cat(solutions, 1).to(device, self.products.dtype)
 
     def best_ridge(self, features, truth):
         """Ridge with the lowest squared error on cells that it was not fed with.
 
-        Also what the regression with this ridge says of them, (N,).
+        Also returns the predictions of these cells with this ridge, (N,).
         """
-        solutions = self.solve(RIDGES)
-        told = features @ solutions + self.typical @ solutions
-        best = int((told - truth[:, None]).square().mean(0).argmin())
-        return RIDGES[best], told[:, best]
+        ridges = self.landmarks.settings.ridges
+        solutions = self.solve(ridges)
+        predicted = features @ solutions + self.mean_weights @ solutions
+        best = int((predicted - truth[:, None]).square().mean(0).argmin())
+        return ridges[best], predicted[:, best]
 
 
 @torch.no_grad()
-def fit_landmarks(network, rows, validation, generator, deadline=math.inf):
-    """Fit a landmark regression, as far as hidden cells approve.
+def fit_landmarks(
+    network, rows, validation, generator, deadline=math.inf, settings=DEFAULT
+):
+    """Fit a landmark regression, if it lowers the error of hidden cells.
 
     Parameters
     ----------
     network : CompletionNetwork
-        Trained.
+        A trained network.
     rows : Rows
         Tensors in the network's coordinates.
     validation : Validation
         Held-out rows.
     generator : torch.Generator on the CPU
     deadline : float
-        Of `time.monotonic`: what is not ready by then is left out.
+        Time of `time.monotonic` at which an unfinished regression is given up.
+    settings : LandmarkSettings
 
     Returns
     -------
@@ -122,52 +123,56 @@ def fit_landmarks(network, rows, validation, generator, deadline=math.inf):
     if time.monotonic() > deadline:
         return None
     n_coordinates = network.anchor.coordinates.n_base
-    if network.encoder is None or n_coordinates > MAX_COORDINATES:
+    if network.encoder is None or n_coordinates > settings.max_coordinates:
         return None
     network.eval()
-    n_rows = max(MIN_ROWS, MAX_CELLS // network.n_columns)
+    n_rows = max(settings.min_rows, settings.max_cells // network.n_columns)
     values, observed = some_rows(n_rows, generator, rows.values, rows.observed)
-    known = CompletedRows.of(network, values[:N_LANDMARKS], observed[:N_LANDMARKS])
-    landmarks = LandmarkRegression(network, known.coordinates(), len(values))
+    first = slice(settings.n_landmarks)
+    completed = CompletedRows.of(network, values[first], observed[first], settings)
+    landmarks = LandmarkRegression(
+        network, completed.coordinates(), len(values), settings
+    )
     fitted = _regress(landmarks, network, values, observed, generator, deadline)
     if fitted is None:
         return None
     columns, last = fitted
-    held = CompletedRows.of(network, validation.values, validation.kept)
-    hidden = validation.hidden & held.tells()
+    held = CompletedRows.of(network, validation.values, validation.kept, settings)
+    hidden = validation.hidden & held.has_observed()
     hidden[:, ~_is_among(columns, hidden)] = False
-    told = landmarks.predict(held.coordinates(), hidden)
-    answers = Answers(held, told, validation.truth, hidden)
-    landmarks.weight = _weights(answers, last, columns)
-    gain = answers.gain(landmarks.weight).view(-1, len(validation.rows)).sum(0)
-    # Weights fit the rows that judge them, the better the more weights there are.
+    predicted = landmarks.predict(held.coordinates(), hidden)
+    cells = PredictedCells(held, predicted, validation.truth, hidden)
+    landmarks.weight = _weights(cells, last, columns, settings.trained_share)
+    gain = cells.gain(landmarks.weight).view(-1, len(validation.rows)).sum(0)
+    # The weights are fitted to the rows that they are judged on, the more closely the
+    # more weights there are.
     least = 1 + len(columns) / (2 * len(gain))
-    gain = torch.cat([gain, TRAINED_SHARE * last.gain(landmarks.weight)])
-    return landmarks if is_gain(gain, least) else None
+    trained = settings.trained_share * last.gain(landmarks.weight)
+    return landmarks if is_gain(torch.cat([gain, trained]), least) else None
 
 
 @dataclass
-class Answers:
-    """Hidden cells, what is believed of them, what a landmarks told and the truth.
+class PredictedCells:
+    """Hidden cells of completed rows, with the regression's predictions and the truth.
 
-    Shape of ``told``, ``truth`` and ``hidden``: (B, d).
+    Shape of ``predicted``, ``truth`` and ``hidden``: (B, d).
     """
 
     completed: CompletedRows
-    told: torch.Tensor
+    predicted: torch.Tensor
     truth: torch.Tensor
     hidden: torch.Tensor
 
     def moments(self):
-        """Sum errors times what the landmarks would change, and the squares of that."""
-        step = torch.where(self.hidden, self.told - self.completed.mean, 0.0)
+        """Sum errors times predicted changes, and squared changes, (2, d)."""
+        step = torch.where(self.hidden, self.predicted - self.completed.mean, 0.0)
         error = self.truth - self.completed.mean
         return torch.stack([(step * error).sum(0), step.square().sum(0)])
 
     def gain(self, weight):
-        """Squared error of every row that following the landmarks saves, (B,)."""
+        """Squared error of every row that the predictions save, (B,)."""
         error = self.truth - self.completed.mean
-        left = error - self.completed.followed(self.told, weight)
+        left = error - self.completed.limited_shift(self.predicted, weight)
         return torch.where(self.hidden, error.square() - left.square(), 0.0).sum(1)
 
 
@@ -179,74 +184,78 @@ def _is_among(columns, table):
 
 
 def _regress(landmarks, network, values, observed, generator, deadline):
-    """Fit a landmarks to cells hidden in turns.
+    """Fit a landmark regression to cells hidden in turns.
 
-    Returns the columns that have enough of them, and the last turn's cells, which the
-    regressions were asked before they were fed with them. None where no column has, or
-    where there is no time to finish.
+    Returns the columns that have enough of them, and the last turn's cells, which were
+    predicted before the regressions were fed with them. It is None where no column has
+    enough, or where there is no time to finish.
     """
+    settings = landmarks.settings
     truth = network.warp.inverse(values)
-    columns = landmarks.place.ge(0).nonzero()[:, 0].tolist()
-    columns = [j for j in columns if int(observed[:, j].sum()) >= MIN_CELLS]
+    columns = landmarks.coordinate.ge(0).nonzero()[:, 0].tolist()
+    columns = [j for j in columns if int(observed[:, j].sum()) >= settings.min_cells]
     among = landmarks.distances(landmarks.points.T)
     regressions = {j: Regression(landmarks, j, among) for j in columns}
-    turn = torch.randint(N_TURNS, observed.shape, generator=generator)
+    turn = torch.randint(settings.n_turns, observed.shape, generator=generator)
     turn = turn.to(values.device)
     ridges = {}
     for j in columns:
         landmarks.center[j] = truth[observed[:, j], j].mean()
-    for t in range(N_TURNS):
-        asked = observed & (turn == t)
-        completed = CompletedRows.of(network, values, observed & ~asked)
-        asked &= completed.tells()
-        rows, told = completed.coordinates(), torch.zeros_like(values)
+    for t in range(settings.n_turns):
+        hidden = observed & (turn == t)
+        completed = CompletedRows.of(network, values, observed & ~hidden, settings)
+        hidden &= completed.has_observed()
+        rows, predicted = completed.coordinates(), torch.zeros_like(values)
         distances = landmarks.distances(rows)
         # Columns are regressed in threads; each writes where no other does.
         learn = functools.partial(
             _learn,
             regressions,
-            (rows, distances, asked, truth - landmarks.center),
-            ridges if t == N_TURNS - 1 else None,
+            (rows, distances, hidden, truth - landmarks.center),
+            ridges if t == settings.n_turns - 1 else None,
             deadline,
         )
-        for j, cells, found in in_threads(learn, columns, values.device):
-            told[cells, j] = found + landmarks.center[j]
+        for j, cells, deviation in in_threads(learn, columns, values.device):
+            predicted[cells, j] = deviation + landmarks.center[j]
         if time.monotonic() > deadline:
             return None
     solve = in_threads(lambda j: regressions[j].solve([ridges[j]])[:, 0], columns)
     for j, solution in zip(columns, solve, strict=True):
         landmarks.solution[j] = solution
-    asked[:, ~_is_among(columns, asked)] = False
-    return (columns, Answers(completed, told, truth, asked)) if columns else None
+    hidden[:, ~_is_among(columns, hidden)] = False
+    last = PredictedCells(completed, predicted, truth, hidden)
+    return (columns, last) if columns else None
 
 
 def _learn(regressions, turn, ridges, deadline, j):
     """Feed column j's regression with a turn's cells, unless it is late.
 
     Where ``ridges``, a dict, is given, the column's best ridge is put there first.
-    Returns the column, its cells and what it is told of them, else nothing of none.
+    Returns the column, the rows of its predicted cells and their predictions; there
+    are none without ``ridges``.
     """
-    rows, distances, asked, truth = turn
-    cells = asked[:, j].nonzero()[:, 0]
-    told = truth[:0, j]
+    rows, distances, hidden, truth = turn
+    cells = hidden[:, j].nonzero()[:, 0]
+    predicted = truth[:0, j]
     if time.monotonic() > deadline:
-        return j, cells[:0], told
+        return j, cells[:0], predicted
     features = regressions[j].features(rows[cells], distances[cells])
     y = truth[cells, j]
     if ridges is not None:
-        ridges[j], told = regressions[j].best_ridge(features, y)
+        ridges[j], predicted = regressions[j].best_ridge(features, y)
     regressions[j].feed(features, y)
-    return j, cells[: len(told)], told
+    return j, cells[: len(predicted)], predicted
 
 
-def _weights(held, trained, columns):
-    """How far each column follows the landmarks, (d,), by least squares, in [0, 1].
+def _weights(held, trained, columns, trained_share):
+    """By how much each column's predictions count, (d,), by least squares, in [0, 1].
 
-    Of a few held-out cells those that are far off would decide: cells that the network
-    was trained on are asked too, for less, since it knows them too well.
-    Columns with few cells follow the table: its mean sums are added to their own.
+    Among a few held-out cells those with large errors would choose the weights. So
+    cells that the network was trained on are added, for a smaller share, since the
+    network's own errors are too small there. The weights of columns with few cells are
+    drawn to the table's: its mean sums are added to their own.
     """
-    along, square = held.moments() + TRAINED_SHARE * trained.moments()
+    along, square = held.moments() + trained_share * trained.moments()
     along = along + along.sum() / len(columns)
     square = square + square.sum() / len(columns)
     weight = (along / square.clamp_min(1e-12)).clamp(0.0, 1.0)

@@ -1,18 +1,20 @@
-"""Landmark regression: what similar training rows held, on top of the network.
+"""Landmark regression: numbers regressed on similar training rows.
 
-A network learns what holds everywhere; what holds only among neighbours takes it more
-rows than small tables have. So the mean of a missing cell is also regressed on the
-completed rest of its row, by attention to landmarks, completed training rows: their
-weights are exp(-distance / width), with the distance summed over the columns, the
+A network learns what holds everywhere; to learn what holds only among neighbours it
+needs more rows than small tables have. So the mean of a missing cell is also regressed
+on the completed rest of its row, by attention to landmarks, completed training rows:
+their weights are exp(-distance / width), with the distance summed over the columns, the
 kernel of an infinite forest of random cuts (Balog et al., 2016, arXiv:1606.05241).
 The regression is ridge regression on these weights (Nystroem's method). `landmark_fit`
-fits it and decides how far it is followed, column by column.
+fits it, and a weight of each column by which its predictions count.
 
-The mean of a cell's distribution moves to where the two agree to put it by tilting the
-distribution exponentially, so that outcomes stay those of the column.
+The mean of a cell's distribution is moved by tilting the distribution exponentially, so
+that its outcomes stay those of the column.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -20,21 +22,86 @@ from ..._shared.contract import Correction
 from ..._shared.devices import in_threads, slices
 from ..network.posterior import NUMBERS
 
-# Of the kernel, in median distances: narrower where there are more rows to resolve
-# what is local.
-MAX_WIDTH, MIN_WIDTH, WIDTH_POWER, WIDE_ROWS = 2.0, 1.0, 0.3, 1000
-# Standardised values beyond it are as far as it.
-REACH = 5.0
-NEWTON_STEPS = 3
-# In standard deviations of the cell's distribution.
-MAX_SHIFT = 2.0
-MAX_SCORE = 3.0
+# Guards against a division by nearly nothing, in standard deviations.
 MIN_SPREAD = 1e-3
 MIN_SLOPE = 0.05
 # Elements of a matrix of weights that stays in a core's cache.
 CACHED_ELEMENTS = 250_000
-# And of the distances of the rows that are completed at once.
+# Elements of the distances of the rows that are completed at once.
 KEPT_ELEMENTS = 4_000_000
+
+
+@dataclass(frozen=True)
+class LandmarkSettings:
+    """How landmarks are fitted and applied. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    n_landmarks : int
+        Training rows that are landmarks. (NOTES, "Landmark regression": 1600 gain
+        another 1 % at twice the cost; "One memory instead of two": 600 lose 0.1 to
+        0.3 %.)
+    max_cells, min_rows : int
+        The regressions are fitted to rows of so many cells, and at least to so many
+        rows. (NOTES, "More rows in the memories, and the same landmarks".)
+    n_turns : int
+        Observed cells are hidden in so many turns, each predicted from the others.
+        The last turn chooses the ridges and, beside held-out cells, the weights.
+        (NOTES, "One memory instead of two": four lose up to 0.7 %; "Lost": ten gain on
+        one table alone.)
+    max_coordinates : int
+        With more coordinates of a row there are no landmarks: distances resolve little
+        and products cost much. (Not measured.)
+    min_cells : int
+        Observed cells that a column must have to be regressed. (Not measured.)
+    ridges : tuple of float
+        Candidates, of which each column takes its own. (NOTES, "Landmark regression":
+        a ridge for all columns loses half of the gain on one table; the candidates
+        themselves are not measured.)
+    jitter : float
+        Added to the kernel of a landmark with itself. Rows that nearly repeat each
+        other would otherwise differ by rounding alone in sums over many thousand
+        cells. (NOTES, "Sums of products instead of whitened weights".)
+    trained_share : float
+        How much a cell of a training row counts beside one of a held-out row. (NOTES,
+        "Memories weighed by trained cells too".)
+    max_width, min_width, width_power, wide_rows : float
+        Width of the kernel in median distances: ``max_width`` up to ``wide_rows`` rows,
+        and narrower by this power where there are more rows to resolve what is local.
+        (NOTES, "More rows in the memories, and the same landmarks"; the power is not
+        measured.)
+    reach : float
+        Coordinates beyond it, in standard deviations, count as it. (Not measured.)
+    max_shift : float
+        Standard deviations of a cell's distribution by which its mean may move. (Not
+        measured.)
+    max_score : float
+        Standard deviations at which the tilt of a distribution ends, since heavy tails
+        would take over. (NOTES, "Lost": moving means by an exponential tilt.)
+    newton_steps : int
+        Steps towards the tilt that moves the mean as far as intended. (Not measured.)
+    """
+
+    n_landmarks: int = 800
+    max_cells: int = 100_000
+    min_rows: int = 4000
+    n_turns: int = 6
+    max_coordinates: int = 64
+    min_cells: int = 40
+    ridges: tuple[float, ...] = (0.1, 0.4, 1.5, 6.0)
+    jitter: float = 0.05
+    trained_share: float = 0.4
+    max_width: float = 2.0
+    min_width: float = 1.0
+    width_power: float = 0.3
+    wide_rows: int = 1000
+    reach: float = 5.0
+    max_shift: float = 2.0
+    max_score: float = 3.0
+    newton_steps: int = 3
+
+
+DEFAULT = LandmarkSettings()
 
 
 class LandmarkRegression(Correction):
@@ -43,45 +110,51 @@ class LandmarkRegression(Correction):
     Parameters
     ----------
     network : CompletionNetwork
-        Whose rows these are.
+        The network whose posteriors are corrected.
     landmarks : float tensor of shape (M, D)
         Coordinates of completed training rows.
     n_rows : int
-        Rows to be regressed.
+        Rows that the regressions are fitted to.
+    settings : LandmarkSettings
 
     Attributes
     ----------
     width : float tensor of shape ()
-        Of the kernel.
+        Width of the kernel.
+    coordinate : int tensor of shape (d,)
+        Coordinate of each numeric column, -1 for others.
     solution : float tensor of shape (d, M)
         Coefficients of the landmarks' weights.
     center, weight : float tensors of shape (d,)
-        Mean of the column, how far the regression is followed.
+        Mean of each column, and by how much its predictions count.
     """
 
-    def __init__(self, network, landmarks, n_rows):
+    def __init__(self, network, landmarks, n_rows, settings=DEFAULT):
         super().__init__()
-        d = network.n_columns
+        self.settings = settings
+        d, device = network.n_columns, landmarks.device
         self.register_buffer("points", landmarks.T.contiguous())  # (D, M)
         self.register_buffer("solution", landmarks.new_zeros(d, len(landmarks)))
         for name in ("center", "weight"):
             self.register_buffer(name, landmarks.new_zeros(d))
-        # Coordinate of each numeric column.
-        place = torch.full((d,), -1, device=landmarks.device)
-        place[network.numeric] = torch.arange(len(network.numeric), device=place.device)
-        self.register_buffer("place", place)
-        width = MAX_WIDTH * min(1.0, WIDE_ROWS / n_rows) ** WIDTH_POWER
+        coordinate = torch.full((d,), -1, device=device)
+        coordinate[network.numeric] = torch.arange(len(network.numeric), device=device)
+        self.register_buffer("coordinate", coordinate)
+        narrowing = min(1.0, settings.wide_rows / n_rows) ** settings.width_power
+        width = max(settings.min_width, settings.max_width * narrowing)
         typical = self.distances(landmarks)[:, :100].median().clamp_min(1e-3)
-        self.register_buffer("width", max(MIN_WIDTH, width) * typical)
+        self.register_buffer("width", width * typical)
 
     def apply(self, posteriors, rows, network):
-        """Move the means of numbers to where similar training rows put them."""
+        """Move the means of numbers towards the regression's predictions."""
         if not any(posterior.kind == NUMBERS for posterior in posteriors):
             return posteriors
-        completed = CompletedRows(network, rows.values, rows.observed, posteriors)
+        completed = CompletedRows(
+            network, rows.values, rows.observed, posteriors, self.settings
+        )
         shift = completed.shift(self)
         return [
-            _with_mean_moved(posterior, posterior.cells.gather(shift))
+            _with_mean_moved(posterior, posterior.cells.gather(shift), self.settings)
             if posterior.kind == NUMBERS
             else posterior
             for posterior in posteriors
@@ -97,14 +170,14 @@ class LandmarkRegression(Correction):
         ``rows`` (N, D) and ``distances`` (N, M) are those of the cells' rows; the
         column itself is taken off.
         """
-        place = self.place[column]
-        weights = rows[:, place, None] - self.points[place]
+        coordinate = self.coordinate[column]
+        weights = rows[:, coordinate, None] - self.points[coordinate]
         weights = weights.abs_().sub_(distances).clamp_max_(0.0)
         return weights.div_(self.width).exp_()
 
     def predict(self, rows, missing):
-        """Tell missing cells, (B, d), in own units; 0 elsewhere."""
-        found = torch.zeros(missing.shape, device=rows.device)
+        """Predict missing cells, (B, d), in own units; 0 elsewhere."""
+        predicted = torch.zeros(missing.shape, device=rows.device)
         cost = self.points.shape[1]
         for part in slices(len(rows), cost, KEPT_ELEMENTS, rows.device):
             distances = self.distances(rows[part])
@@ -113,13 +186,13 @@ class LandmarkRegression(Correction):
                 for some in slices(len(cells), cost, CACHED_ELEMENTS, rows.device):
                     at = cells[some]
                     weights = self.attend(rows[at], distances[at - part.start], column)
-                    told = weights @ self.solution[column]
-                    found[at, column] = told + self.center[column]
-        return found
+                    deviation = weights @ self.solution[column]
+                    predicted[at, column] = deviation + self.center[column]
+        return predicted
 
 
 class CompletedRows:
-    """Rows, and what is believed of their missing cells while memories are asked.
+    """Rows, completed by the means of their missing cells.
 
     Parameters
     ----------
@@ -127,77 +200,83 @@ class CompletedRows:
     values : float tensor of shape (B, d), warped
     observed : bool tensor of shape (B, d)
     posteriors : list of CellPosterior
-        Of the missing cells.
+        Posteriors of the missing cells.
+    settings : LandmarkSettings
 
     Attributes
     ----------
     mean : float tensor of shape (B, d)
-        Of missing numbers, in own units, and codes of levels; 0 at observed cells.
+        Means of missing numbers, in own units, and codes of levels; 0 at observed
+        cells.
     limit : float tensor of shape (B, d)
         How far a regression may move a mean.
     """
 
-    def __init__(self, network, values, observed, posteriors):
-        self.network, self.values, self.observed = network, values, observed
+    def __init__(self, network, values, observed, posteriors, settings=DEFAULT):
+        self.network, self.settings = network, settings
+        self.values, self.observed = values, observed
         self.mean, self.limit = (torch.zeros_like(values) for _ in range(2))
         for posterior in posteriors:
             posterior.cells.scatter_into(self.mean, posterior.point("mean"))
             if posterior.kind == NUMBERS:
-                limit = MAX_SHIFT * _spread(posterior)[0][..., 0]
+                limit = settings.max_shift * _spread(posterior)[0][..., 0]
                 posterior.cells.scatter_into(self.limit, limit)
 
     @classmethod
-    def of(cls, network, values, observed):
-        """Believe what the network says, computed in batches."""
+    def of(cls, network, values, observed, settings=DEFAULT):
+        """Complete rows by the network's posteriors, computed in batches."""
 
-        def believe(part):
+        def complete(part):
             x, o = values[part], observed[part]
-            return cls(network, x, o, network(x, o, ~o))
+            return cls(network, x, o, network(x, o, ~o), settings)
 
-        parts = in_threads(believe, network.row_batches(len(values)), network.device)
-        whole = cls(network, values, observed, [])
+        parts = in_threads(complete, network.row_batches(len(values)), network.device)
+        whole = cls(network, values, observed, [], settings)
         if parts:
             whole.mean = torch.cat([part.mean for part in parts])
             whole.limit = torch.cat([part.limit for part in parts])
         return whole
 
-    def tells(self):
-        """Whether anything is known of a row, (B, 1): else nothing is remembered."""
+    def has_observed(self):
+        """Whether any cell of a row is observed, (B, 1); else nothing is predicted."""
         return self.observed.any(1, keepdim=True)
 
     def coordinates(self):
         """Coordinates of the completed rows, (B, D)."""
-        network, home = self.network, self.network.anchor.device
+        network, device = self.network, self.network.anchor.device
         filled = torch.where(self.observed, self.values, network.warp(self.mean))
         everywhere = torch.ones_like(self.observed)
         coordinates = network.anchor.coordinates
-        rows, _ = coordinates.base(filled.to(home), everywhere.to(home))
-        return rows.to(self.values.device, torch.float32).clamp(-REACH, REACH)
+        rows, _ = coordinates.base(filled.to(device), everywhere.to(device))
+        reach = self.settings.reach
+        return rows.to(self.values.device, torch.float32).clamp(-reach, reach)
 
     def shift(self, regression):
         """How far a regression moves the means, (B, d)."""
         missing = ~self.observed & (regression.weight > 0)
-        missing &= self.tells()
-        told = regression.predict(self.coordinates(), missing)
-        return torch.where(missing, self.followed(told, regression.weight), 0.0)
+        missing &= self.has_observed()
+        predicted = regression.predict(self.coordinates(), missing)
+        shift = self.limited_shift(predicted, regression.weight)
+        return torch.where(missing, shift, 0.0)
 
-    def followed(self, told, weight):
-        """How far means move that follow what was told, (B, d), by weights (d,)."""
-        return torch.clamp(weight * (told - self.mean), -self.limit, self.limit)
+    def limited_shift(self, predicted, weight):
+        """Shift towards predictions (B, d), by weights (d,), within the limit."""
+        return torch.clamp(weight * (predicted - self.mean), -self.limit, self.limit)
 
 
-def _with_mean_moved(posterior, shift):
+def _with_mean_moved(posterior, shift, settings=DEFAULT):
     """Tilt a posterior so that its mean moves by about the shift, (g, T).
 
-    By exp(c t(x)), with t the standardised value, cut where a heavy tail, which has
-    next to no weight, would gain all of it.
+    The tilt is exp(c t(x)), with t the standardised value, cut where a heavy tail,
+    which has next to no weight, would gain all of it.
     """
     center, plain = posterior.atoms.center[:, None], posterior.logits
     spread, start, share = _spread(posterior)
-    score = ((center - start) / spread).clamp(-MAX_SCORE, MAX_SCORE)
-    goal = (shift[..., None] / spread).clamp(-MAX_SHIFT, MAX_SHIFT)
+    max_score, max_shift = settings.max_score, settings.max_shift
+    score = ((center - start) / spread).clamp(-max_score, max_score)
+    goal = (shift[..., None] / spread).clamp(-max_shift, max_shift)
     power, value = torch.zeros_like(goal), (center - start) / spread
-    for _ in range(NEWTON_STEPS):
+    for _ in range(settings.newton_steps):
         mean = (share * value).sum(-1, keepdim=True)
         slope = (share * score * (value - mean)).sum(-1, keepdim=True)
         step = (goal - mean) / slope.clamp_min(MIN_SLOPE)

@@ -1,7 +1,8 @@
 """Conditional logistic regression of pairs: which of two rows lacks a cell.
 
-Log-odds are linear in reasons and in the statistics of the cell's own value, of which
-only a distribution is known; see `self_masking`.
+Log-odds are linear in differences of the observed cells and in statistics of the cell's
+own value, of which only a distribution is given; see `self_masking`. Pairs that share
+rows repeat each other, so that their likelihood counts by a weight below 1.
 """
 
 from __future__ import annotations
@@ -11,14 +12,7 @@ from functools import partial
 import numpy as np
 from scipy.special import expit, log_expit
 
-# Every row is in so many pairs.
-N_TURNS = 8
-# Pairs that share rows repeat each other: with all of them a column's cells count twice
-# as much as in a single turn.
-PAIR_WEIGHT = 2 / N_TURNS
-# Of the normal prior on theta.
-PRECISION = 1.0
-# Of the logarithm of what a tilt makes of an outcome, so that sums stay finite.
+# Exponents of a tilt are cut there, so that sums stay finite.
 MAX_EXPONENT = 500.0
 # A step whose score statistic is smaller ends a fit.
 MIN_STATISTIC = 0.02
@@ -27,7 +21,7 @@ MIN_STATISTIC = 0.02
 def log_odds_of(case, control, scores, difference, parameters):
     """Log-odds that the case is the missing one, (N,), and their gradient, (N, p).
 
-    ``parameters`` are theta and the weights of the ``difference`` in reasons, (N, m).
+    ``parameters`` are theta and the weights of the ``difference``, (N, m).
     """
     n_scores = scores.shape[1]
     theta, weights = parameters[:n_scores], parameters[n_scores:]
@@ -44,7 +38,7 @@ def log_odds_of(case, control, scores, difference, parameters):
     return log_odds, gradient
 
 
-def fit_tilt(case, control, scores, least=0.0):
+def fit_tilt(case, control, scores, *, precision, pair_weight, least=0.0):
     """Log-odds of being missing, by the posterior mode under a normal prior.
 
     Parameters
@@ -54,6 +48,10 @@ def fit_tilt(case, control, scores, least=0.0):
         the same cells of their rows.
     scores : float array of shape (K, p)
         Statistic t of every outcome.
+    precision : float
+        Precision of the normal prior on theta.
+    pair_weight : float
+        Weight of a pair's log-likelihood.
     least : float
         Score statistic, of a chi-squared distribution with p degrees of freedom by
         chance, below which theta is 0.
@@ -64,19 +62,20 @@ def fit_tilt(case, control, scores, least=0.0):
     """
     evaluate = partial(log_odds_of, case, control, scores, np.empty((len(case), 0)))
     start = np.zeros(scores.shape[1])
-    return fisher_scoring(evaluate, np.full(len(start), PRECISION), start, least)
+    precision = np.full(len(start), precision)
+    return fisher_scoring(evaluate, precision, start, pair_weight, least)
 
 
-def fisher_scoring(evaluate, precision, start, least=0.0, n_iter=25):
+def fisher_scoring(evaluate, precision, start, pair_weight, least=0.0, n_iter=25):
     """Parameters of a conditional logistic regression, (p,).
 
-    ``evaluate`` returns the log-odds (N,) of what came true and their gradient (N, p);
-    ``precision`` (p,) is that of the parameters' normal prior. A first step whose score
-    statistic is below ``least`` is not taken.
+    ``evaluate`` returns the log-odds (N,) of the outcomes and their gradient (N, p);
+    ``precision`` (p,) is the precision of the parameters' normal prior. A first step
+    whose score statistic is below ``least`` is not taken.
     """
 
     def penalised(log_odds, parameters):
-        fit = PAIR_WEIGHT * log_expit(log_odds).sum()
+        fit = pair_weight * log_expit(log_odds).sum()
         return fit - 0.5 * precision @ parameters**2
 
     parameters = start
@@ -84,8 +83,8 @@ def fisher_scoring(evaluate, precision, start, least=0.0, n_iter=25):
     best = penalised(log_odds, parameters)
     for iteration in range(n_iter):
         chance = expit(log_odds)
-        slope = PAIR_WEIGHT * (gradient.T @ (1 - chance)) - precision * parameters
-        weighted = PAIR_WEIGHT * gradient * (chance * (1 - chance))[:, None]
+        slope = pair_weight * (gradient.T @ (1 - chance)) - precision * parameters
+        weighted = pair_weight * gradient * (chance * (1 - chance))[:, None]
         # The prior's precision keeps the system from being singular.
         step = np.linalg.solve(weighted.T @ gradient + np.diag(precision), slope)
         if slope @ step < (MIN_STATISTIC if iteration else least):

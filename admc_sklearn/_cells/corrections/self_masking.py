@@ -1,7 +1,7 @@
-"""Cells that are missing because of their own values, recognised by who is missing.
+"""Self-masking: cells that are missing because of their own values.
 
 If the log-odds of a cell's being missing are a + t(x) theta, with x its value, Bayes'
-rule gives two things at once. The distribution of a missing cell, given the rest z of
+rule has two consequences. The distribution of a missing cell, given the rest z of
 its row, is that of an observed one, tilted:
 
     p(x | z, missing)  proportional to  p(x | z, observed) exp(t(x) theta)
@@ -15,10 +15,10 @@ distribution of observed ones (exponential tilting: Kim and Yu, 2011, JASA 106).
 the value of a numeric cell, in standard deviations, and the level of a categorical one.
 
 Columns are often lost together, and then the rest of a row in which a cell is missing
-is another than that of a row in which it is observed: fewer columns are left, L(z) is
+differs from that of a row in which it is observed: fewer columns are left, L(z) is
 larger for that reason alone, and any slope explains the pattern. So rows are compared
-in pairs. Both rows of a pair lose what either of them lacks; of every column that one
-of them has and the other one lacks,
+in pairs. Cells that one row of a pair lacks are hidden in the other one; in every
+column that is observed in one of them alone,
 
     P(the first one lacks it | one of them does)  =  sigmoid(L(z_1) - L(z_2))
 
@@ -26,12 +26,13 @@ with the same cells left in z_1 and z_2 (matched cases and controls: Breslow et 
 1978, Am. J. Epidemiology 108). Where whole patterns fall on rows by chance the rows of
 a pair can be exchanged, and no slope explains anything, however patterns look.
 
-Nothing in a table proves such a mechanism, but it competes: with one in which nothing
-decides (then theta is 0), and with one in which the observed cells of the row do, by a
-logistic model. Each is fitted to the pairs of some of the rows and judged on those of
-the others. Only where tilts say best who is missing, or nearly so and something
-that the observed cells do not, are the posteriors tilted. Columns that are lost
-together are one event of a row: rows are the units of what is significant, not cells.
+No table proves such a mechanism, but it can be compared with its rivals: cells are
+missing completely at random (then theta is 0), or by a logistic model of the observed
+cells of their row. Each mechanism is fitted to the pairs of some of the rows and judged
+on the pairs of the others. Posteriors are tilted only where the tilts predict best
+which cells are missing, or nearly best while they add something to the observed cells.
+Columns that are lost together are one event of a row, so that significance is computed
+over rows, not cells.
 """
 
 from __future__ import annotations
@@ -46,43 +47,85 @@ from scipy.special import log_expit
 from ..._shared.contract import Correction
 from ..._shared.held_out import is_gain
 from ..network.heads import NumericHead
-from .pair_regression import (
-    N_TURNS,
-    PAIR_WEIGHT,
-    PRECISION,
-    fisher_scoring,
-    fit_tilt,
-    log_odds_of,
-)
+from .pair_regression import fisher_scoring, fit_tilt, log_odds_of
 
-MAX_ROWS = 2000
-MAX_CELLS = 400_000
-# Parts of the rows, each with pairs of its own.
-N_PARTS = 4
-# Where the score statistic is no more than chance makes it, one a parameter, nothing
-# can be gained on held-out rows.
-CHANCE_STATISTIC = 1.0
-# Fewer cells of either kind say nothing.
-MIN_CELLS = 20
-MAX_LEVELS = 50
-# Columns that the mechanisms compete for; more would cost much and tell the same.
-MAX_COMPETING = 64
-# Of normal priors on the rival's weights, the best of which counts.
-RIVAL_PRECISIONS = (1.0, 10.0, 100.0)
-# Beyond so many standard deviations a tilt grows no more.
-MAX_VALUE = 6.0
-# Share of the rival's gain that a tilt must reach.
-# Chosen on Gaussian tables of three columns, where the two are hardest to tell apart.
-AS_GOOD = 0.9
-# Less is enough where it adds so many nats to the rival's gain, and that share of it.
-NEARLY_AS_GOOD, MIN_ADDED, ADDED = 0.8, 10.0, 0.04
-# Share that makes an untrained network's tilts suspicious: 0.1 where observed cells
-# decide (gesture, the table with the most columns), 0.65 and more where their own do.
-SUSPICIOUS = 0.4
-# Nats by which tilting must be better than nothing on held-out rows.
-MIN_EVIDENCE = 3.0
-# And standard errors of that gain, rows being the units.
-MIN_STANDARD_ERRORS = 3.0
+
+@dataclass(frozen=True)
+class SelfMaskingSettings:
+    """How self-masking is estimated and recognised. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    max_rows, max_cells : int
+        Rows, and cells of the table, that are paired. (Not measured.)
+    n_parts : int
+        Parts of the rows, each with pairs of its own; one is held out at a time. (Not
+        measured.)
+    n_partners : int
+        Pairs that a row is in. (NOTES, "Self-masking by pairs of rows": with 4 a
+        repeated fit moves completions by up to 0.18 standard deviations.)
+    precision : float
+        Precision of the normal prior on theta. (Not measured.)
+    rival_precisions : tuple of float
+        Precisions of the normal prior on the rival's weights, the best of which
+        counts. (Not measured.)
+    chance_statistic : float
+        Where the score statistic is below it, for each parameter, nothing can be
+        gained on held-out rows: chance alone makes it 1, the mean of a chi-squared
+        distribution.
+    min_cells : int
+        Cells that a column must have, missing and observed ones each. (Not measured.)
+    max_levels : int
+        A categorical column with more levels is not tilted. (Not measured.)
+    max_competing : int
+        Columns on which mechanisms are compared; with more the comparison takes longer
+        and comes to the same. (Not measured.)
+    max_value : float
+        A tilt grows no more beyond so many standard deviations. (Not measured.)
+    as_good : float
+        Share of the rival's gain that the tilts must reach. (Chosen on Gaussian tables
+        of three columns, where the two are hardest to distinguish; NOTES, "Which
+        mechanism".)
+    nearly_as_good, min_added, added : float
+        A smaller share that is enough where the tilts add so many nats to the rival's
+        gain, and that share of it. (NOTES, "What the tilts add to the rival".)
+    suspicious : float
+        Share of the rival's gain that makes the tilts of an untrained network
+        suspicious. (0.1 where observed cells are the cause, on gesture, the table with
+        the most columns; 0.65 and more where the cells' own values are.)
+    min_evidence : float
+        Nats by which tilts must be better than nothing on held-out rows. (Not
+        measured.)
+    min_standard_errors : float
+        Standard errors, over rows, by which they must be better. (Not measured.)
+    """
+
+    max_rows: int = 2000
+    max_cells: int = 400_000
+    n_parts: int = 4
+    n_partners: int = 8
+    precision: float = 1.0
+    rival_precisions: tuple[float, ...] = (1.0, 10.0, 100.0)
+    chance_statistic: float = 1.0
+    min_cells: int = 20
+    max_levels: int = 50
+    max_competing: int = 64
+    max_value: float = 6.0
+    as_good: float = 0.9
+    nearly_as_good: float = 0.8
+    min_added: float = 10.0
+    added: float = 0.04
+    suspicious: float = 0.4
+    min_evidence: float = 3.0
+    min_standard_errors: float = 3.0
+
+    @property
+    def pair_weight(self):
+        """Weight of a pair: a column's cells count twice, however many pairs."""
+        return 2 / self.n_partners
+
+
+DEFAULT = SelfMaskingSettings()
 
 
 class SelfMasking(Correction):
@@ -91,10 +134,10 @@ class SelfMasking(Correction):
     Parameters
     ----------
     tilts : list of float tensor (g, 1, K)
-        Log-odds of every outcome of each head, 0 where nothing is known.
+        Log-odds of every outcome of each head, 0 where nothing is estimated.
     slopes : float64 array of shape (d,)
-        Change of the log-odds by a standard deviation of a numeric column; of a
-        categorical one the standard deviation of its levels' log-odds.
+        Change of the log-odds by a standard deviation of a numeric column, or the
+        standard deviation of the log-odds of a categorical column's levels.
     """
 
     def __init__(self, tilts, slopes):
@@ -116,41 +159,44 @@ class SelfMasking(Correction):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What mechanisms gain on held-out rows, in nats.
+    """Gains of the mechanisms on held-out rows, in nats.
 
     Attributes
     ----------
     gain, rival_gain : float
-        Of the tilts and of the rival, over nothing.
+        Gains of the tilts and of the rival over cells that are missing at random.
     added : float
-        Of the tilts beside the rival, over the rival.
+        Gain of the tilts and the rival together over the rival alone.
     is_certain : bool
         Whether the gain of the tilts is more than chance.
+    settings : SelfMaskingSettings
     """
 
     gain: float
     rival_gain: float
     added: float
     is_certain: bool
+    settings: SelfMaskingSettings = DEFAULT
 
     @property
     def is_better(self):
-        """Whether tilts say who is missing better than the rival does."""
-        share = AS_GOOD
-        if self.added >= max(MIN_ADDED, ADDED * self.rival_gain):
-            share = NEARLY_AS_GOOD
-        least = max(MIN_EVIDENCE, share * self.rival_gain)
+        """Whether tilts predict which cells are missing better than the rival does."""
+        settings, share = self.settings, self.settings.as_good
+        if self.added >= max(settings.min_added, settings.added * self.rival_gain):
+            share = settings.nearly_as_good
+        least = max(settings.min_evidence, share * self.rival_gain)
         return self.is_certain and self.gain >= least
 
     @property
     def is_suspicious(self):
         """Whether a better network might find that tilts are better."""
-        least = max(MIN_ADDED, SUSPICIOUS * self.rival_gain)
+        settings = self.settings
+        least = max(settings.min_added, settings.suspicious * self.rival_gain)
         return self.is_certain and self.gain >= least
 
 
-def fit_self_masking(network, rows, generator, *, decide=True):
-    """Estimate the tilts of a network's posteriors from who is missing.
+def fit_self_masking(network, rows, generator, *, decide=True, settings=DEFAULT):
+    """Estimate the tilts of a network's posteriors from the pattern of missing cells.
 
     Parameters
     ----------
@@ -160,49 +206,59 @@ def fit_self_masking(network, rows, generator, *, decide=True):
     generator : torch.Generator on the CPU
     decide : bool
         Whether other mechanisms compete. Otherwise tilts are taken as estimated.
+    settings : SelfMaskingSettings
 
     Returns
     -------
     SelfMasking or None
-        None where another mechanism says as well who is missing.
+        None where another mechanism explains the missing cells as well.
     """
-    found, evidence = _compete(network, rows, generator, decide)
-    if not found.slopes.any():
+    tilts, evidence = _compete(network, rows, generator, decide, settings)
+    if not tilts.slopes.any():
         return None
     if decide and not evidence.is_better:
         return None
-    return found.to(rows.values.device)
+    return tilts.to(rows.values.device)
 
 
-def is_suspected(network, rows, generator):
+def is_suspected(network, rows, generator, settings=DEFAULT):
     """Whether cells may well be missing because of their own values.
 
-    For a network that is not trained yet, when evidence is weaker. Parameters are those
-    of `fit_self_masking`.
+    This is for a network that is not trained yet, when evidence is weaker. Parameters
+    are those of `fit_self_masking`.
     """
-    _, evidence = _compete(network, rows, generator, True)
+    _, evidence = _compete(network, rows, generator, True, settings)
     return evidence.is_suspicious
 
 
-def _compete(network, rows, generator, decide):
+def _compete(network, rows, generator, decide, settings):
     """Estimate the tilts, and the `Evidence` of a competition if they compete."""
-    pairs = Pairs.deal(rows.values, rows.observed, generator)
+    pairs = Pairs.deal(rows.values, rows.observed, generator, settings)
     d = rows.observed.shape[1]
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
     slopes = np.zeros(d)
     if not pairs.n:  # there are too few rows, or none that have a cell in common
-        return SelfMasking(tilts, slopes), Evidence(0.0, 0.0, 0.0, False)
+        return SelfMasking(tilts, slopes), Evidence(0.0, 0.0, 0.0, False, settings)
     own, rival, both = np.zeros((3, pairs.n))
-    competing = torch.randperm(d, generator=generator)[:MAX_COMPETING].tolist()
-    reasons = _observed_reasons(network, pairs)
+    competing = torch.randperm(d, generator=generator)[: settings.max_competing]
+    competing = competing.tolist()
+    differences = _observed_differences(network, pairs)
     for cells in _cells(network, pairs):
-        scores = _outcome_scores(cells.head, cells.slot)
+        scores = _outcome_scores(cells.head, cells.slot, settings)
         if scores is None:
             continue
-        least = CHANCE_STATISTIC * scores.shape[1] if decide else 0.0
-        theta = fit_tilt(cells.case, cells.control, scores, least)
+        least = settings.chance_statistic * scores.shape[1] if decide else 0.0
+        theta = fit_tilt(
+            cells.case,
+            cells.control,
+            scores,
+            precision=settings.precision,
+            pair_weight=settings.pair_weight,
+            least=least,
+        )
         if decide and cells.column in competing:
-            gain, rival_gain, both_gain = cells.held_out_gains(scores, reasons, theta)
+            gains = cells.held_out_gains(scores, differences, theta)
+            gain, rival_gain, both_gain = gains
             own[cells.pair] += gain
             rival[cells.pair] += rival_gain
             both[cells.pair] += both_gain
@@ -211,11 +267,13 @@ def _compete(network, rows, generator, decide):
         tilt = scores @ theta
         tilts[cells.k][cells.slot, 0, : len(tilt)] = torch.as_tensor(tilt)
         slopes[cells.column] = theta[0] if theta.shape == (1,) else tilt.std()
+    by_row = torch.as_tensor(pairs.by_row(own))
     evidence = Evidence(
         own.sum(),
         max(0.0, rival.sum()),
         both.sum() - max(0.0, rival.sum()),
-        bool(is_gain(torch.as_tensor(pairs.by_row(own)), MIN_STANDARD_ERRORS)),
+        bool(is_gain(by_row, settings.min_standard_errors)),
+        settings,
     )
     return SelfMasking(tilts, slopes), evidence
 
@@ -224,10 +282,10 @@ def _compete(network, rows, generator, decide):
 class Pairs:
     """Rows in pairs, P of them, each row in several; both lose what either lacks.
 
-    The first rows of all pairs stand before the second ones. Shape of ``rows``, places
-    in the table: (2 P,); of ``values``, ``observed``, the cells ``kept`` in both rows
-    and those ``compared``, observed in one row alone: (2 P, d); of ``fold``, the part
-    of the rows that a pair is from: (P,).
+    The first rows of all pairs stand before the second ones. Shape of ``rows``, their
+    positions in the table: (2 P,); of ``values``, ``observed``, the cells ``kept`` in
+    both rows and those ``compared``, observed in one row alone: (2 P, d); of ``fold``,
+    the part of the rows that a pair is from: (P,).
     """
 
     rows: torch.Tensor
@@ -236,6 +294,7 @@ class Pairs:
     kept: torch.Tensor
     compared: torch.Tensor
     fold: np.ndarray
+    settings: SelfMaskingSettings = DEFAULT
 
     @property
     def n(self):
@@ -243,27 +302,29 @@ class Pairs:
         return len(self.fold)
 
     @classmethod
-    def deal(cls, values, observed, generator):
+    def deal(cls, values, observed, generator, settings=DEFAULT):
         """Pair rows at random, several times, within every part of them."""
         n, d = observed.shape
-        half = min(n, MAX_ROWS, max(2 * MIN_CELLS, MAX_CELLS // d)) // (2 * N_PARTS)
-        rows = torch.randperm(n, generator=generator)[: 2 * N_PARTS * half]
-        rows, turns = rows.view(N_PARTS, -1), []
-        for _ in range(N_TURNS):
+        n_parts, n_turns = settings.n_parts, settings.n_partners
+        affordable = max(2 * settings.min_cells, settings.max_cells // d)
+        half = min(n, settings.max_rows, affordable) // (2 * n_parts)
+        rows = torch.randperm(n, generator=generator)[: 2 * n_parts * half]
+        rows, turns = rows.view(n_parts, -1), []
+        for _ in range(n_turns):
             order = torch.rand(rows.shape, generator=generator).argsort(1)
-            turns.append(rows.gather(1, order).view(N_PARTS, 2, half))
+            turns.append(rows.gather(1, order).view(n_parts, 2, half))
         rows = torch.stack(turns).permute(2, 0, 1, 3)  # (2, turns, parts, half)
-        fold = np.tile(np.repeat(np.arange(N_PARTS), half), N_TURNS)
+        fold = np.tile(np.repeat(np.arange(n_parts), half), n_turns)
         rows = rows.flatten().to(observed.device)
         seen = observed[rows]
         one, other = seen.view(2, -1, d)
-        kept = (one & other).repeat(2, 1)
-        return cls(rows, values[rows], seen, kept, (one ^ other).repeat(2, 1), fold)
+        kept, compared = (part.repeat(2, 1) for part in (one & other, one ^ other))
+        return cls(rows, values[rows], seen, kept, compared, fold, settings)
 
     def by_row(self, gains):
         """Gains of pairs, (P,), shared out to the rows in them."""
-        _, place = np.unique(self.rows.cpu().numpy(), return_inverse=True)
-        return np.bincount(place, np.tile(gains / 2, 2))
+        _, position = np.unique(self.rows.cpu().numpy(), return_inverse=True)
+        return np.bincount(position, np.tile(gains / 2, 2))
 
 
 @dataclass(frozen=True)
@@ -271,10 +332,11 @@ class _Cells:
     """Pairs of cells of one column, a missing one (case) and an observed one (control).
 
     Shape of ``pair``, which pair they are from, and of ``fold``: (N,); of ``case`` and
-    ``control``, probabilities of every outcome given what both rows kept: (N, K).
+    ``control``, probabilities of every outcome given the cells kept in both rows:
+    (N, K).
     """
 
-    k: int  # of the head
+    k: int  # index of the head
     head: torch.nn.Module
     slot: int
     pair: np.ndarray
@@ -282,46 +344,49 @@ class _Cells:
     case: np.ndarray
     control: np.ndarray
     sign: np.ndarray  # 1 where the first row of the pair is the case, else -1
+    settings: SelfMaskingSettings
 
     @property
     def column(self):
         return int(self.head.columns[self.slot])
 
-    def held_out_gains(self, scores, reasons, theta):
+    def held_out_gains(self, scores, differences, theta):
         """Nats that tilts, rival and both gain in every pair, (N,) three times.
 
-        Every part of the rows by what the others teach. ``theta`` (p,) is where tilts
-        are looked for.
+        Every part of the rows is predicted by a fit to the other parts, which starts
+        from ``theta`` (p,) for the tilts.
         """
-        difference = self.sign[:, None] * reasons[self.pair]
+        difference = self.sign[:, None] * differences[self.pair]
         difference = difference[:, difference.any(0)]
         trials = [
             (self._held_out(scores[:, :0], difference, precision), precision)
-            for precision in RIVAL_PRECISIONS
+            for precision in self.settings.rival_precisions
         ]
         rival, precision = max(trials, key=lambda trial: trial[0].sum())
         if rival.sum() <= 0:
             rival, difference = np.zeros_like(rival), difference[:, :0]
         if not theta.any():
             return np.zeros_like(rival), rival, rival
-        own = self._held_out(scores, difference[:, :0], PRECISION, theta)
+        own = self._held_out(scores, difference[:, :0], precision, theta)
         if not difference.shape[1]:
             return own, rival, own
         return own, rival, self._held_out(scores, difference, precision, theta)
 
     def _held_out(self, scores, difference, precision, theta=()):
-        size = difference.shape[1]
-        precision = np.repeat([PRECISION, precision], [scores.shape[1], size])
+        settings, size = self.settings, difference.shape[1]
+        precisions = [settings.precision, precision]
+        precision = np.repeat(precisions, [scores.shape[1], size])
         start = np.concatenate([theta, np.zeros(size)])
         gains = np.zeros(len(self.pair))
-        for fold in range(N_PARTS):
-            taught, held = (
+        for fold in range(settings.n_parts):
+            kept, held = (
                 (self.case[rows], self.control[rows], scores, difference[rows])
                 for rows in (self.fold != fold, self.fold == fold)
             )
-            found = fisher_scoring(partial(log_odds_of, *taught), precision, start)
-            log_odds, _ = log_odds_of(*held, found)
-            gains[self.fold == fold] = PAIR_WEIGHT * (log_expit(log_odds) + np.log(2))
+            evaluate, weight = partial(log_odds_of, *kept), settings.pair_weight
+            parameters = fisher_scoring(evaluate, precision, start, weight)
+            log_odds, _ = log_odds_of(*held, parameters)
+            gains[self.fold == fold] = weight * (log_expit(log_odds) + np.log(2))
         return gains
 
 
@@ -342,9 +407,9 @@ def _cells(network, pairs):
             rows, seen, share = map(
                 np.concatenate, zip(*found.pop(column), strict=True)
             )
-            _, place = np.unique(pairs.rows[rows].cpu().numpy(), return_index=True)
-            n_seen = int(seen[place].sum())
-            if min(n_seen, len(place) - n_seen) < MIN_CELLS:
+            _, first = np.unique(pairs.rows[rows].cpu().numpy(), return_index=True)
+            n_seen = int(seen[first].sum())
+            if min(n_seen, len(first) - n_seen) < pairs.settings.min_cells:
                 continue
             # Rows are in order: the first ones of the pairs, then the second ones.
             n = len(rows) // 2
@@ -359,14 +424,15 @@ def _cells(network, pairs):
                 np.where(first_lacks, one, other),
                 np.where(first_lacks, other, one),
                 np.where(first_lacks[:, 0], 1.0, -1.0),
+                pairs.settings,
             )
 
 
 def _pieces(posterior, observed, first_row):
     """Yield each column of a posterior with its cells.
 
-    Their rows and whether they are observed, (n,) twice, and the probabilities of their
-    outcomes, (n, K).
+    The cells are given by their rows and whether they are observed, (n,) twice, and
+    the probabilities of their outcomes, (n, K).
     """
     cells = posterior.cells
     share = torch.softmax(posterior.logits, -1).cpu().numpy()
@@ -378,28 +444,28 @@ def _pieces(posterior, observed, first_row):
         yield column, (rows[slot, own], seen[slot, own], share[slot, own])
 
 
-def _outcome_scores(head, slot):
+def _outcome_scores(head, slot, settings):
     """Statistic of every outcome that its log-odds are linear in, (K, p).
 
-    None where there is nothing to estimate.
+    It is None where there is nothing to estimate.
     """
     if isinstance(head, NumericHead):
         center = head.atoms.center[slot].cpu().double().numpy()
-        return center[:, None].clip(-MAX_VALUE, MAX_VALUE)
+        return center[:, None].clip(-settings.max_value, settings.max_value)
     n_levels = int((head.share[slot] > 0).sum())
-    if not 2 <= n_levels <= MAX_LEVELS:
+    if not 2 <= n_levels <= settings.max_levels:
         return None
     return np.eye(head.n_outcomes, n_levels)
 
 
-def _observed_reasons(network, pairs):
-    """Tell by what observed cells could decide: differences in a pair's rows, (P, D).
+def _observed_differences(network, pairs):
+    """Differences between the rows of a pair, which the rival explains by, (P, D).
 
-    They are those of the standardised coordinates of the cells that both rows kept.
+    They are taken in the standardised coordinates of the cells kept in both rows.
     """
-    home = network.anchor.device
+    device = network.anchor.device
     coordinates = network.anchor.coordinates
-    x, seen = coordinates.base(pairs.values.to(home), pairs.kept.to(home))
+    x, seen = coordinates.base(pairs.values.to(device), pairs.kept.to(device))
     one, other = (
         torch.where(seen, x, 0.0).double().cpu().numpy().reshape(2, pairs.n, -1)
     )

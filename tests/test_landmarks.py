@@ -1,4 +1,4 @@
-"""Memory of training rows: it adds what holds among neighbours, and only that."""
+"""Landmarks add what holds among neighbouring rows, and nothing else."""
 
 import copy
 import pickle
@@ -9,9 +9,7 @@ import torch
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.corrections.landmark_fit import (
-    JITTER,
-    RIDGES,
-    Answers,
+    PredictedCells,
     Regression,
     _weights,
 )
@@ -25,6 +23,8 @@ from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
 from admc_sklearn._shared.contract import Rows
 
 from .conftest import gaussian_table, hide, quick
+
+TRAINED_SHARE = 0.4
 
 
 def steps(n, seed):
@@ -43,11 +43,11 @@ def board():
     new_incomplete[:, 2] = np.nan
     imputer = ADMCImputer(max_epochs=2, random_state=0, self_masking=False)
     imputer.fit(incomplete)
-    imputer.model_.donors = None  # it tells of the board as well
+    imputer.model_.donors = None  # they would complete the board as well
     return imputer, new, new_incomplete
 
 
-def without_memory(imputer):
+def without_landmarks(imputer):
     plain = copy.deepcopy(imputer)
     plain.model_.landmarks = None
     return plain
@@ -57,9 +57,9 @@ def error(imputer, new, incomplete, power=2):
     return np.mean(np.abs(imputer.transform(incomplete) - new)[:, 2] ** power)
 
 
-def test_it_tells_what_the_network_has_not_learnt(board):
+def test_landmarks_complete_what_the_network_has_not_learnt(board):
     imputer, new, incomplete = board
-    plain = without_memory(imputer)
+    plain = without_landmarks(imputer)
     assert imputer.model_.landmarks.weight[2] > 0.7
     assert error(imputer, new, incomplete) < 0.6 * error(plain, new, incomplete)
     imputer, plain = (
@@ -71,8 +71,8 @@ def test_it_tells_what_the_network_has_not_learnt(board):
 def test_completions_stay_in_the_observed_range_and_batches_agree(board):
     imputer, _, incomplete = board
     completed = imputer.transform(incomplete)
-    known = ~np.isnan(incomplete)
-    np.testing.assert_array_equal(completed[known], incomplete[known])
+    observed = ~np.isnan(incomplete)
+    np.testing.assert_array_equal(completed[observed], incomplete[observed])
     seen = steps(1500, 0)[:, 2]
     assert seen.min() <= completed[:, 2].min()
     assert completed[:, 2].max() <= seen.max()
@@ -87,7 +87,7 @@ def test_quantiles_move_with_the_mean(board):
     assert np.mean((low <= new[:, 2]) & (new[:, 2] <= high)) > 0.75
 
 
-def test_pickles_hold_it(board):
+def test_pickles_hold_landmarks(board):
     imputer, _, incomplete = board
     again = pickle.loads(pickle.dumps(imputer))
     np.testing.assert_array_equal(
@@ -96,7 +96,7 @@ def test_pickles_hold_it(board):
 
 
 def test_gaussian_tables_gain_nothing_and_lose_nothing():
-    """There the anchor is the truth: the memory must not spoil it."""
+    """The anchor is the truth there, and landmarks must not spoil it."""
     X, _, _ = gaussian_table(1500, 5, 0)
     new, _, _ = gaussian_table(1500, 5, 0)
     incomplete = hide(X, 0.3, 0)
@@ -105,17 +105,17 @@ def test_gaussian_tables_gain_nothing_and_lose_nothing():
     lost = np.isnan(test)
     errors = [
         np.sqrt(np.mean(((i.transform(test) - new) / new.std(0))[lost] ** 2))
-        for i in (imputer, without_memory(imputer))
+        for i in (imputer, without_landmarks(imputer))
     ]
     assert errors[0] < 1.01 * errors[1]
 
 
-def test_without_held_out_cells_there_is_none():
+def test_without_held_out_cells_there_are_none():
     X, _, _ = gaussian_table(12, 3, 0)
     assert quick().fit(hide(X, 0.2, 0)).model_.landmarks is None
 
 
-def test_training_goes_on_without_the_old_one(board):
+def test_training_goes_on_without_the_old_landmarks(board):
     X = steps(1500, 2)
     X[::3, 2] = np.nan
     imputer = quick(max_epochs=1, warm_start=True).fit(X)
@@ -127,35 +127,36 @@ def test_training_goes_on_without_the_old_one(board):
 
 @pytest.fixture(scope="module")
 def small():
-    """A network, its memory over coordinates of its rows, and the rows."""
+    """A network, landmarks at coordinates of its rows, and the rows."""
     X, _, _ = gaussian_table(300, 4, 0)
     network = quick(max_epochs=0).fit(hide(X, 0.2, 0)).model_.network
     rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
     return network, LandmarkRegression(network, rows, len(rows)), rows
 
 
-def test_a_cell_is_not_told_by_itself(small):
-    _, memory, rows = small
+def test_a_cell_is_not_predicted_from_itself(small):
+    _, landmarks, rows = small
     truth = rows[:, 0] + rows[:, 1].sign()
-    among = memory.distances(memory.points.T)
-    regression = Regression(memory, 2, among)
-    weights = memory.attend(rows, memory.distances(rows), 2)
+    among = landmarks.distances(landmarks.points.T)
+    regression = Regression(landmarks, 2, among)
+    weights = landmarks.attend(rows, landmarks.distances(rows), 2)
     for part in (slice(200), slice(200, None)):
-        distances = memory.distances(rows[part])
+        distances = landmarks.distances(rows[part])
         regression.feed(regression.features(rows[part], distances), truth[part])
-    memory.solution[2] = regression.solve([0.1])[:, 0]
+    landmarks.solution[2] = regression.solve([0.1])[:, 0]
     other = rows.clone()
     other[:, 2] += 3.0
     missing = torch.zeros(rows.shape, dtype=torch.bool)
     missing[:, 2] = True
-    told = [memory.predict(r, missing) for r in (rows, other)]
-    torch.testing.assert_close(*told, atol=1e-3, rtol=1e-3)
-    assert (told[0][~missing] == 0).all()
-    # And it fits what the other coordinates tell.
-    assert (truth - told[0][:, 2]).var() < 0.3 * truth.var()
+    predicted = [landmarks.predict(r, missing) for r in (rows, other)]
+    torch.testing.assert_close(*predicted, atol=1e-3, rtol=1e-3)
+    assert (predicted[0][~missing] == 0).all()
+    # The regression fits the dependence on the other coordinates.
+    assert (truth - predicted[0][:, 2]).var() < 0.3 * truth.var()
     # Fed in parts it is kernel ridge regression on the whole.
+    jitter = landmarks.settings.jitter
     weights, truth = weights.double(), truth.double()
-    kernel = weights + JITTER * torch.eye(len(rows), dtype=torch.float64)
+    kernel = weights + jitter * torch.eye(len(rows), dtype=torch.float64)
     solution = torch.linalg.solve(weights.T @ weights + 0.1 * kernel, weights.T @ truth)
     found = weights @ regression.solve([0.1])[:, 0].double()
     torch.testing.assert_close(found, weights @ solution, atol=1e-3, rtol=1e-3)
@@ -167,89 +168,92 @@ def test_rows_that_nearly_repeat_each_other_are_no_trouble(small):
     row = torch.randint(60, (20_000,), generator=generator)
     truth = rows[row, 0] + rows[row, 1].sign()
     rows = rows[row] + 1e-4 * torch.randn(20_000, 4, generator=generator)
-    memory = LandmarkRegression(network, rows[:800], len(rows))
-    regression = Regression(memory, 2, memory.distances(memory.points.T))
+    landmarks = LandmarkRegression(network, rows[:800], len(rows))
+    regression = Regression(landmarks, 2, landmarks.distances(landmarks.points.T))
     for part in range(0, len(rows), 3000):
         part = slice(part, part + 3000)
-        features = regression.features(rows[part], memory.distances(rows[part]))
+        features = regression.features(rows[part], landmarks.distances(rows[part]))
         regression.feed(features, truth[part])
-    weights = memory.attend(rows, memory.distances(rows), 2)
-    for solution in regression.solve(RIDGES).T:
+    weights = landmarks.attend(rows, landmarks.distances(rows), 2)
+    for solution in regression.solve(landmarks.settings.ridges).T:
         error = weights @ solution - truth
         assert error.square().mean() < 0.01 * truth.var()
 
 
-def test_the_best_ridge_is_that_of_cells_which_are_not_known(small):
-    _, memory, rows = small
+def test_the_best_ridge_is_chosen_on_cells_that_were_not_fed(small):
+    _, landmarks, rows = small
     generator = torch.Generator().manual_seed(3)
-    among = memory.distances(memory.points.T)
-    smooth = rows[:, 0] + 10.0  # far from zero: the typical weights count too
+    among = landmarks.distances(landmarks.points.T)
+    ridges = landmarks.settings.ridges
+    smooth = rows[:, 0] + 10.0  # far from zero: the mean weights count too
     noise = torch.randn(len(rows), generator=generator)
     found = []
     for truth in (smooth, smooth + 3 * noise):
-        regression = Regression(memory, 2, among)
-        features = regression.features(rows, memory.distances(rows))
+        regression = Regression(landmarks, 2, among)
+        features = regression.features(rows, landmarks.distances(rows))
         regression.feed(features[:200], truth[:200])
-        weights = features[200:] + regression.typical
-        solutions = [regression.solve([ridge])[:, 0] for ridge in RIDGES]
+        weights = features[200:] + regression.mean_weights
+        solutions = [regression.solve([ridge])[:, 0] for ridge in ridges]
         errors = [(weights @ s - truth[200:]).square().mean() for s in solutions]
-        best, told = regression.best_ridge(features[200:], truth[200:])
-        assert best == RIDGES[int(np.argmin(errors))]
+        best, predicted = regression.best_ridge(features[200:], truth[200:])
+        assert best == ridges[int(np.argmin(errors))]
         expected = weights @ solutions[int(np.argmin(errors))]
-        torch.testing.assert_close(told, expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(predicted, expected, atol=1e-3, rtol=1e-3)
         found.append(best)
     assert found[0] < found[1]
 
 
-def asked(small, told, truth, columns=range(4)):
-    """Half of the cells of some columns, the network believing in 0."""
+def predicted_cells(small, predicted, truth, columns=range(4)):
+    """Half of the cells of some columns, which the network completes by 0."""
     network, _, rows = small
     generator = torch.Generator().manual_seed(0)
     hidden = torch.rand(rows.shape, generator=generator) < 0.5
     for j in {*range(4)} - {*columns}:
         hidden[:, j] = False
-    beliefs = CompletedRows(network, rows, ~hidden, [])
-    beliefs.limit += 0.5
-    return Answers(beliefs, told, truth, hidden)
+    completed = CompletedRows(network, rows, ~hidden, [])
+    completed.limit += 0.5
+    return PredictedCells(completed, predicted, truth, hidden)
 
 
-def test_a_memory_is_followed_as_far_as_it_saves_squared_error(small):
+def test_predictions_count_by_how_much_they_save_squared_error(small):
     rows = small[2]
     generator = torch.Generator().manual_seed(4)
     noise = torch.randn(rows.shape, generator=generator)
-    # What is told is worth all, a half, nothing; the last column is not regressed.
-    told = torch.stack([rows[:, 0], (rows + noise)[:, 1], *noise.T[2:]], 1)
+    # Predictions are worth all, a half, nothing; the last column is not regressed.
+    predicted = torch.stack([rows[:, 0], (rows + noise)[:, 1], *noise.T[2:]], 1)
     alone = []
     for j, worth in enumerate((1.0, 0.5, 0.0)):
-        cells = asked(small, told, rows, [j])
-        weight = _weights(cells, cells, [j])
+        cells = predicted_cells(small, predicted, rows, [j])
+        weight = _weights(cells, cells, [j], TRAINED_SHARE)
         assert weight[j] == pytest.approx(worth, abs=0.15)
         assert weight.sum() == weight[j]
         alone.append(float(weight[j]))
     # Together columns are drawn to what is good for the table.
-    cells = asked(small, told, rows, [0, 1, 2])
-    weight = _weights(cells, cells, [0, 1, 2])
+    cells = predicted_cells(small, predicted, rows, [0, 1, 2])
+    weight = _weights(cells, cells, [0, 1, 2], TRAINED_SHARE)
     assert alone[0] - 0.1 > weight[0] > weight[1] > weight[2] > alone[2] + 0.1
     assert weight[3] == 0
 
 
 def test_cells_that_the_network_was_trained_on_count_for_less_but_count(small):
     rows = small[2]
-    good, opposite = (asked(small, told, rows, [0]) for told in (rows, -rows))
-    none = asked(small, rows, rows, [])
-    # Without a single held-out cell they decide alone.
-    assert _weights(none, good, [0])[0] == 1.0
-    assert _weights(none, opposite, [0])[0] == 0.0
+    good, opposite = (
+        predicted_cells(small, predicted, rows, [0]) for predicted in (rows, -rows)
+    )
+    none = predicted_cells(small, rows, rows, [])
+    # Without a single held-out cell they alone decide.
+    assert _weights(none, good, [0], TRAINED_SHARE)[0] == 1.0
+    assert _weights(none, opposite, [0], TRAINED_SHARE)[0] == 0.0
     # As many of each, which contradict each other: without those the weight is 1, by
     # equal shares it is 0.
-    assert 0.2 < _weights(good, opposite, [0])[0] < 0.8
-    assert _weights(opposite, good, [0])[0] == 0.0
+    assert 0.2 < _weights(good, opposite, [0], TRAINED_SHARE)[0] < 0.8
+    assert _weights(opposite, good, [0], TRAINED_SHARE)[0] == 0.0
 
 
 def test_the_gain_is_the_squared_error_that_is_saved(small):
     rows = small[2]
-    cells = asked(small, rows, rows)
-    moved = rows.clamp(-0.5, 0.5)  # no further than the beliefs allow
+    cells = predicted_cells(small, rows, rows)
+    moved = rows.clamp(-0.5, 0.5)  # no further than the limit allows
     saved = (rows.square() - (rows - moved).square()) * cells.hidden
     torch.testing.assert_close(cells.gain(torch.ones(4)), saved.sum(1))
     assert (cells.gain(torch.zeros(4)) == 0).all()
@@ -257,59 +261,59 @@ def test_the_gain_is_the_squared_error_that_is_saved(small):
 
 def test_weights_are_those_of_the_kernel(small):
     """exp(-distance / width), the cell's own column left out."""
-    _, memory, rows = small
+    _, landmarks, rows = small
     away = (rows[:, None] - rows[None]).abs()
     for column in range(4):
-        expected = torch.exp(-(away.sum(2) - away[..., column]) / memory.width)
-        got = memory.attend(rows, memory.distances(rows), column)
+        expected = torch.exp(-(away.sum(2) - away[..., column]) / landmarks.width)
+        got = landmarks.attend(rows, landmarks.distances(rows), column)
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_kernel_is_narrower_where_there_are_more_rows(small):
-    network, memory, rows = small
+    network, landmarks, rows = small
     widths = [
         float(LandmarkRegression(network, rows, n).width) for n in (300, 3000, 10**6)
     ]
-    assert widths[0] == float(memory.width) > widths[1] > widths[2]
+    assert widths[0] == float(landmarks.width) > widths[1] > widths[2]
     assert widths[2] == pytest.approx(widths[0] / 2)
 
 
-def test_beliefs_move_no_further_than_the_distribution_allows(small):
-    network, memory, rows = small
-    memory = copy.deepcopy(memory)
-    memory.weight[:] = 1.0
-    memory.center[:] = 1e3
+def test_means_move_no_further_than_the_distribution_allows(small):
+    network, landmarks, rows = small
+    landmarks = copy.deepcopy(landmarks)
+    landmarks.weight[:] = 1.0
+    landmarks.center[:] = 1e3
     observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.6
     observed[:5] = False
     posteriors = network(rows, observed, ~observed)
-    beliefs = CompletedRows(network, rows, observed, posteriors)
-    moved = beliefs.shift(memory)
+    completed_rows = CompletedRows(network, rows, observed, posteriors)
+    moved = completed_rows.shift(landmarks)
     assert (moved[observed] == 0).all()
     some = observed.any(1)
-    assert (moved[~some] == 0).all()  # nothing is known, nothing is remembered
-    torch.testing.assert_close(moved[some], beliefs.limit[some])
+    assert (moved[~some] == 0).all()  # without an observed cell nothing is predicted
+    torch.testing.assert_close(moved[some], completed_rows.limit[some])
 
 
-def test_means_move_by_the_columns_weight_towards_what_is_remembered(small):
-    network, memory, rows = (copy.deepcopy(part) for part in small)
-    memory.solution[:], memory.center[:] = 0.0, 0.3
+def test_means_move_by_the_columns_weight_towards_the_predictions(small):
+    network, landmarks, rows = (copy.deepcopy(part) for part in small)
+    landmarks.solution[:], landmarks.center[:] = 0.0, 0.3
     observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.6
     observed[:, 3] |= ~observed[:, :3].any(1)
     moved = []
     for weights in ((1.0, 1.0, 1.0, 1.0), (0.5, 0.1, 0.0, 1.0)):
-        memory.weight[:] = torch.tensor(weights)
-        beliefs = CompletedRows(network, rows, observed, [])
-        beliefs.limit += 1.0
-        moved.append(beliefs.shift(memory))
+        landmarks.weight[:] = torch.tensor(weights)
+        completed_rows = CompletedRows(network, rows, observed, [])
+        completed_rows.limit += 1.0
+        moved.append(completed_rows.shift(landmarks))
     assert (moved[0][~observed] - 0.3).abs().max() < 1e-6
     share = torch.tensor([0.5, 0.1, 0.0, 1.0])
     torch.testing.assert_close(moved[1], moved[0] * share)
     # And so do the means of the distributions by which rows are completed.
     model, table = CellModel(network, (1.0, 1.0)), Rows(rows.numpy(), observed.numpy())
     completed = [model.summarise(table, ["mean"])[0]]
-    model.landmarks = memory
+    model.landmarks = landmarks
     for weight in (0.0, 0.5, 1.0):
-        memory.weight[:] = weight
+        landmarks.weight[:] = weight
         completed.append(model.summarise(table, ["mean"])[0])
     plain, none, half, whole = completed
     np.testing.assert_allclose(none, plain, atol=1e-6)
@@ -320,7 +324,7 @@ def test_means_move_by_the_columns_weight_towards_what_is_remembered(small):
     )
 
 
-def test_tilting_moves_means_as_asked_and_no_tail_takes_over(small):
+def test_tilting_moves_means_as_far_as_intended_and_no_tail_takes_over(small):
     network, _, _ = small
     head = network.heads[0]
     g, n_atoms = len(head.columns), head.n_outcomes

@@ -10,22 +10,11 @@ import pytest
 import torch
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._cells.corrections import donor_weights as _linkage
-from admc_sklearn._cells.corrections import landmark_fit as _recall
-from admc_sklearn._cells.corrections.donor_weights import (
-    HIDE_RATE,
-    MAX_HIDE_RATE,
-    MAX_ROWS,
-    Trial,
-    ask,
-)
+from admc_sklearn._cells.corrections import donor_weights, landmark_fit
+from admc_sklearn._cells.corrections.donor_weights import Trial, hide_and_search
 from admc_sklearn._cells.corrections.donors import (
-    DIFFERING,
-    N_CANDIDATES,
-    REACH,
-    SEARCH_WIDTH,
-    WIDTHS,
     Donors,
+    DonorSettings,
     _largest,
     mixed,
     truncated,
@@ -60,7 +49,7 @@ def twins():
     return imputer, new, hide(new, 0.3, 1)
 
 
-def without_retrieval(imputer):
+def without_donors(imputer):
     plain = copy.deepcopy(imputer)
     plain.model_.donors = None
     return plain
@@ -73,12 +62,12 @@ def test_rows_that_repeat_training_rows_take_their_values(twins):
     def error(imputer):
         return np.abs(imputer.transform(incomplete) - new)[hidden].mean()
 
-    # Nothing else tells these columns of each other.
-    assert error(without_retrieval(imputer)) > 0.6
+    # These columns are independent but for the repeated rows.
+    assert error(without_donors(imputer)) > 0.6
     assert error(imputer) < 0.15
 
 
-def test_the_median_and_the_quantiles_know_it_too(twins):
+def test_the_median_and_the_quantiles_come_from_donors_too(twins):
     imputer, new, incomplete = twins
     low, middle, high = imputer.predict_quantiles(incomplete, (0.1, 0.5, 0.9))
     hidden = np.isnan(incomplete)
@@ -86,7 +75,7 @@ def test_the_median_and_the_quantiles_know_it_too(twins):
     assert np.mean((high - low)[hidden] < 0.2) > 0.7
 
 
-def test_draws_copy_one_relative(twins):
+def test_draws_copy_one_donor(twins):
     imputer, new, incomplete = twins
     draws = imputer.sample(incomplete, n_draws=4)
     gap = np.where(np.isnan(incomplete), np.abs(draws - new), 0.0)
@@ -100,14 +89,14 @@ def test_draws_copy_one_relative(twins):
 def test_draws_copy_in_proportion_to_the_weights():
     x, o = mixed_rows(1, 1)
     rows = Donors(Columns, *mixed_rows(400, 0))
-    rows.known[:] = True
-    rows.is_followed[:] = True
+    rows.observed[:] = True
+    rows.is_used[:] = True
     o[:] = False
     found = torch.tensor([[5, 3]])
     z = torch.log(torch.tensor([[[1.0, 2.0]], [[1.0, 2.0]]]))
     rows.prior[:] = math.log(3.0)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(20_000, 1 + N_CANDIDATES, generator=generator)
+    noise = torch.rand(20_000, 1 + rows.settings.n_candidates, generator=generator)
     n = len(noise)
     drawn = rows.draw(
         Rows(x.expand(n, -1), o.expand(n, -1)),
@@ -122,7 +111,7 @@ def test_draws_copy_in_proportion_to_the_weights():
     assert (copied.all(1) | ~copied.any(1)).all()
 
 
-def test_levels_are_retrieved():
+def test_levels_are_donated():
     def table(n, seed):
         codes = np.random.default_rng(0).integers(5, size=(200, 8))
         rows = codes[np.random.default_rng(seed).integers(200, size=n)]
@@ -138,31 +127,31 @@ def test_levels_are_retrieved():
         imputer = copy.copy(imputer).set_output(transform="pandas")
         return np.mean(imputer.transform(incomplete)["c0"] == new["c0"])
 
-    assert accuracy(without_retrieval(imputer)) < 0.6
+    assert accuracy(without_donors(imputer)) < 0.6
     assert accuracy(imputer) > 0.9
     right = imputer.predict_proba(incomplete, "c0").max(axis=1)
     assert right.mean() > 0.85
 
 
-def test_rows_without_relatives_leave_the_network_alone():
+def test_rows_without_donors_leave_the_network_alone():
     X = gaussian_table(1100, 5, 0)[0]
     imputer = ADMCImputer(**OPTIONS).fit(hide(X[:800], 0.3, 0))
     new = hide(X[800:], 0.3, 1)
-    plain = without_retrieval(imputer)
+    plain = without_donors(imputer)
     gap = imputer.transform(new) - plain.transform(new)
     assert np.sqrt(np.mean(gap**2)) < 0.05
 
 
-def test_transform_of_a_training_row_does_not_know_what_was_hidden():
-    X = np.random.default_rng(0).normal(size=(600, 5))  # nothing to tell
+def test_transform_of_a_training_row_does_not_reveal_hidden_cells():
+    X = np.random.default_rng(0).normal(size=(600, 5))  # nothing depends on anything
     incomplete = hide(X, 0.3, 0)
     imputer = ADMCImputer(**OPTIONS).fit(incomplete)
     assert imputer.model_.donors is None
-    # One that is kept nevertheless.
+    # Donors that are kept nevertheless.
     values = torch.tensor(X, dtype=torch.float32)
-    known = torch.tensor(~np.isnan(incomplete))
-    imputer.model_.donors = Donors(imputer.model_.network, values, known)
-    imputer.model_.donors.is_followed[:] = True
+    observed = torch.tensor(~np.isnan(incomplete))
+    imputer.model_.donors = Donors(imputer.model_.network, values, observed)
+    imputer.model_.donors.is_used[:] = True
     hidden = np.isnan(incomplete)
     assert np.abs(imputer.transform(incomplete) - X)[hidden].mean() > 0.7
 
@@ -174,7 +163,7 @@ def test_rows_do_not_depend_on_their_companions(twins):
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
-def test_pickles_hold_it(twins):
+def test_pickles_hold_donors(twins):
     imputer, _, incomplete = twins
     again = pickle.loads(pickle.dumps(imputer))
     np.testing.assert_array_equal(
@@ -182,7 +171,7 @@ def test_pickles_hold_it(twins):
     )
 
 
-def test_warm_start_finds_it_anew(twins):
+def test_warm_start_finds_donors_anew(twins):
     X = hide(repeated(1200, 6, 1), 0.3, 0)
     imputer = ADMCImputer(**OPTIONS, warm_start=True).fit(X)
     first = imputer.model_.donors
@@ -190,8 +179,8 @@ def test_warm_start_finds_it_anew(twins):
 
 
 @pytest.fixture(scope="module")
-def relatives():
-    """Four columns that recur together and three, the last, that tell of nothing."""
+def partly_repeated():
+    """Four columns that recur together and three, the last, that are independent."""
     distinct = np.random.default_rng(0).normal(size=(120, 4))
     rng = np.random.default_rng(1)
     rows = rng.integers(120, size=800)
@@ -200,40 +189,41 @@ def relatives():
     return ADMCImputer(**OPTIONS).fit(incomplete), X[500:], incomplete
 
 
-def test_columns_that_tell_relatives_are_those_that_are_weighed(relatives):
-    imputer, new, _ = relatives
-    retrieval = imputer.model_.donors
-    weight = retrieval.weight[0].sum(1)
-    # Of single columns they are noisy: 0.4 to 1.0, and 0 to 0.4, by the seed.
+def test_columns_that_recur_together_have_the_larger_weights(partly_repeated):
+    imputer, new, _ = partly_repeated
+    donors = imputer.model_.donors
+    weight = donors.weight[0].sum(1)
+    # Weights of single columns are noisy: 0.4 to 1.0, and 0 to 0.4, by the seed.
     assert weight[:4].mean() > 1.5 * weight[4:].mean()
-    # And what recurs is taken over, what does not is not.
-    assert retrieval.prior[:4].max() < retrieval.prior[4:].min()
+    # Columns that recur are copied, the others are left to the network.
+    assert donors.prior[:4].max() < donors.prior[4:].min()
     incomplete = new.copy()
     incomplete[:, [0, 6]] = np.nan
     error = np.abs(imputer.transform(incomplete) - new)
     assert error[:, 0].mean() < 0.5 * error[:, 6].mean()
 
 
-def test_held_out_rows_are_searched_too_once_they_have_judged(relatives):
-    imputer, _, incomplete = relatives
-    retrieval = imputer.model_.donors
-    assert len(retrieval.values) == len(incomplete)
+def test_held_out_rows_are_searched_too_once_they_have_judged(partly_repeated):
+    imputer, _, incomplete = partly_repeated
+    donors = imputer.model_.donors
+    assert len(donors.values) == len(incomplete)
     scaling = imputer._codec.scaling_
     held = (incomplete - scaling.mean_) / scaling.scale_
     expected = np.sort(held[~np.isnan(held[:, 0]), 0])
-    found = imputer.model_.network.warp.inverse(retrieval.values)[
-        retrieval.known[:, 0], 0
-    ]
+    stored = imputer.model_.network.warp.inverse(donors.values)
+    found = stored[donors.observed[:, 0], 0]
     np.testing.assert_allclose(np.sort(found.numpy()), expected, atol=1e-3)
 
 
-def test_what_held_out_rows_do_not_approve_of_is_left_out(relatives, monkeypatch):
-    imputer, _, incomplete = relatives
+def test_corrections_without_a_gain_on_held_out_rows_are_left_out(
+    partly_repeated, monkeypatch
+):
+    imputer, _, incomplete = partly_repeated
     assert imputer.model_.landmarks is not None
     weight = imputer.model_.landmarks.weight
-    assert ((weight > 0.05) & (weight < 0.95)).any()  # they say how far, too
+    assert ((weight > 0.05) & (weight < 0.95)).any()  # cells choose it
     refuse = lambda gains, *n_errors: torch.zeros(gains.shape[:-1]).bool()  # noqa: E731
-    for module in (_recall, _linkage):
+    for module in (landmark_fit, donor_weights):
         monkeypatch.setattr(module, "is_gain", refuse)
     model = ADMCImputer(**OPTIONS).fit(incomplete).model_
     assert model.landmarks is None
@@ -256,7 +246,7 @@ def mixed_rows(n, seed):
 
 
 class Columns:
-    """What a retrieval wants of a network."""
+    """The part of a network that donors need."""
 
     n_columns = 5
     numeric, categorical = torch.tensor([0, 1, 2]), torch.tensor([3, 4])
@@ -274,17 +264,19 @@ def rows():
 def test_the_search_finds_the_nearest_rows(rows):
     x, o = mixed_rows(20, 1)
     expected = torch.zeros(20, 400)
-    scaled, chance = rows._scaled(x.clone()), rows._chance(rows._scaled(x.clone()))[-1]
+    scaled = rows._scaled(x.clone())
+    chance, settings = rows._chance(scaled)[-1], rows.settings
     rarity = rows._level_rarity(x)
     for j in range(5):
-        both = o[:, None, j] & rows.known[None, :, j]
+        both = o[:, None, j] & rows.observed[None, :, j]
         if j < 3:
-            gap = (scaled[:, None, j] - rows.rows[None, :, j]).abs()
-            told = -gap / SEARCH_WIDTH - chance[:, None, j]
+            gap = (scaled[:, None, j] - rows.scaled_values[None, :, j]).abs()
+            evidence = -gap / settings.search_width - chance[:, None, j]
         else:
-            same = x[:, None, j] == rows.rows[None, :, j]
-            told = torch.where(same, rarity[:, None, j - 3], math.log(DIFFERING))
-        expected += torch.where(both, told, 0.0)
+            same = x[:, None, j] == rows.scaled_values[None, :, j]
+            disagreeing = math.log(settings.differing)
+            evidence = torch.where(same, rarity[:, None, j - 3], disagreeing)
+        expected += torch.where(both, evidence, 0.0)
     found = rows.search(x, o)
     best = expected.topk(found.shape[1], 1).values
     kept = expected.gather(1, found).sort(1, descending=True).values
@@ -302,32 +294,33 @@ def test_the_largest_by_blocks_are_the_largest():
 
 
 def test_chances_are_means_of_the_kernels(rows):
-    column = rows.rows[rows.known[:, 1], 1]
-    chance = rows._chance(rows.rows[:30])
-    for k, width in enumerate(WIDTHS):
-        gap = (rows.rows[:30, None, 1] - column).abs().clamp_max(REACH)
+    scaled, settings = rows.scaled_values, rows.settings
+    column = scaled[rows.observed[:, 1], 1]
+    chance = rows._chance(scaled[:30])
+    for k, width in enumerate(settings.widths):
+        gap = (scaled[:30, None, 1] - column).abs().clamp_max(settings.reach)
         expected = torch.exp(-gap / width).mean(1).log()
         torch.testing.assert_close(chance[k][:, 1], expected, atol=1e-3, rtol=1e-3)
 
 
-def test_evidence_of_cells_unknown_to_either_is_nothing(rows):
+def test_cells_missing_in_either_row_are_no_evidence(rows):
     x, o = mixed_rows(20, 1)
     found = rows.search(x, o)
-    told = rows.evidence(x, o, found)
-    unknown = ~(o[:, None] & rows.known[found])
-    assert (told[unknown] == 0).all()
-    assert (told[~unknown].abs().sum(-1) > 0).all()
-    assert told.min() >= math.log(DIFFERING) - 1e-5
+    evidence = rows.evidence(x, o, found)
+    missing = ~(o[:, None] & rows.observed[found])
+    assert (evidence[missing] == 0).all()
+    assert (evidence[~missing].abs().sum(-1) > 0).all()
+    assert evidence.min() >= math.log(rows.settings.differing) - 1e-5
 
 
-def test_agreeing_in_a_rare_value_says_more():
+def test_agreeing_in_a_rare_value_is_more_evidence():
     values = torch.zeros(1000, 5)
     values[:10, 0] = 3.0
     values[:10, 3] = 1.0
     rows = Donors(Columns, values, torch.ones(1000, 5, dtype=torch.bool))
     found = torch.tensor([[0], [999]])
-    told = rows.evidence(values[[0, 999]], rows.known[[0, 999]], found)
-    assert (told[0, 0, [0, 3], 0] > told[1, 0, [0, 3], 0] + 2).all()
+    evidence = rows.evidence(values[[0, 999]], rows.observed[[0, 999]], found)
+    assert (evidence[0, 0, [0, 3], 0] > evidence[1, 0, [0, 3], 0] + 2).all()
 
 
 def test_search_without_numbers_or_levels():
@@ -342,7 +335,7 @@ def test_search_without_numbers_or_levels():
         )
         rows = Donors(Some, x, o)
         found, z = rows.find(Rows(x[:7], o[:7]))
-        assert found.shape == z.shape[1:] == (7, 32)
+        assert found.shape == z.shape[1:] == (7, rows.settings.n_candidates)
         assert z.isfinite().all()
 
 
@@ -364,7 +357,7 @@ def test_truncated_weights_end_at_the_least_candidate():
     )
 
 
-# Scores that decide.
+# Scores by which donors are judged.
 
 
 def test_scores_are_lowest_for_the_truth(twins):
@@ -386,8 +379,8 @@ def test_scores_are_lowest_for_the_truth(twins):
     def expected(posterior, logits, name):
         posterior.logits = logits
         score = getattr(posterior, name)
-        told = [score(torch.full((g, 1), i)) for i in range(k)]
-        return (torch.stack(told, -1) * share).sum(-1)
+        scores = [score(torch.full((g, 1), i)) for i in range(k)]
+        return (torch.stack(scores, -1) * share).sum(-1)
 
     for posterior in (numeric, level):
         for name in ("score", "point_error"):
@@ -414,7 +407,7 @@ def test_the_ranked_score_is_the_integral_over_all_thresholds(twins):
 
 
 def test_hidden_cells_are_those_of_their_held_out_rows(twins):
-    """However often a row takes turns, and whichever half it is of."""
+    """However often a row takes turns, and whichever half it is in."""
     imputer, new, _ = twins
     model = imputer.model_
     network = model.network
@@ -424,13 +417,13 @@ def test_hidden_cells_are_those_of_their_held_out_rows(twins):
     validation = Validation(network, values, observed, generator)
     outcome = network.index(validation.rows)
     seen = set()
-    for asked in ask(model, model.donors, validation, generator)[0]:
-        rows, cells = asked.rows(), asked.posterior.cells
+    for hidden in hide_and_search(model, model.donors, validation, generator)[0]:
+        rows, cells = hidden.rows(), hidden.posterior.cells
         columns = cells.columns.expand_as(cells.rows)[cells.filled]
-        assert (rows % 2 == asked.half).all()
+        assert (rows % 2 == hidden.half).all()
         assert observed[rows, columns].all()
-        assert (asked.index[cells.filled] == outcome[rows, columns]).all()
-        assert asked.errors().shape == (2, len(rows))
+        assert (hidden.truth[cells.filled] == outcome[rows, columns]).all()
+        assert hidden.errors().shape == (2, len(rows))
         seen.update(rows.tolist())
     assert len(seen) > 70
 
@@ -439,33 +432,37 @@ def test_a_gain_exceeds_the_noise_of_its_rows():
     noise = torch.randn(400, generator=torch.Generator().manual_seed(0))
     noise = noise - noise.mean()
     share = torch.tensor([-1.0, 0.0, 0.05, 0.1, 1.0])[:, None]
-    told = is_gain(noise / noise.std() + share).tolist()
-    assert told == [False, False, False, True, True]
+    gains = is_gain(noise / noise.std() + share).tolist()
+    assert gains == [False, False, False, True, True]
     # The same rows once more are no more evidence: they are summed first.
     assert not is_gain((2 * (noise / noise.std() + 0.05))[None]).any()
-    assert not is_gain(torch.ones(1))  # of a single row the noise is not known
+    assert not is_gain(torch.ones(1))  # the noise of a single row has no estimate
 
 
-def test_the_fewer_cells_there_are_the_more_are_hidden(twins):
-    """Of every kind so many that they can decide, but at most half."""
+def test_the_fewer_cells_there_are_the_larger_share_is_hidden(twins):
+    """Enough cells of every kind are hidden, but no more than the limit."""
     network = twins[0].model_.network
-    rates = [
-        float(_linkage._hide_rates(network, torch.ones(n, 6, dtype=torch.bool))[0])
-        for n in (10, 2000, 10_000)
-    ]
-    few, some, many = rates
-    assert few == MAX_HIDE_RATE
-    assert some == pytest.approx(_linkage.N_KIND_CELLS / 12_000)
-    assert many == pytest.approx(HIDE_RATE)
+    settings = DonorSettings(hide_rate=0.1, max_hide_rate=0.4, n_kind_cells=3000)
+    few, some, many = (
+        float(donor_weights._hide_rates(network, observed, settings)[0])
+        for observed in (torch.ones(n, 6, dtype=torch.bool) for n in (10, 2000, 10_000))
+    )
+    assert few == pytest.approx(0.4)
+    assert some == pytest.approx(3000 / 12_000)
+    assert many == pytest.approx(0.1)
+
+
+# A search of 10,000 rows has to gain 4 %, a search of any number at least 0.5 %.
+SEARCH = DonorSettings(max_rows=10_000, min_gain=5e-3, min_gain_of_max_rows=4e-2)
 
 
 class Offered(Trial):
-    """A trial of which it is known what weights gain, in the score and the point."""
+    """A trial with given gains of the weights, in the score and the point's error."""
 
     def __init__(self, n_rows, score, point):
         row = torch.arange(1000)
-        self.asked = [Cells(half, row[row % 2 == half]) for half in (0, 1)]
-        self.start = torch.zeros(())
+        self.cells = [Cells(half, row[row % 2 == half]) for half in (0, 1)]
+        self.start, self.settings = torch.zeros(()), SEARCH
         self.n_rows, self.gains = n_rows, (score, point)
 
     def learn(self, freedom, half=None):
@@ -474,7 +471,7 @@ class Offered(Trial):
     def errors(self, half, weight=None, prior=None):
         if weight is None:
             return torch.ones(2, 500)
-        # Rows gain unequally, but what they gain is beyond doubt.
+        # Rows gain unequally, but far more than their noise.
         noise = torch.randn(2, 500, generator=torch.Generator().manual_seed(half))
         return 1 - torch.tensor(weight)[:, None] * (1 + noise)
 
@@ -512,8 +509,8 @@ def test_weights_are_judged_by_the_half_that_has_not_learnt_them():
     [
         (1000, 0.01, 0.01, True),
         (1000, 0.002, 0.002, False),  # not worth a search
-        (MAX_ROWS, 0.01, 0.01, False),  # of so many rows
-        (MAX_ROWS, 0.03, 0.03, True),
+        (10_000, 0.01, 0.01, False),  # of so many rows
+        (10_000, 0.03, 0.03, True),
         (1000, 0.02, -0.001, False),  # the point gets worse
         (1000, -0.001, 0.02, False),
     ],
