@@ -181,7 +181,7 @@ def _first_column(text):
 
 def test_every_mechanism_has_a_reason_and_a_figure():
     text = (DOCS / "guide" / "how_it_works.rst").read_text()
-    table = text.split("and what each of them gained")[1].split("\nColumns\n---")[0]
+    table = text.split("The mechanisms and their gains")[1].split("\nColumns\n---")[0]
     cell = r"((?:.+\n(?:       .+\n)*))"
     rows = re.findall(
         rf"^   \* - (.+)\n     - {cell}     - {cell}", table, re.MULTILINE
