@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import diagrams  # noqa: E402
+import thumbnails  # noqa: E402
 
 import admc_sklearn  # noqa: E402
 
@@ -29,8 +30,8 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
+    "mathml",
 ]
 
 templates_path = ["_templates"]
@@ -42,7 +43,10 @@ autodoc_default_options = {
 }
 numpydoc_show_class_members = False
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"admc_sklearn {release}"
 html_show_sourcelink = False
 html_theme_options = {
@@ -66,11 +70,20 @@ def copy_examples(target):
     for path in sorted((HERE.parent / "examples").glob("plot_*.py")):
         text = path.read_text().replace(headless, "").replace(", verbose=1", "")
         text = re.split(r"# %%(?: \[markdown\])?\n# Run as a script", text)[0]
+        text = thumbnails.with_thumbnail(path.stem, text)
         (target / path.name).write_text(text)
     shutil.copy(HERE / "gallery.rst", target / "GALLERY_HEADER.rst")
 
 
+def copy_results(target):
+    """Copy the page of results, its links to files of the repository as plain text."""
+    target.parent.mkdir(exist_ok=True)
+    text = (HERE.parent / "benchmarks" / "README.md").read_text()
+    target.write_text(re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text))
+
+
 diagrams.draw_all(HERE / "_diagrams")
+copy_results(HERE / "generated" / "results.md")
 copy_examples(HERE / "_examples")
 sphinx_gallery_conf = {
     "examples_dirs": "_examples",

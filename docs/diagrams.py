@@ -49,6 +49,72 @@ def _density(axes, place, weights, title, note):
     inset.set_xlabel(note, fontsize=8)
 
 
+def draw_pipeline():
+    """Draw the whole way of a table, from missing cells to completed ones."""
+    figure, axes = _canvas(12, 6.9)
+    lanes = ((3.5, 3.1, "columns, one cell at a time"), (1.35, 1.75, "modalities"))
+    for y, height, name in lanes:
+        shade = Rectangle((2.55, y), 6.95, height, fc="0.96", ec="none", zorder=0)
+        axes.add_patch(shade)
+        top = y + height - 0.09
+        axes.text(9.4, top, name, ha="right", va="top", style="italic")
+
+    table = "numbers, categories,\ndates, features\nof modalities"
+    _box(axes, 0.25, 2.85, 1.95, 1.35, "Table", table)
+    _row(axes, 0.47, 2.4, [1, 0, 1, 1, 0], size=0.3)
+    _arrow(axes, (2.23, 3.9), (2.72, 4.7))
+    _arrow(axes, (2.23, 3.1), (2.72, 2.2))
+
+    coordinates = "standardised,\npower transforms,\nmedian distances,\nlevel scores"
+    anchor = "Gaussian of all\ncoordinates, times\nthe frequency of\neach atom"
+    network = "attention between\ncolumns; added to the\nlog probability of\neach atom"
+    encoders = "one for a modality,\nfitted alone"
+    kernels = "kernel features,\nridges by cross-fit"
+    denoiser = "attention between\nmodalities"
+    for x, width, upper, lower in (
+        (2.75, 1.75, ("Coordinates", coordinates), ("Encoders", encoders)),
+        (4.95, 1.75, ("Anchor", anchor), ("Kernel anchor", kernels)),
+        (7.15, 1.95, ("Network", network), ("Denoiser", denoiser)),
+    ):
+        _box(axes, x, 3.75, width, 1.5, *upper)
+        _box(axes, x, 1.55, width, 1.1, *lower)
+        if upper[0] != "Network":
+            for y in (4.5, 2.1):
+                _arrow(axes, (x + width + 0.03, y), (x + width + 0.42, y))
+    _box(axes, 2.75, 5.65, 1.75, 0.45, "Exact relations")
+    _box(axes, 4.95, 5.65, 1.75, 0.45, "Bootstraps")
+    _arrow(axes, (5.82, 5.62), (5.82, 5.28), mutation_scale=9)
+    _arrow(axes, (3.3, 2.68), (3.3, 3.72), style="<|-|>", ls="--")
+    note = "each lane takes the other's result as columns"
+    axes.text(3.4, 3.28, note, va="center", fontsize=8.5)
+
+    corrections = "1 landmark regression\n2 donor rows\n3 self-masking"
+    joint = "the joint distribution\nof the missing cells"
+    reads = "mean, median,\nquantiles, probabilities\nof levels, draws"
+    _box(axes, 9.85, 5.2, 1.95, 1.3, "Corrections", corrections)
+    _box(axes, 9.85, 3.3, 1.95, 1.3, "One posterior", joint)
+    _box(axes, 9.85, 1.35, 1.95, 1.35, "Read in five ways", reads)
+    _arrow(axes, (9.13, 4.9), (9.82, 5.6))
+    _arrow(axes, (10.82, 5.17), (10.82, 4.63))
+    _arrow(axes, (9.13, 2.3), (9.82, 3.5))
+    _arrow(axes, (10.82, 3.27), (10.82, 2.73))
+    # A cell that another cell determines does not go through the models.
+    axes.plot([3.62, 3.62, 9.62, 9.62], [6.13, 6.72, 6.72, 4.2], color=INK, ls=":")
+    _arrow(axes, (9.62, 4.2), (9.82, 4.2), mutation_scale=9)
+    axes.text(3.72, 6.68, "computed, not estimated", va="top", fontsize=8.5)
+
+    decide = (
+        "Cells hidden on purpose, most of them in held-out rows, decide: which "
+        "coordinates are used, the ridges,\nwhen training ends, how much the denoiser "
+        "counts, and whether each correction is used at all."
+    )
+    _box(axes, 2.55, 0.3, 9.25, 0.75, "", fill=PALE)
+    axes.text(7.17, 0.675, decide, ha="center", va="center", linespacing=1.35)
+    for x in (3.62, 5.82, 8.12):
+        _arrow(axes, (x, 1.07), (x, 1.32), mutation_scale=9, color=GREY)
+    return figure
+
+
 def draw_cells():
     """How one row of single columns is completed."""
     figure, axes = _canvas(10.4, 5.4)
@@ -76,7 +142,7 @@ def draw_cells():
     _arrow(axes, (2.45, 4.72), (3.25, 4.72))
     _arrow(axes, (2.45, 4.5), (3.25, 2.9))
     _arrow(axes, (4.67, 4.02), (4.67, 3.34))
-    axes.text(4.77, 3.67, "its guess of the row", va="center", fontsize=8.5)
+    axes.text(4.77, 3.67, "its estimate of the row", va="center", fontsize=8.5)
     atoms = np.arange(16)
     anchor = np.exp(-0.5 * ((atoms - 8) / 3.2) ** 2)
     change = -2.6 * np.exp(-0.5 * ((atoms - 7) / 1.8) ** 2) + 0.9 * (atoms > 9)
@@ -176,7 +242,8 @@ def draw_all(folder):
     """Write every diagram to a folder as SVG."""
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
-    for name, draw in {"cells": draw_cells, "blocks": draw_blocks}.items():
+    pictures = {"pipeline": draw_pipeline, "cells": draw_cells, "blocks": draw_blocks}
+    for name, draw in pictures.items():
         with plt.rc_context({"font.size": 9.5, "svg.hashsalt": "docs"}):
             figure = draw()
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})

@@ -23,7 +23,7 @@ HIDDEN = "#d8b4a0"
 
 
 def complete_digits(n_shown=12):
-    """Rows of images by name: the cells left, two completions, the spread, the truth.
+    """Complete unseen digits in two ways, and measure the spread of draws.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def complete_digits(n_shown=12):
 
 
 def draw(rows):
-    """Draw a figure with one line of images for each entry."""
+    """Draw one line of images for each entry."""
     n_shown = len(rows["truth"])
     figure, grid = plt.subplots(
         len(rows), n_shown, figsize=(0.62 * n_shown + 2.2, 0.64 * len(rows))
