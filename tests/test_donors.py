@@ -293,6 +293,15 @@ def test_the_largest_by_blocks_are_the_largest():
     torch.testing.assert_close(kept, score.topk(32, 1).values)
 
 
+def test_no_more_candidates_are_found_than_the_settings_allow(rows):
+    few = Donors(Columns, *mixed_rows(400, 0), DonorSettings(n_candidates=5))
+    x, o = mixed_rows(20, 1)
+    found = few.search(x, o)
+    assert found.shape == (20, 5)
+    more = rows.search(x, o)
+    assert (found[:, :, None] == more[:, None]).any(-1).all()
+
+
 def test_chances_are_means_of_the_kernels(rows):
     scaled, settings = rows.scaled_values, rows.settings
     column = scaled[rows.observed[:, 1], 1]

@@ -16,6 +16,7 @@ from admc_sklearn._cells.corrections.landmark_fit import (
 from admc_sklearn._cells.corrections.landmark_regression import (
     CompletedRows,
     LandmarkRegression,
+    LandmarkSettings,
     _with_mean_moved,
 )
 from admc_sklearn._cells.model import CellModel
@@ -276,6 +277,9 @@ def test_the_kernel_is_narrower_where_there_are_more_rows(small):
     ]
     assert widths[0] == float(landmarks.width) > widths[1] > widths[2]
     assert widths[2] == pytest.approx(widths[0] / 2)
+    constant = LandmarkSettings(width_power=0.0)
+    wide = LandmarkRegression(network, rows, 10**6, constant).width
+    assert float(wide) == pytest.approx(widths[0])
 
 
 def test_means_move_no_further_than_the_distribution_allows(small):

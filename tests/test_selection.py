@@ -10,7 +10,10 @@ from sklearn.datasets import load_breast_cancer
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.corrections.pair_regression import fit_tilt
-from admc_sklearn._cells.corrections.self_masking import Evidence
+from admc_sklearn._cells.corrections.self_masking import (
+    Evidence,
+    SelfMaskingSettings,
+)
 from admc_sklearn.missingness import ampute
 from benchmarks.lost_together import PATTERNS, lost_together
 
@@ -219,6 +222,8 @@ def test_tilts_must_gain_as_much_as_the_rival_or_add_to_it():
     assert not is_better(gain=850.0, rival_gain=1000.0, added=11.0)
     assert not is_better(gain=75.0, rival_gain=100.0, added=60.0)
     assert not is_better(gain=2.0, rival_gain=0.0, added=2.0)
+    lenient = SelfMaskingSettings(as_good=0.5)
+    assert Evidence(60.0, 100.0, 0.0, True, lenient).is_better
 
 
 def test_an_unknown_choice_is_an_error():

@@ -74,8 +74,8 @@ class DonorSettings:
         Optimisation steps for the weights. (NOTES, "Lost": 24 steps lose a twentieth
         of the gain in mean absolute error.)
     learning_rate, betas : float, tuple of float
-        Of the optimiser, Adam. (Not measured; the betas are those of Kingma and Ba,
-        2015.)
+        Parameters of the optimiser, Adam. (Not measured; the betas are those of Kingma
+        and Ba, 2015.)
     prior_scale, column_prior_scale : float
         Factors by which the priors of the table and of the columns are learnt faster
         than weights. (Not measured.)
