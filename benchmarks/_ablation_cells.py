@@ -53,9 +53,9 @@ VARIANTS = {
         replace(WHOLE, training=replace(WHOLE.training, inner_weight=0.0)),
         {},
     ),
-    "without landmarks": (replace(WHOLE, landmarks=False), {}),
-    "without donors": (replace(WHOLE, donors=False), {}),
-    "without both": (replace(WHOLE, landmarks=False, donors=False), {}),
+    "without landmarks": (replace(WHOLE, landmarks=None), {}),
+    "without donors": (replace(WHOLE, donors=None), {}),
+    "without both": (replace(WHOLE, landmarks=None, donors=None), {}),
     "without self-masking": (WHOLE, {"self_masking": False}),
     "anchor alone": (WHOLE, {"max_epochs": 0}),
 }
@@ -101,6 +101,17 @@ def measure(name, split, seed):
         "energy": energy_score(draws, truth, lost),
         "fit_s": fit_s,
     }
+
+
+def add_arguments(group):
+    """Options of `run`."""
+    group.add_argument("--cells", action="store_true", help="ablate these, on tables")
+    group.add_argument("--tables", nargs="+", default=TABLES)
+    group.add_argument("--rows", nargs="+", type=int, default=list(SIZES))
+    group.add_argument("--mechanisms", nargs="+", default=["mcar", "mar"])
+    group.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    group.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    group.add_argument("--csv")
 
 
 def run(options):

@@ -1,6 +1,7 @@
 """Ablation of the model of modalities: each part is taken away, and measured.
 
     python -m benchmarks.ablation --data DIR [--set mfeat] [--max-time 60]
+    python -m benchmarks.ablation --data DIR --cells [--rows 150 500] [--tables ...]
 
 Each variant is fitted once to complete training rows; errors are means over all proper
 subsets of available modalities, unseen rows, standardised columns. ``rmse`` is the
@@ -24,6 +25,7 @@ import pandas as pd
 from admc_sklearn import ADMCImputer
 from admc_sklearn._blocks.settings import BlockSettings
 from admc_sklearn._combined.settings import Settings
+from benchmarks import _ablation_cells
 from benchmarks._baselines import BASELINES
 from benchmarks._blocks import hide, load_blocks, rmse, subsets
 
@@ -104,11 +106,15 @@ def main():
     """Fit every variant, measure it, print the means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
+    _ablation_cells.add_arguments(parser.add_argument_group("tables of cells"))
     parser.add_argument("--set", default="mfeat")
     parser.add_argument("--max-time", type=float)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 8, 50])
     parser.add_argument("--peers", nargs="*", default=["published", "autoencoder"])
     options = parser.parse_args()
+    if options.cells:
+        _ablation_cells.run(options)
+        return
     blocks = load_blocks(options.set, options.data)
     if blocks is None:
         parser.error(f"there is no {options.set} in {options.data}")

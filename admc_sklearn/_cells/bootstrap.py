@@ -14,7 +14,6 @@ import torch
 
 from .._shared.noise import numpy_generator
 from .anchor.column_anchor import fit_anchor
-from .network.heads import NumericHead
 from .network.network import Prior
 
 
@@ -47,9 +46,9 @@ def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.i
     margins = []
     for head in network.heads:
         share = None
-        if isinstance(head, NumericHead):
+        if head.has_margin:
             counts = observed.to(head.columns.device)[:, head.columns].sum(0)[:, None]
-            share = _other_frequencies(head.atoms.share, counts, rng)
+            share = _other_frequencies(head.share, counts, rng)
         margins.append(head.margin(replica, share))
     return Prior(replica, margins)
 

@@ -122,11 +122,12 @@ class _Fit:
     def _learn_from_rows(self, model, validation):
         """Learn the corrections by similar training rows, one on top of the other."""
         rows = self._warped(model, self.table[self.kept])
-        known = rows, validation, self.generator
-        if self.settings.landmarks:
-            model.landmarks = fit_landmarks(model.network, *known, self.plan.end)
-        if self.settings.donors:
-            model.donors = fit_donors(model, *known, self.plan.end)
+        known = rows, validation, self.generator, self.plan.end
+        landmarks, donors = self.settings.landmarks, self.settings.donors
+        if landmarks is not None:
+            model.landmarks = fit_landmarks(model.network, *known, landmarks)
+        if donors is not None:
+            model.donors = fit_donors(model, *known, donors)
 
     def _use_every_row(self, model):
         """Fit the final anchor, its replicas and self-masking to held-out rows too."""
@@ -142,9 +143,11 @@ class _Fit:
         ]
         choice = self.context.self_masking
         if choice and time.monotonic() < end:
-            model.self_masking = fit_self_masking(
-                network, rows, generator, decide=choice == "auto"
-            )
+            options = {
+                "decide": choice == "auto",
+                "settings": self.settings.self_masking,
+            }
+            model.self_masking = fit_self_masking(network, rows, generator, **options)
 
     @staticmethod
     def _warped(model, rows):

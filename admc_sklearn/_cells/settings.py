@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from .anchor.choose_coordinates import CoordinateSettings
 from .anchor.level_scores import ScoreSettings
+from .corrections.donors import DonorSettings
+from .corrections.landmark_regression import LandmarkSettings
+from .corrections.self_masking import SelfMaskingSettings
 from .network.denoiser import NetworkSize
 from .network.trainer import TrainingSettings
 
@@ -28,13 +31,15 @@ class CellSettings:
     scores : ScoreSettings
     sizes : mapping of str to NetworkSize
     training : TrainingSettings
-    landmarks, donors : bool
-        Whether the corrections by landmarks and by donor rows are learnt.
+    landmarks : LandmarkSettings, or None for no correction by landmarks
+    donors : DonorSettings, or None for no donor rows
+    self_masking : SelfMaskingSettings
     """
 
     coordinates: CoordinateSettings = field(default_factory=CoordinateSettings)
     scores: ScoreSettings = field(default_factory=ScoreSettings)
     sizes: Mapping[str, NetworkSize] = field(default_factory=lambda: dict(SIZES))
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    landmarks: bool = True
-    donors: bool = True
+    landmarks: LandmarkSettings | None = field(default_factory=LandmarkSettings)
+    donors: DonorSettings | None = field(default_factory=DonorSettings)
+    self_masking: SelfMaskingSettings = field(default_factory=SelfMaskingSettings)

@@ -46,7 +46,6 @@ from scipy.special import log_expit
 
 from ..._shared.contract import Correction
 from ..._shared.held_out import is_gain
-from ..network.heads import NumericHead
 from .pair_regression import fisher_scoring, fit_tilt, log_odds_of
 
 
@@ -244,7 +243,9 @@ def _compete(network, rows, generator, decide, settings):
     competing = competing.tolist()
     differences = _observed_differences(network, pairs)
     for cells in _cells(network, pairs):
-        scores = _outcome_scores(cells.head, cells.slot, settings)
+        scores = cells.head.statistic(
+            cells.slot, settings.max_value, settings.max_levels
+        )
         if scores is None:
             continue
         least = settings.chance_statistic * scores.shape[1] if decide else 0.0
@@ -442,20 +443,6 @@ def _pieces(posterior, observed, first_row):
     for slot, column in enumerate(cells.columns[:, 0].tolist()):
         own = filled[slot]
         yield column, (rows[slot, own], seen[slot, own], share[slot, own])
-
-
-def _outcome_scores(head, slot, settings):
-    """Statistic of every outcome that its log-odds are linear in, (K, p).
-
-    It is None where there is nothing to estimate.
-    """
-    if isinstance(head, NumericHead):
-        center = head.atoms.center[slot].cpu().double().numpy()
-        return center[:, None].clip(-settings.max_value, settings.max_value)
-    n_levels = int((head.share[slot] > 0).sum())
-    if not 2 <= n_levels <= settings.max_levels:
-        return None
-    return np.eye(head.n_outcomes, n_levels)
 
 
 def _observed_differences(network, pairs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +16,8 @@ LOG_SCALE = (-5.0, 1.0)
 class NumericHead(nn.Module):
     """Logits of the atoms of some numeric columns, starting at zero.
 
+    ``has_margin`` says that frequencies enter beside the anchor, see `margin`.
+
     Parameters
     ----------
     columns : int array of shape (g,)
@@ -22,6 +25,8 @@ class NumericHead(nn.Module):
         Of these columns.
     hidden : int
     """
+
+    has_margin = True
 
     def __init__(self, columns, atoms, hidden):
         super().__init__()
@@ -36,6 +41,20 @@ class NumericHead(nn.Module):
     def limits(self):
         """Smallest and largest warped value of its columns, (g,) twice."""
         return self.atoms.low[:, 0], self.atoms.high[:, -1]
+
+    @property
+    def share(self):
+        """Frequencies of the atoms, (g, K)."""
+        return self.atoms.share
+
+    def statistic(self, slot, max_value, max_levels):
+        """Statistic of a column's outcomes that log-odds may be linear in, (K, p).
+
+        Here the atoms' values, (K, 1), cut at ``max_value``.
+        """
+        del max_levels
+        center = self.atoms.center[slot].cpu().double().numpy()
+        return center[:, None].clip(-max_value, max_value)
 
     def index(self, values):
         """Atom of every value of its columns: (n, d) -> int64 (n, g)."""
@@ -72,6 +91,8 @@ class LevelHead(nn.Module):
     hidden : int
     """
 
+    has_margin = False
+
     def __init__(self, columns, slots, share, hidden):
         super().__init__()
         self.register_buffer("columns", torch.as_tensor(columns))
@@ -79,6 +100,17 @@ class LevelHead(nn.Module):
         self.register_buffer("share", torch.as_tensor(share, dtype=torch.float32))
         self.n_outcomes = share.shape[1]
         _zero_head(self, len(columns), hidden)
+
+    def statistic(self, slot, max_value, max_levels):
+        """Statistic of a column's outcomes that log-odds may be linear in, (K, p).
+
+        Here indicators of the levels; None with one level or more than ``max_levels``.
+        """
+        del max_value
+        n_levels = int((self.share[slot] > 0).sum())
+        if not 2 <= n_levels <= max_levels:
+            return None
+        return np.eye(self.n_outcomes, n_levels)
 
     @property
     def limits(self):
