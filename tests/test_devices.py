@@ -7,9 +7,8 @@ import torch
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.anchor.factor_model import FactorAnchor
 from admc_sklearn._combined.model import CombinedModel
-
-from .conftest import gaussian_table, hide, mixed_rings, rings
-from .pretend import pretended_gpu
+from tests.conftest import gaussian_table, hide, mixed_rings, rings
+from tests.pretend import pretended_gpu
 
 
 def folded():

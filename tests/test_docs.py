@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 
 from admc_sklearn._shared.training import TrainingPlan
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 EXAMPLES = sorted(
     path

@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from admc_sklearn import ADMCImputer
-
-from .conftest import gaussian_table, hide, quick
+from tests.conftest import gaussian_table, hide, quick
 
 
 @pytest.fixture(scope="module")

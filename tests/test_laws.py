@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.base import clone
 
-from .conftest import gaussian_table, hide, quick
+from tests.conftest import gaussian_table, hide, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore:Columns without")
 laws = settings(

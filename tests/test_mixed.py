@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from admc_sklearn import ADMCImputer
-
-from .conftest import quick
+from tests.conftest import quick
 
 laws = settings(
     max_examples=20,

@@ -6,7 +6,7 @@ import pytest
 from jupytext.compare import compare_notebooks
 from nbclient import NotebookClient
 
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 # Comes before the first cell: what is shown is shown after a few epochs too.

@@ -9,8 +9,7 @@ import pytest
 
 import admc_sklearn
 from admc_sklearn import evaluation, missingness, pooling
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 MODULES = [admc_sklearn, evaluation, missingness, pooling]
 

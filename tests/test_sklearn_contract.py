@@ -8,7 +8,7 @@ import pytest
 from sklearn.utils import estimator_checks as checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from .conftest import quick
+from tests.conftest import quick
 
 
 @parametrize_with_checks(

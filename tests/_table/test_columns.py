@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from .conftest import quick
+from tests.conftest import quick
 
 N = 60
 BASE = np.random.default_rng(0).normal(size=N)

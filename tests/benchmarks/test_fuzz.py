@@ -24,8 +24,7 @@ from benchmarks._tables import (
     make_table,
     random_recipe,
 )
-
-from .conftest import quick
+from tests.conftest import quick
 
 recipes = st.builds(
     Recipe,

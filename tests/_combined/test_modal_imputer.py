@@ -23,8 +23,7 @@ from sklearn.pipeline import make_pipeline
 
 from admc_sklearn._blocks.model import _posteriors, _updated, _without
 from admc_sklearn._shared.contract import Rows
-
-from .conftest import quick
+from tests.conftest import quick
 
 SIZES = (6, 8, 7)
 # A row alone and the row in a batch differ by float32 products.

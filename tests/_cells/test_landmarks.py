@@ -22,8 +22,7 @@ from admc_sklearn._cells.corrections.landmark_regression import (
 from admc_sklearn._cells.model import CellModel
 from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
 from admc_sklearn._shared.contract import Rows
-
-from .conftest import gaussian_table, hide, quick
+from tests.conftest import gaussian_table, hide, quick
 
 TRAINED_SHARE = 0.4
 

@@ -15,8 +15,7 @@ from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.settings import Settings
 from admc_sklearn.missingness import ampute
-
-from .conftest import gaussian_table, hide
+from tests.conftest import gaussian_table, hide
 
 
 def vectors(n, seed):

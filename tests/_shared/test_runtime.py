@@ -6,7 +6,6 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,8 +21,7 @@ from admc_sklearn._shared.devices import in_threads, one_thread, slices
 from admc_sklearn._shared.linalg import leading_vectors
 from admc_sklearn._shared.noise import row_keys, row_uniforms
 from admc_sklearn._shared.trunk import dropout_factors, linear
-
-from .conftest import gaussian_table, hide, quick
+from tests.conftest import ROOT, gaussian_table, hide, quick
 
 
 def test_uniforms_are_uniform_and_independent():
@@ -102,7 +100,7 @@ def run(code, limit=600):
         [sys.executable, "-W", "ignore", "-c", TABLE + textwrap.dedent(code)],
         timeout=limit,
         env=environment,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )

@@ -11,8 +11,7 @@ import torch
 from admc_sklearn import ADMCImputer
 from benchmarks import draws, gpu, mcar, mixed, published, speed
 from benchmarks._protocol import errors, load_numeric, split_mcar
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
 

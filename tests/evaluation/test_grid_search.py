@@ -8,8 +8,7 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_breast_cancer
 
 from benchmarks.grid_search import figures, n_cached, search_over_imputers
-
-from .conftest import hide, quick
+from tests.conftest import hide, quick
 
 N_FITS = 5 * 4  # the scaler's, and four imputers', in four folds
 

@@ -26,8 +26,7 @@ from admc_sklearn._shared.devices import resolve_device
 from admc_sklearn._shared.held_out import hold_out
 from admc_sklearn._shared.optimizer import AdamW, WeightAverage
 from admc_sklearn._shared.training import TrainingPlan, deal
-
-from .conftest import gaussian_table, hide, mixed_rings, quick, rings
+from tests.conftest import gaussian_table, hide, mixed_rings, quick, rings
 
 
 def plan(**changes):

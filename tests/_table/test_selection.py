@@ -16,8 +16,7 @@ from admc_sklearn._cells.corrections.self_masking import (
 )
 from admc_sklearn.missingness import ampute
 from benchmarks.lost_together import PATTERNS, lost_together
-
-from .conftest import gaussian_table, hide, quick
+from tests.conftest import gaussian_table, hide, quick
 
 # Prior of a tilt, and weight of a pair.
 PAIRS = {"precision": 1.0, "pair_weight": 0.25}

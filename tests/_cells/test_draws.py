@@ -15,8 +15,7 @@ from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
 from benchmarks.pooled import TRUTH, least_squares, simulate
-
-from .conftest import gaussian_table, hide, quick
+from tests.conftest import gaussian_table, hide, quick
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,7 @@ from admc_sklearn.evaluation import (
     ranking,
 )
 from admc_sklearn.missingness import ampute
-
-from .conftest import hide, quick
+from tests.conftest import hide, quick
 
 COLUMNS = "imputer mechanism rate split rmse mae accuracy fit_time transform_time"
 COLUMNS = [*COLUMNS.split(), "score", "rank", "error"]

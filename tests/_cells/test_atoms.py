@@ -8,8 +8,7 @@ from scipy import stats
 from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn._cells.network.atoms import Atoms, _log_ndtr, column_atoms
 from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
-
-from .conftest import quick
+from tests.conftest import quick
 
 
 def atoms_of(*columns):

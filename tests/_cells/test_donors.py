@@ -27,8 +27,7 @@ from admc_sklearn._cells.network.posterior import (
 )
 from admc_sklearn._shared.contract import Rows
 from admc_sklearn._shared.held_out import is_gain
-
-from .conftest import gaussian_table, hide
+from tests.conftest import gaussian_table, hide
 
 OPTIONS = {"max_epochs": 3, "random_state": 0, "self_masking": False}
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import _ablation_cells as ablation
-
-from .conftest import mixed_rings
+from tests.conftest import mixed_rings
 
 
 def parts_of(name):

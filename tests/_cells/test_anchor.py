@@ -10,8 +10,7 @@ from admc_sklearn._cells.anchor.factor_model import FactorAnchor, fit_factors
 from admc_sklearn._cells.anchor.gaussian import GaussianAnchor, fit_gaussian
 from admc_sklearn._cells.anchor.level_scores import Coordinates
 from admc_sklearn._shared.patterns import unique_patterns
-
-from .conftest import gaussian_table
+from tests.conftest import gaussian_table
 
 
 def conditional(mean, cov, x, observed):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from admc_sklearn._shared.linalg import cholesky
-
-from .conftest import quick
+from tests.conftest import quick
 
 
 def gram(rows):

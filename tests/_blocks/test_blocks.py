@@ -32,8 +32,7 @@ from admc_sklearn._blocks.trainer import (
 )
 from admc_sklearn._combined.partition import divide
 from admc_sklearn._shared.held_out import N_FOLDS, deal_folds
-
-from .conftest import gaussian_table
+from tests.conftest import gaussian_table
 
 RIDGES = AnchorSettings().ridges
 

@@ -15,8 +15,7 @@ import torch
 from admc_sklearn import CrossModalFeatures
 from admc_sklearn.evaluation import imputation_scores
 from admc_sklearn.missingness import ampute
-
-from .conftest import quick
+from tests.conftest import quick
 
 N = 40
 RNG = np.random.default_rng(0)

@@ -9,8 +9,7 @@ import torch
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.network import network as _network
 from admc_sklearn._cells.network.masked_diffusion import reverse
-
-from .conftest import gaussian_table, hide, quick, rings
+from tests.conftest import gaussian_table, hide, quick, rings
 
 
 @pytest.fixture(scope="module")
