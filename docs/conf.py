@@ -42,6 +42,8 @@ autodoc_default_options = {
     "exclude-members": "set_fit_request, set_predict_proba_request",
 }
 numpydoc_show_class_members = False
+# Types stand in the docstrings, in words.
+autodoc_typehints = "none"
 
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
