@@ -53,7 +53,9 @@ def resolve_device(device):
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is not a torch device: {error}") from error
+        raise ValueError(
+            f"device={device!r} is not a torch device ({error})."
+        ) from error
     available = {
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
