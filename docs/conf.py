@@ -92,9 +92,11 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": "plot_",
     "backreferences_dir": None,
+    "image_scrapers": ("matplotlib", "thumbnails.scrape"),
     "matplotlib_animations": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,  # their page loads scripts from other hosts
     "show_signature": False,
     "download_all_examples": False,
 }

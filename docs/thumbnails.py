@@ -13,13 +13,12 @@ FOLDER = Path(__file__).parent / "_diagrams"  # made anew by every build
 GREY, INK = "0.7", "0.15"
 
 
-def _bars(axis, values, title, labels=None):
+def _bars(axis, values, title):
     """Horizontal bars, ours dark, with their values written in them."""
-    names = list(values.index) if labels is None else labels
     shades = [INK if "ADMC" in name else GREY for name in values.index]
     bars = axis.barh(np.arange(len(values)), values, 0.8, color=shades)
     axis.bar_label(bars, fmt="%.2f", padding=4, fontsize=13)
-    axis.set_yticks(np.arange(len(values)), names)
+    axis.set_yticks(np.arange(len(values)), list(values.index))
     axis.set(xlim=(0, 1.25 * values.max()), xticks=[], title=title)
     axis.tick_params(length=0)
     axis.invert_yaxis()
@@ -57,6 +56,8 @@ def mixed_table(axis, names):
     places = np.arange(len(scores))
     axis.barh(places - 0.2, scores["most frequent"], 0.38, color=GREY)
     axis.barh(places + 0.2, scores["ADMCImputer"], 0.38, color=INK)
+    axis.text(0.02, -0.2, "mode", va="center", fontsize=12)
+    axis.text(0.02, 0.2, "ADMCImputer", va="center", fontsize=12, color="w")
     axis.set_yticks(places, list(scores.index))
     axis.set(xlim=(0, 1), xticks=[0, 1], title="missing categories found")
     axis.tick_params(length=0)
@@ -104,8 +105,7 @@ def medical_blocks(axis, names):
 def pipeline_grid_search(axis, names):
     """Draw the error of each candidate of the search."""
     rmse = names["scores"]["RMSE"]
-    labels = [name.replace("ADMC, 0", "ADMC, 0 ").strip() for name in rmse.index]
-    _bars(axis, rmse, "grid search: RMSE", labels)
+    _bars(axis, rmse, "grid search: RMSE")
 
 
 def latency_accuracy(axis, names):
@@ -143,16 +143,27 @@ def save(example, names):
         figure, axis = plt.subplots(figsize=(4, 2.8), layout="constrained")
         PANELS[example](axis, names)
         figure.savefig(FOLDER / f"{example}.png", dpi=200)
-    plt.close(figure)  # so that the page of the example does not show it
+    plt.close(figure)
+
+
+def scrape(block, block_vars, gallery_conf):
+    """Draw the thumbnail when the last block of an example has run.
+
+    sphinx-gallery calls this after each block, as it calls its own scraper, which
+    collects the figures of the page.
+
+    Returns
+    -------
+    str
+        Nothing to show on the page.
+    """
+    script = Path(block_vars["src_file"])
+    if script.read_text().rstrip().endswith(block[1].rstrip()):
+        save(script.stem, block_vars["example_globals"])
+    return ""
 
 
 def with_thumbnail(example, text):
-    """Return a script that draws its thumbnail at its end, hidden on its page."""
-    lines = [
-        f"# sphinx_gallery_thumbnail_path = '{FOLDER.name}/{example}.png'",
-        "# sphinx_gallery_start_ignore",
-        "import thumbnails",
-        f'thumbnails.save("{example}", globals())',
-        "# sphinx_gallery_end_ignore",
-    ]
-    return text.rstrip() + "\n\n" + "\n".join(lines) + "\n"
+    """Return a script that names its thumbnail."""
+    setting = f"# sphinx_gallery_thumbnail_path = '{FOLDER.name}/{example}.png'"
+    return f"{text.rstrip()}\n\n{setting}\n"
