@@ -49,8 +49,7 @@ class BlockModel(nn.Module):
             slice(end - size, end)
             for end, size in zip(ends, sizes.tolist(), strict=True)
         ]
-        # The gate multiplies the network's correction. The error in held-out rows sets
-        # it.
+        # It scales the denoiser's output; `BlockValidation.measure` sets it.
         self.register_buffer("gate", torch.ones(()))
         # One draw of a row takes so many random numbers.
         self.n_outputs = ends[-1] + sum(len(own) for own in columns)

@@ -4,8 +4,8 @@ Means, quantiles, probabilities and draws are all read from one posterior of a r
 missing cells. It is made in this order: the network computes it; landmarks move the
 means of numbers; values of donor rows are mixed in; and all are tilted where cells are
 missing because of their own values. Draws compute it anew whenever the diffusion has
-revealed some of a row's cells; only donors come first there, so that the cells of one
-draw are copied from one row.
+revealed some of a row's cells. There donors are copied once, before the network, so
+that copied cells of one draw mostly come from one training row.
 """
 
 from __future__ import annotations

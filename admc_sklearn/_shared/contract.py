@@ -176,10 +176,11 @@ class CompletionModel(nn.Module):
 
 
 class Correction(nn.Module):
-    """Changes what the network says of cells, by what it learnt beside it.
+    """Changes the network's posteriors of cells.
 
-    A correction is kept only where cells hidden in held-out rows approve of it. It
-    takes posteriors and returns new ones, for summaries and for draws alike.
+    It is kept only where it lowers the error of cells hidden in held-out rows, unless
+    the user asks for it (``self_masking=True``). It takes posteriors and returns new
+    ones, for summaries and for draws alike.
     """
 
     def apply(self, posteriors, rows, network):

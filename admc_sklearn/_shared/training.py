@@ -69,7 +69,7 @@ class TrainingPlan:
 
     @property
     def end(self):
-        """When all has to be done, of `time.monotonic`: at once after Ctrl-C."""
+        """Time (`time.monotonic`) by which a fit has to end; the past after Ctrl-C."""
         return -math.inf if self.interruption.happened else self.deadline
 
     @classmethod
@@ -206,11 +206,12 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
 
-def is_level(curve, steps_per_epoch, tol):
-    """Whether validation errors, one an epoch, have stopped falling at a pace.
+def has_flattened(curve, steps_per_epoch, tol):
+    """Whether validation errors, one an epoch, no longer fall by a share of ``tol``.
 
-    Their minimum over the last window has to be below that of all epochs before it by
-    a share of ``tol``.
+    The best error of the last window of epochs is compared with the best before it.
+    Training does not end then: the fall of the learning rate begins, and with its end
+    training ends.
     """
     window = max(WINDOW_EPOCHS, math.ceil(WINDOW_STEPS / steps_per_epoch))
     if len(curve) <= 2 * window:
@@ -246,7 +247,7 @@ def run_epochs(trainer, validation):
             history.append(_record(epoch, loss, rmse, nats, seconds))
             steps_per_epoch = trainer.n_steps / epoch
             curve = [record["valid_rmse"] for record in history]
-            if plan.tol and is_level(curve, steps_per_epoch, plan.tol):
+            if plan.tol and has_flattened(curve, steps_per_epoch, plan.tol):
                 end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
                 trainer.total_steps = min(trainer.total_steps, end)
             bar.set_postfix_str(

@@ -20,11 +20,19 @@ from .standardiser import Standardiser
 
 @dataclass(frozen=True)
 class Cells:
-    """A table's cells in two guises.
+    """A table's cells: as numbers of all columns, and as the model takes them.
 
-    Shape of ``numbers``, in the columns' units, codes of levels or steps of time, and
-    of ``missing``: (n, d); of ``values``, standardised, and of ``observed``:
-    (n, n_kept). A level that `fit` did not see is neither missing nor observed.
+    A level that `fit` did not see is neither missing nor observed: it comes back as it
+    is, and the other cells of its row are completed without it.
+
+    Attributes
+    ----------
+    numbers : float array of shape (n, d)
+        In the columns' units; codes of levels; steps of time.
+    missing : bool array of shape (n, d)
+    values : float32 array of shape (n, n_kept)
+        Standardised numbers of the columns that are modelled.
+    observed : bool array of shape (n, n_kept)
     """
 
     numbers: np.ndarray

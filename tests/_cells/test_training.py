@@ -477,15 +477,15 @@ def test_large_batches_take_larger_steps(batch_size, shape, rows, rate):
 
 def test_an_error_is_level_when_a_window_gains_little():
     falling = list(0.99 ** np.arange(20))
-    assert not _epochs.is_level(falling, 50, 0.01)
-    assert _epochs.is_level(falling, 50, 0.05)
-    assert _epochs.is_level([*falling, *[falling[-1]] * 5], 50, 0.01)
+    assert not _epochs.has_flattened(falling, 50, 0.01)
+    assert _epochs.has_flattened(falling, 50, 0.05)
+    assert _epochs.has_flattened([*falling, *[falling[-1]] * 5], 50, 0.01)
     # So many steps, however many epochs: not before two windows have passed.
-    assert not _epochs.is_level([1.0] * 12, 20, 0.01)
-    assert _epochs.is_level([1.0] * 15, 20, 0.01)
-    assert not _epochs.is_level([1.0] * 15, 10, 0.01)
-    assert not _epochs.is_level([1.0] * 10, 5000, 0.01)
-    assert _epochs.is_level([1.0] * 11, 5000, 0.01)
+    assert not _epochs.has_flattened([1.0] * 12, 20, 0.01)
+    assert _epochs.has_flattened([1.0] * 15, 20, 0.01)
+    assert not _epochs.has_flattened([1.0] * 15, 10, 0.01)
+    assert not _epochs.has_flattened([1.0] * 10, 5000, 0.01)
+    assert _epochs.has_flattened([1.0] * 11, 5000, 0.01)
 
 
 def test_a_level_error_ends_training_after_the_fall(monkeypatch):

@@ -371,7 +371,7 @@ class Donors(Correction):
 
 
 def truncated(z):
-    """Log of weights (..., R) less the least of a row: none ends abruptly."""
+    """Log of weights (..., R) less the least of a row, so that they fade to zero."""
     least = z.amin(-1, keepdim=True)
     return z + torch.log1p(-torch.exp(least - z).clamp_max(1 - 1e-6))
 

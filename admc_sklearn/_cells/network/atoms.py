@@ -6,8 +6,9 @@ values that recur often kept as points of their own. The distribution of a cell 
     q(atom k)  proportional to  exp(logit_k) * p_k * mass_k(mu, s) / mass_k(mu_0, s_0)
 
 where mass_k is the probability that the anchor gives to the atom's interval, by its
-conditional moments (mu, s) and by its marginal ones, and p_k is the atom's frequency:
-the row's observed cells by Bayes' rule, on top of the column's own distribution.
+conditional moments (mu, s) and by its marginal ones (mu_0, s_0), and p_k is the atom's
+frequency. The ratio of masses updates it by the row's observed cells (Bayes' rule), and
+exp(logit_k) is the network's change.
 Where nothing is observed q is p, point masses and tails included; where the column is
 Gaussian q is the anchor itself. Within a bin the anchor's own density, cut to the bin,
 says where the value lies.

@@ -220,8 +220,8 @@ class LevelPosterior(CellPosterior):
         del statistic
         logits = self.logits
         if bool(self.is_shared.any()):
-            # What the rarest of the other levels has is the most that one of those
-            # that share an outcome may have of it.
+            # No level that shares outcome 0 is more frequent than the rarest of the
+            # others, whose frequency therefore bounds the probability of one of them.
             rarest = torch.where(self.share > 0, self.share, 1.0).amin(-1)
             peak = torch.where(self.is_shared, rarest / self.share[:, 0], 1.0)
             first = logits[..., :1] + peak.clamp(max=1.0).log()[:, None, None]
