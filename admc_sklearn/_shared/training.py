@@ -146,12 +146,8 @@ class Trainer:
     def __init__(
         self, network, n_rows, plan, seed, device, *, weight_decay, average_decay
     ):
-        self.network, self.n_rows, self.plan, self.device = (
-            network,
-            n_rows,
-            plan,
-            device,
-        )
+        self.network, self.plan = network, plan
+        self.n_rows, self.device = n_rows, device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = AdamW(self.parameters, weight_decay)

@@ -76,12 +76,10 @@ class Standardiser:
         return self
 
     def _grid(self, values):
-        ordered = np.sort(values)
-        starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf))
-        if len(starts) <= self.max_grid:
-            return ordered[starts]
-        counts = np.diff(starts, append=len(values))
-        return ordered[starts[counts > max(2, len(values) / self.max_grid)]]
+        distinct, counts = np.unique(values, return_counts=True)
+        if len(distinct) <= self.max_grid:
+            return distinct
+        return distinct[counts > max(2, len(values) / self.max_grid)]
 
     def encode(self, X, missing):
         """Standardised float32 values, 0 at missing cells, and the observed mask.
