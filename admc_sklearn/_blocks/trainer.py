@@ -27,8 +27,8 @@ class BlockTrainingSettings:
     Parameters
     ----------
     dropout : float
-        Dropout rate. (NOTES, "A gate by rows left out": 0.05 to 0.5 make no
-        difference.)
+        Dropout rate. (NOTES, "Weight of the denoiser by rows left out": 0.05 to 0.5
+        make no difference.)
     weight_decay, average_decay : float
         Decay of the weights in AdamW, and of their moving average. (Not measured.)
     mean_share : float
@@ -36,8 +36,8 @@ class BlockTrainingSettings:
         measured.)
     mix_up : float
         Both parameters of the Beta distribution of the weights by which pairs of rows
-        are mixed (Zhang et al., 2018, arXiv:1710.09412). (NOTES, "A gate by rows left
-        out": mixing or none makes no difference.)
+        are mixed (Zhang et al., 2018, arXiv:1710.09412). (NOTES, "Weight of the
+        denoiser by rows left out": mixing or none makes no difference.)
     """
 
     dropout: float = 0.3
