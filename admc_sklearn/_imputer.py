@@ -224,7 +224,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         as the seed and the number of rows are.
 
     verbose : int, default=0
-        Level of output. 1 shows a progress bar with the validation error.
+        How much is printed. 1 shows a progress bar with the validation error.
 
     Attributes
     ----------
@@ -645,10 +645,10 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
             If a probability is not strictly between 0 and 1.
         """
         check_is_fitted(self)
-        levels = check_quantiles(quantiles)
+        probabilities = check_quantiles(quantiles)
         X = check_table(self, X, reset=False)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._summarise(cells, levels))
+        return self._decode_all(X, cells, self._summarise(cells, probabilities))
 
     @available_if(_has_categories)
     def predict_proba(self, X: Table, column: str | int) -> np.ndarray:
@@ -685,8 +685,8 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = self.model_.probabilities(_rows(cells), k)
         numbers, known = self._codec.determined(cells)
-        levels = self._codec.columns_.columns_[j]
-        return levels.probabilities(proba, numbers[:, k], known[:, k])
+        category_column = self._codec.columns_.columns_[j]
+        return category_column.probabilities(proba, numbers[:, k], known[:, k])
 
     def attention(self, X: Table) -> pd.DataFrame:
         """Attention between the modalities while the missing modalities of X are drawn.

@@ -23,7 +23,7 @@ MECHANISMS = ("mcar", "mar", "mnar", "modality")
 # Share of the columns that "mar" leaves complete, as in the field's protocol.
 COMPLETE_SHARE = 0.3
 # Bounds that keep every probability and its complement above the smallest float.
-_MAX_SCORE, _MAX_INTERCEPT = 10.0, 40.0
+_MAX_OFFSET, _MAX_INTERCEPT = 10.0, 40.0
 # Half a standard error: a rate missed in expectation by more is worth a warning.
 _TOLERANCE = 0.5
 
@@ -150,19 +150,21 @@ def ampute(
         raise ValueError(f"mechanism must be one of {MECHANISMS}; got {mechanism!r}.")
     table = CellTable(X)
     rng = check_random_state(random_state)
-    # What is lost as one: columns, or modalities.
-    groups = modalities if mechanism == "modality" else None
-    units = resolve_modalities(groups, table.native, table.names)
-    rates = _rates(rate, list(units))
-    known = np.column_stack([table.known[:, c].any(axis=1) for c in units.values()])
-    scores = np.zeros(known.shape)
+    # What is lost as one: a modality, or a column, which is then a modality alone.
+    together = modalities if mechanism == "modality" else None
+    columns_of = resolve_modalities(together, table.native, table.names)
+    rates = _rates(rate, list(columns_of))
+    known = np.column_stack(
+        [table.known[:, columns].any(axis=1) for columns in columns_of.values()]
+    )
+    offsets = np.zeros(known.shape)  # logits less their intercepts
     if mechanism == "mar":
-        rates, scores = _missing_at_random(_column_scores(table, rng), rates, rng)
+        rates, offsets = _missing_at_random(_standardised(table, rng), rates, rng)
     elif mechanism == "mnar":
-        scores = _column_scores(table, rng) * rng.choice([-1.0, 1.0], known.shape[1])
+        offsets = _standardised(table, rng) * rng.choice([-1.0, 1.0], known.shape[1])
     at_risk, safe = known & (rates > 0), known & (rates == 0)
     guarded = at_risk.any(axis=1) & ~safe.any(axis=1) & (not allow_empty_rows)
-    logits, excess = _fit_logits(scores, at_risk, guarded, rates)
+    logits, excess = _add_intercepts(offsets, at_risk, guarded, rates)
     if np.any(np.abs(excess) * np.sqrt(at_risk.sum(axis=0)) > _TOLERANCE):
         warnings.warn(
             f"rate={rate!r} cannot be met while every row keeps a known cell: some "
@@ -172,39 +174,40 @@ def ampute(
         )
     lost = _draw_lost(logits, at_risk, guarded, rng)
     if not allow_empty_columns:
-        _restore_emptied_columns(lost, logits, table.known, units, rng)
+        _restore_emptied_columns(lost, logits, table.known, columns_of, rng)
     removed = np.zeros(table.known.shape, dtype=bool)
-    for unit, columns in enumerate(units.values()):
-        removed[:, columns] = lost[:, [unit]] & table.known[:, columns]
+    for k, columns in enumerate(columns_of.values()):
+        removed[:, columns] = lost[:, [k]] & table.known[:, columns]
     return table.without(removed)
 
 
-def _missing_at_random(scores, rates, rng):
-    """Rates, 0 at the complete columns, (d,), and logits by these, (n, d)."""
+def _missing_at_random(values, rates, rng):
+    """Rates, 0 at the complete columns, (d,), and offsets by these, (n, d)."""
     d = len(rates)
     if d < 2:
         raise ValueError(f'mechanism="mar" needs at least two columns; got {d}.')
     # Constant columns come last: nothing can depend on them.
     order = rng.permutation(d)
-    order = order[np.lexsort((np.ptp(scores[:, order], axis=0) == 0, rates[order] > 0))]
+    order = order[np.lexsort((np.ptp(values[:, order], axis=0) == 0, rates[order] > 0))]
     n_complete = max(1, int(COMPLETE_SHARE * d), np.sum(rates == 0))
     complete = order[:n_complete]
-    logits = scores[:, complete] @ rng.normal(size=(n_complete, d))
-    spread = logits.std(axis=0)
+    offsets = values[:, complete] @ rng.normal(size=(n_complete, d))
+    spread = offsets.std(axis=0)
     is_complete = np.isin(np.arange(d), complete)
-    return np.where(is_complete, 0.0, rates), logits / np.where(spread > 0, spread, 1.0)
+    offsets = offsets / np.where(spread > 0, spread, 1.0)
+    return np.where(is_complete, 0.0, rates), offsets
 
 
-def _column_scores(table, rng):
+def _standardised(table, rng):
     """Columns as standardised numbers, 0 at missing cells, (n, d)."""
-    scores = np.zeros(table.known.shape)
+    out = np.zeros(table.known.shape)
     for j, rows in enumerate(table.known.T):
         if rows.any():
             values = table.columns[j][rows]
             # Categories may be numbers, whose order means nothing.
             values = values.astype(str) if j in table.categorical else values
-            scores[rows, j] = _standardise(values, rng)
-    return scores
+            out[rows, j] = _standardise(values, rng)
+    return out
 
 
 def _standardise(values, rng):
@@ -225,20 +228,20 @@ def _standardise(values, rng):
     return (values - values.mean()) / spread
 
 
-def _fit_logits(scores, at_risk, guarded, rates):
-    """Add the intercepts at which each unit's expected share lost is its rate.
+def _add_intercepts(offsets, at_risk, guarded, rates):
+    """Add the intercepts at which each modality's expected share lost is its rate.
 
-    Rows are independent Bernoulli draws over the units at risk, (n, k), the guarded
-    rows, (n,), conditioned on not losing all. This is an exponential family in the
-    intercepts, so they minimise a convex function: the log-partition less its linear
-    term. Returns logits, (n, k), and by how much the shares miss the rates, (k,),
-    which is nothing unless these are out of reach.
+    Rows are independent Bernoulli draws over the modalities at risk, (n, k), the
+    guarded rows, (n,), conditioned on not losing all. This is an exponential family in
+    the intercepts, so they minimise a convex function: the log-partition less its
+    linear term. Returns logits, (n, k), and by how much the shares miss the rates,
+    (k,), which is nothing unless these are out of reach.
     """
-    scores = np.clip(scores, -_MAX_SCORE, _MAX_SCORE)
-    n, n_at_risk = len(scores), at_risk.sum(axis=0)
+    offsets = np.clip(offsets, -_MAX_OFFSET, _MAX_OFFSET)
+    n, n_at_risk = len(offsets), at_risk.sum(axis=0)
 
     def objective(intercepts):
-        logits = scores + intercepts
+        logits = offsets + intercepts
         log_lost, log_survival = _log_probabilities(logits, at_risk, guarded)
         value = np.sum(logits - log_lost, where=at_risk) + log_survival.sum()
         kept = expit(-logits) / np.exp(log_survival)[:, None]
@@ -255,7 +258,7 @@ def _fit_logits(scores, at_risk, guarded, rates):
         bounds=[(-_MAX_INTERCEPT, _MAX_INTERCEPT)] * len(rates),
         options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 300},
     )
-    return scores + found.x, found.jac * n / np.maximum(n_at_risk, 1)
+    return offsets + found.x, found.jac * n / np.maximum(n_at_risk, 1)
 
 
 def _log_probabilities(logits, at_risk, guarded):
@@ -270,9 +273,9 @@ def _log_probabilities(logits, at_risk, guarded):
 
 
 def _draw_lost(logits, at_risk, guarded, rng):
-    """Draw the losses, (n, k), unit by unit given that a guarded row keeps one."""
+    """Draw the losses, (n, k), in turn, given that a guarded row keeps one."""
     log_lost, _ = _log_probabilities(logits, at_risk, guarded)
-    # Log-probability of losing this unit and all that follow it, 0 after the last.
+    # Log-probability of losing this modality and all that follow it, 0 after the last.
     log_rest = np.zeros((len(logits), logits.shape[1] + 1))
     log_rest[:, :-1] = log_lost[:, ::-1].cumsum(axis=1)[:, ::-1]
     draws = rng.uniform(size=logits.shape)
@@ -287,19 +290,19 @@ def _draw_lost(logits, at_risk, guarded, rng):
     return lost
 
 
-def _restore_emptied_columns(lost, logits, known, units, rng):
+def _restore_emptied_columns(lost, logits, known, columns_of, rng):
     """Take back one loss of each column without a known cell left, in place."""
-    for unit, columns in enumerate(units.values()):
+    for k, columns in enumerate(columns_of.values()):
         for j in columns:
             rows = np.flatnonzero(known[:, j])
-            if len(rows) and lost[rows, unit].all():
+            if len(rows) and lost[rows, k].all():
                 # By the Gumbel trick a row drawn by its odds of being kept.
-                luck = rng.gumbel(size=len(rows)) - logits[rows, unit]
-                lost[rows[luck.argmax()], unit] = False
+                luck = rng.gumbel(size=len(rows)) - logits[rows, k]
+                lost[rows[luck.argmax()], k] = False
 
 
 def _rates(rate, names):
-    """Rates of the units as an array of shape (k,)."""
+    """Rates of the modalities as an array of shape (k,)."""
     if isinstance(rate, Mapping):
         if unknown := [name for name in rate if name not in names]:
             raise ValueError(f"rate names {unknown}, which are not among {names}.")

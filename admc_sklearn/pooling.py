@@ -59,7 +59,7 @@ class PooledEstimates:
     dfcom : float
         Degrees of freedom of the analysis of complete data.
     confidence_level : float
-        Level of the confidence intervals.
+        Nominal coverage of the confidence intervals.
     covariance : ndarray of shape (p, p) or None
         Total covariance, if the draws gave covariance matrices.
     names : pandas.Index or None
@@ -140,7 +140,7 @@ def pool_estimates(
         Degrees of freedom that the analysis would have with complete data, such as
         n - p for a regression. None takes infinity, which suits a large sample.
     confidence_level : float, default=0.95
-        Level of the confidence intervals, in (0, 1).
+        Nominal coverage of the confidence intervals, in (0, 1).
 
     Returns
     -------
@@ -223,7 +223,7 @@ def pool_over_draws(
         Degrees of freedom with complete data, as in `pool_estimates`. None takes the
         smallest value that the analyses return, or infinity if one returns none.
     confidence_level : float, default=0.95
-        Level of the confidence intervals, in (0, 1).
+        Nominal coverage of the confidence intervals, in (0, 1).
 
     Returns
     -------

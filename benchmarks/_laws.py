@@ -117,10 +117,10 @@ class Laws:
             same = values[~was_missing] == given[~was_missing]
             self.require(np.all(same), f"{place}: observed cells were changed")
             known = self.known[j]
-            is_told = len(known) and not was_missing.all()
+            has_known = len(known) and not was_missing.all()
             # Objects that are all numbers come back as an array of floats.
             as_it_was = dtype == given_dtype or isinstance(completed, np.ndarray)
-            self.require(as_it_was or not is_told, f"{place} was {given_dtype}")
+            self.require(as_it_was or not has_known, f"{place} was {given_dtype}")
             if len(known) and j not in self.free:
                 filled = values[was_missing]
                 self._check_range(place, filled, known)

@@ -80,7 +80,7 @@ def timed(call, *arguments):
 
 
 def fit(imputer, blocks):
-    """Fit to the training rows; ours is told which of them belong together."""
+    """Fit to the training rows; ours is given the groups of rows."""
     X, train = blocks.X, blocks.train
     if isinstance(imputer, ADMCImputer) and blocks.group is not None:
         return imputer.fit(X[train], groups=blocks.group[train])

@@ -34,7 +34,7 @@ from admc_sklearn import ADMCImputer
 # The table: whole numbers, categories (ordered ones too), a truth value, a date, and
 # gains that are mostly 0 with a long tail.
 def census(n, seed):
-    """People whose columns tell of each other, and whether they earn well."""
+    """People whose columns depend on each other, and whether they earn well."""
     rng = np.random.default_rng(seed)
     years = np.clip(np.rint(rng.normal(10, 2.6, n)), 2, 16)
     age = np.clip(np.rint(17 + rng.gamma(2.6, 8.5, n)), 17, 90)

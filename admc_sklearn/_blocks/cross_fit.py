@@ -34,8 +34,8 @@ MAX_EM_WORK = 30_000_000_000
 LEAST_SECONDS = 0.5
 # An anchor with curved features takes so many times as long as one without.
 CURVED_COST = 5.0
-# A fold is measured on so many distinct patterns of kept modalities at most.
-MAX_SHAPES = 32
+# A fold is measured on so many distinct sets of kept modalities at most.
+MAX_KEPT_SETS = 32
 
 
 @dataclass(frozen=True)
@@ -352,9 +352,9 @@ class CrossFit:
         row, pattern = (kept != own[:, None]).any(2).nonzero(as_tuple=True)
         groups = rows_by_pattern(kept[row, pattern])
         groups.sort(key=lambda group: -len(group[1]))
-        for shape, some in groups[:MAX_SHAPES]:
+        for kept_set, some in groups[:MAX_KEPT_SETS]:
             chosen = rows[row[some]]
-            yield shape, chosen, (available[chosen] & ~shape)[:, owner]
+            yield kept_set, chosen, (available[chosen] & ~kept_set)[:, owner]
 
     def errors(self, k, fitted):
         """Squared errors of hidden latents in fold k, (R, D), and counts, (D,)."""

@@ -1,7 +1,8 @@
 """The attention-based diffusion network: attention between modality tokens.
 
 Observed modalities come in clean, missing ones as the anchor's mean and their noisy
-deviation from it. The noise level is an input, so that any schedule can be used.
+deviation from it. The logarithm of the noise's standard deviation is an input, so that
+any schedule can be used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class DenoiserSize:
     hidden : int
         Width of the layers that mix all modalities.
     n_attention, n_layers : int
-        Blocks of attention between tokens, and layers that mix all modalities.
+        Layers of attention between tokens, and layers that mix all modalities.
     """
 
     width: int

@@ -130,10 +130,10 @@ class LinearEncoder:
         available = share >= self.settings.min_share
         partial = np.flatnonzero((share > 0) & ~observed.all(axis=1))
         if len(partial):
-            prior = np.zeros((len(partial), self.n_latents))
+            mean = np.zeros((len(partial), self.n_latents))
             cov = np.diag(self.variance_)
             own = values[partial], observed[partial]
-            latents[partial], _ = self.update(prior, cov, *own, wants_root=False)
+            latents[partial], _ = self.update(mean, cov, *own, wants_root=False)
         return latents, available
 
     def update(self, mean, cov, values, observed, *, wants_root=True):

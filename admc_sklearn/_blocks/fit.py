@@ -16,7 +16,13 @@ from .cross_fit import CrossFit, LatentRows, choose_patterns
 from .denoiser import ModalityDenoiser
 from .model import BlockModel
 from .settings import BlockSettings
-from .trainer import MAX_SHAPES, BlockTrainer, BlockValidation, HiddenRows, affordable
+from .trainer import (
+    MAX_KEPT_SETS,
+    BlockTrainer,
+    BlockValidation,
+    HiddenRows,
+    affordable,
+)
 
 # The anchors may take this share of the time until the deadline; their posteriors under
 # the patterns to train on then take this share of the rest.
@@ -29,10 +35,10 @@ def settings_of(context):
     return BlockSettings() if own is None else own.blocks
 
 
-def _affordable_shapes(cross, deadline):
-    """Count the distinct patterns for which a share of the remaining time suffices."""
+def _affordable_kept_sets(cross, deadline):
+    """Count the sets of kept modalities that a share of the remaining time allows."""
     if deadline == math.inf:
-        return MAX_SHAPES
+        return MAX_KEPT_SETS
     started = time.monotonic()
     cross.fitted.anchor._conditional(cross.patterns[-1])
     now = time.monotonic()
@@ -95,7 +101,7 @@ def fit_blocks(rows, modalities, context, start=None):
     model = BlockModel(encoders, columns, cross.fitted, denoiser, diffusion).to(device)
     history = []
     if cross.parts:
-        limit = _affordable_shapes(cross, plan.end)
+        limit = _affordable_kept_sets(cross, plan.end)
         some, patterns = affordable(available, patterns, latents.shape[1], rng, limit)
         fold, some = fold[some], torch.as_tensor(some, device=device)
         hidden = HiddenRows(
@@ -126,7 +132,7 @@ def dependence(hidden, fixed):
     np.fill_diagonal(out, 1.0)
     free = torch.as_tensor(~fixed, device=hidden.latents.device)
     rows = torch.arange(len(hidden.latents), device=hidden.latents.device)
-    for k in range(hidden.shape.shape[1]):
+    for k in range(hidden.kept_set.shape[1]):
         latents, mean, kept, _, lost = hidden.batch(rows, torch.full_like(rows, k))
         for source in range(n_modalities):
             alone = kept[:, source] & (kept[:, free].sum(1) == int(free[source]))

@@ -188,18 +188,18 @@ def complete_blocks(model, rows, statistics):
     """
     values, observed = rows.values, rows.observed
     out = np.repeat(values.astype(np.float32)[None], len(statistics), axis=0)
-    scores = [0.0 if s == "mean" else ndtri(s) for s in statistics]
-    wants_spread = any(scores)
+    deviates = [0.0 if s == "mean" else ndtri(s) for s in statistics]
+    wants_spread = any(deviates)
 
     def complete_rows(rows):
         x, o = values[rows], observed[rows]
         for k, mean, variance in _posteriors(model, x, o, wants_spread):
             columns = model.columns[k]
             missing = ~o[:, columns]
-            for target, score in zip(out, scores, strict=True):
+            for target, deviate in zip(out, deviates, strict=True):
                 found = mean
-                if score:
-                    found = mean + score * np.sqrt(variance)
+                if deviate:
+                    found = mean + deviate * np.sqrt(variance)
                 own = target[np.ix_(rows, columns)]
                 target[np.ix_(rows, columns)] = np.where(missing, found, own)
 
@@ -236,9 +236,9 @@ def _posteriors(model, values, observed, wants_spread):
             variance[rows] = np.diag(cov)
         partial = np.flatnonzero(seen.any(axis=1) & ~seen.all(axis=1))
         if len(partial):
-            prior = _without(model, latents, available, partial, k)
+            given_others = _without(model, latents, available, partial, k)
             center[partial], root = _updated(
-                encoder, prior, values[partial][:, columns], seen[partial]
+                encoder, given_others, values[partial][:, columns], seen[partial]
             )
             variance[partial] = np.square(root).sum(axis=2)
         spread = encoder.variance_of(variance) if wants_spread else None
@@ -276,9 +276,9 @@ def _without(model, latents, available, rows, k):
     return mean.cpu().numpy()[:, model.slices[k]], _covariances(groups, model)[k]
 
 
-def _updated(encoder, prior, values, seen):
+def _updated(encoder, given_others, values, seen):
     """Latents given the block's own cells too, and roots of their covariance."""
-    mean, covs = prior
+    mean, covs = given_others
     out = np.empty_like(mean)
     roots = np.empty((*mean.shape, mean.shape[1]))
     for rows, cov in covs:
@@ -328,9 +328,9 @@ def draw_blocks(model, rows, n_steps, keys, stream):
             own = z[:, model.slices[k]]
             partial = np.flatnonzero(seen.any(axis=1) & ~seen.all(axis=1))
             if len(partial):
-                prior = _without(model, latents, available, partial, k)
+                given_others = _without(model, latents, available, partial, k)
                 center, root = _updated(
-                    encoder, prior, x[partial][:, columns], seen[partial]
+                    encoder, given_others, x[partial][:, columns], seen[partial]
                 )
                 e = latent_noise[partial][:, model.slices[k]]
                 own[partial] = center + np.einsum("rij,rj->ri", root, e)

@@ -11,7 +11,8 @@ from .encoders import EncoderSettings
 from .gaussian_diffusion import DiffusionSettings
 from .trainer import BlockTrainingSettings
 
-# Widths: benchmarks/NOTES.md, "A gate by rows left out": 64 and 128 make no difference.
+# Widths: benchmarks/NOTES.md, "Weight of the denoiser by rows left out": 64 and 128
+# make no difference.
 # Layers: not measured.
 SIZES = {
     "small": DenoiserSize(width=64, hidden=256, n_attention=2, n_layers=1),

@@ -13,9 +13,9 @@ from .._shared.training import Trainer
 from .gaussian_diffusion import coefficients
 
 # Limits of the memory: elements of the anchors' means of all rows under all patterns,
-# elements of the roots of the covariances of all distinct patterns, and distinct
-# patterns.
-MAX_MEANS, MAX_ROOTS, MAX_SHAPES = 60_000_000, 60_000_000, 500
+# elements of the roots of the covariances of all distinct sets of kept modalities, and
+# such sets.
+MAX_MEANS, MAX_ROOTS, MAX_KEPT_SETS = 60_000_000, 60_000_000, 500
 # Validation takes so many rows at most, in order to bound its time.
 MAX_VALIDATION_ROWS = 2000
 
@@ -27,8 +27,8 @@ class BlockTrainingSettings:
     Parameters
     ----------
     dropout : float
-        Dropout rate. (NOTES, "A gate by rows left out": 0.05 to 0.5 make no
-        difference.)
+        Dropout rate. (NOTES, "Weight of the denoiser by rows left out": 0.05 to 0.5
+        make no difference.)
     weight_decay, average_decay : float
         Decay of the weights in AdamW, and of their moving average. (Not measured.)
     mean_share : float
@@ -36,8 +36,8 @@ class BlockTrainingSettings:
         measured.)
     mix_up : float
         Both parameters of the Beta distribution of the weights by which pairs of rows
-        are mixed (Zhang et al., 2018, arXiv:1710.09412). (NOTES, "A gate by rows left
-        out": mixing or none makes no difference.)
+        are mixed (Zhang et al., 2018, arXiv:1710.09412). (NOTES, "Weight of the
+        denoiser by rows left out": mixing or none makes no difference.)
     """
 
     dropout: float = 0.3
@@ -71,8 +71,8 @@ class HiddenRows:
         Modalities that are available and not hidden.
     mean : float32 tensor of shape (n, P, D)
         Latents, with the anchor's means where they are hidden or missing.
-    shape : int tensor of shape (n, P)
-        Number of the pattern of kept modalities, among the S distinct ones.
+    kept_set : int tensor of shape (n, P)
+        Number of the set of kept modalities, among the S distinct sets.
     sd : tensor of shape (S, D)
         Standard deviations of the latents that are not kept, 0 for others.
     roots : list of S tensors
@@ -85,24 +85,24 @@ class HiddenRows:
         self.owner = model.anchor.owner_z
         self.kept = available[:, None] & patterns
         self.mean = self.latents[:, None].repeat(1, len(patterns), 1)
-        shapes, inverse = torch.unique(
+        kept_sets, inverse = torch.unique(
             self.kept.flatten(0, 1), dim=0, return_inverse=True
         )
-        self.shape = inverse.view(n, len(patterns))
-        self.sd = self.mean.new_zeros(len(shapes), size)
+        self.kept_set = inverse.view(n, len(patterns))
+        self.sd = self.mean.new_zeros(len(kept_sets), size)
         self.roots = []
-        for sd, shape in zip(self.sd, shapes, strict=True):
-            own = model.anchor.conditional(shape)
+        for sd, kept in zip(self.sd, kept_sets, strict=True):
+            own = model.anchor.conditional(kept)
             sd[own.latents] = own.cov.diagonal().sqrt().float()
             self.roots.append(own.root.float())
         for k, part in enumerate(parts):
             rows = torch.as_tensor(np.flatnonzero(fold == k), device=latents.device)
             features = part.features(latents[rows], available[rows])
-            for number, shape in enumerate(shapes):
-                some, pattern = (self.shape[rows] == number).nonzero(as_tuple=True)
+            for number, kept in enumerate(kept_sets):
+                some, pattern = (self.kept_set[rows] == number).nonzero(as_tuple=True)
                 if not len(some):
                     continue
-                conditional = part.anchor.conditional(shape)
+                conditional = part.anchor.conditional(kept)
                 index = conditional.latents.nonzero()[:, 0]
                 found = part.anchor.predict(features[some], conditional)
                 at = rows[some][:, None], pattern[:, None], index
@@ -112,30 +112,30 @@ class HiddenRows:
         """Latents, means, kept modalities, spreads and hidden latents of rows."""
         kept = self.kept[rows, pattern]
         hidden = (self.available[rows] & ~kept)[:, self.owner]
-        sd = self.sd[self.shape[rows, pattern]]
+        sd = self.sd[self.kept_set[rows, pattern]]
         return self.latents[rows], self.mean[rows, pattern], kept, sd, hidden
 
-    def noise(self, shape, generator):
-        """Noise in the shape of the anchor's posterior, (B, D)."""
-        out = torch.zeros(len(shape), len(self.owner), device=shape.device)
-        for number in torch.unique(shape).tolist():
-            rows = (shape == number).nonzero()[:, 0]
+    def noise(self, kept_set, generator):
+        """Noise with the covariance of the anchor's posterior, (B, D)."""
+        out = torch.zeros(len(kept_set), len(self.owner), device=kept_set.device)
+        for number in torch.unique(kept_set).tolist():
+            rows = (kept_set == number).nonzero()[:, 0]
             root = self.roots[number]
             index = (self.sd[number] > 0).nonzero()[:, 0]
             white = torch.randn(
-                len(rows), len(root), generator=generator, device=shape.device
+                len(rows), len(root), generator=generator, device=kept_set.device
             )
             out[rows[:, None], index] = white @ root.T
         return out
 
 
-def affordable(available, patterns, n_latents, rng, limit=MAX_SHAPES):
+def affordable(available, patterns, n_latents, rng, limit=MAX_KEPT_SETS):
     """Rows, as an int array, and patterns that `HiddenRows` can hold.
 
     Where rows lack modalities in many ways, each row gets fewer patterns; then the
     rarest ways are left out. Very many rows are replaced by a random part of them.
     """
-    limit = max(1, min(limit, MAX_SHAPES, MAX_ROOTS // n_latents**2))
+    limit = max(1, min(limit, MAX_KEPT_SETS, MAX_ROOTS // n_latents**2))
     groups = rows_by_pattern(available)
     groups.sort(key=lambda group: -len(group[1]))
     n_patterns = max(1, min(len(patterns), max(2, limit // len(groups))))
@@ -176,16 +176,16 @@ class BlockTrainer(Trainer):
         self.model, self.hidden, self.rows = model, hidden, rows
         self.rng = np.random.default_rng(seed)
 
-    def _mixed(self, batch, shape):
+    def _mixed(self, batch, kept_set):
         """Mix every row with another one that has the same pattern."""
         latents, mean, kept, sd, hidden = batch
-        order = torch.argsort(shape, stable=True)
+        order = torch.argsort(kept_set, stable=True)
         other = order.roll(1)
         partner = torch.empty_like(order)
         partner[order] = other
-        same = (shape[partner] == shape) & (hidden[partner] == hidden).all(1)
+        same = (kept_set[partner] == kept_set) & (hidden[partner] == hidden).all(1)
         mix_up = self.settings.mix_up
-        beta = torch.tensor(self.rng.beta(mix_up, mix_up, (len(shape), 1)))
+        beta = torch.tensor(self.rng.beta(mix_up, mix_up, (len(kept_set), 1)))
         weight = torch.maximum(beta, 1 - beta).to(mean.device, mean.dtype)
         weight = torch.where(same[:, None], weight, 1.0)
         latents = weight * latents + (1 - weight) * latents[partner]
@@ -195,19 +195,19 @@ class BlockTrainer(Trainer):
     def loss(self, batch):
         """Mean loss of rows, each under one pattern and one amount of noise."""
         rows = self.rows[batch]
-        n_patterns = self.hidden.shape.shape[1]
+        n_patterns = self.hidden.kept_set.shape[1]
         options = {"generator": self.generator, "device": rows.device}
         pattern = torch.randint(n_patterns, (len(rows),), **options)
-        shape = self.hidden.shape[rows, pattern]
+        kept_set = self.hidden.kept_set[rows, pattern]
         batch = self.hidden.batch(rows, pattern)
-        latents, mean, kept, sd, hidden = self._mixed(batch, shape)
+        latents, mean, kept, sd, hidden = self._mixed(batch, kept_set)
         deviation = torch.where(hidden, latents - mean, 0.0)
         white = torch.randn(len(rows), 1, **options)
         diffusion, settings = self.model.diffusion, self.settings
         log_sigma = diffusion.log_sigma_mean + diffusion.log_sigma_sd * white
         top = torch.rand(len(rows), 1, **options) < settings.mean_share
         sigma = torch.where(top, torch.inf, log_sigma.exp())
-        noise = self.hidden.noise(shape, self.generator)
+        noise = self.hidden.noise(kept_set, self.generator)
         noisy = torch.where(top, 0.0, deviation + sigma.clamp(max=1e6) * noise)
         c_skip, c_out, _ = coefficients(sigma)
         target = (deviation - torch.where(top, 0.0, c_skip * noisy)) / c_out
@@ -229,7 +229,7 @@ class BlockValidation:
         self.model = model
         n_columns = torch.as_tensor(n_columns, device=rows.device)
         self.batches, self.n_cells = [], 0.0
-        for k in range(hidden.shape.shape[1]):
+        for k in range(hidden.kept_set.shape[1]):
             batch = hidden.batch(rows, torch.full_like(rows, k))
             lost = hidden.available[rows] & ~batch[2]
             self.n_cells += float((lost * n_columns).sum())

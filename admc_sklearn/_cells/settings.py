@@ -13,7 +13,7 @@ from .corrections.self_masking import SelfMaskingSettings
 from .network.denoiser import NetworkSize
 from .network.trainer import TrainingSettings
 
-# Widths: benchmarks/NOTES.md, "Against a step's cost". Dropout: not measured.
+# Widths: benchmarks/NOTES.md, "Sizes, against a step's cost". Dropout: not measured.
 SIZES = {
     "small": NetworkSize(width=16, hidden=128, n_attention=1, n_layers=2, dropout=0.1),
     "medium": NetworkSize(width=16, hidden=256, n_attention=1, n_layers=2, dropout=0.0),

@@ -79,15 +79,15 @@ def _fit_cells(model, rows, context, start):
     """Fit the model of the cells, with the leading latents of the blocks."""
     table = model.cell_rows(rows)
     own = model.partition.cells
-    levels = np.zeros(table.values.shape[1], dtype=int)
-    levels[: len(own)] = model.n_levels[own]
+    n_levels = np.zeros(table.values.shape[1], dtype=int)
+    n_levels[: len(own)] = model.n_levels[own]
     # Half of the time is left for the blocks.
     now = time.monotonic()
     context = context.until(now + (context.plan.deadline - now) / 2)
     joint = model.partition.joint_columns
     cells = None if start is None else start.cells
     model.cells, history = fit_cells(
-        table, levels, context, joint_columns=joint, start=cells
+        table, n_levels, context, joint_columns=joint, start=cells
     )
     return [{"part": "cells", **record} for record in history]
 

@@ -48,13 +48,13 @@ class CombinedModel(CompletionModel):
 
     def block_rows(self, rows, cells):
         """Rows of the blocks, with completed cells (n, c), if any, beside them."""
-        context = np.empty((len(rows), 0))
+        beside = np.empty((len(rows), 0))
         if cells is not None:
-            context = _expanded(cells, self.n_levels[self.partition.cells])
+            beside = _expanded(cells, self.n_levels[self.partition.cells])
         own = np.concatenate(self.partition.blocks)
-        seen = np.ones(context.shape, dtype=bool)
+        seen = np.ones(beside.shape, dtype=bool)
         return Rows(
-            np.concatenate([rows.values[:, own], context], 1),
+            np.concatenate([rows.values[:, own], beside], 1),
             np.concatenate([rows.observed[:, own], seen], 1),
         )
 

@@ -209,7 +209,7 @@ def modalities_data(imputer):
 
 
 def comparison_data(frame, metric):
-    """Scores of imputers by panel; see `ImputationDisplay.from_comparison`."""
+    """Values of a metric by panel; see `ImputationDisplay.from_comparison`."""
     if metric not in COMPARED:
         raise ValueError(f"metric must be one of {COMPARED}, got {metric!r}.")
     lacking = {"imputer", "mechanism", "rate", metric} - set(frame.columns)

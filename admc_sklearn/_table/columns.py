@@ -116,7 +116,7 @@ class ColumnCodec:
         return self
 
     def _column(self, series, name, categorical, codes, n_values=None):
-        """Kind of a column that learns from its first ``n_values`` observed cells."""
+        """Make a column of its kind, from its first ``n_values`` observed cells."""
         dtype = None if isinstance(series, np.ndarray) else series.dtype
         if isinstance(dtype, _NESTED):
             raise TypeError(

@@ -41,16 +41,16 @@ def as_table(X):
         If X is no table, or one of a library that is not supported; the message names
         what converts it.
     """
-    kind = type(X)
+    cls = type(X)
     is_void = getattr(getattr(X, "dtype", None), "kind", "") == "V"
     if is_frame(X) or hasattr(X, "tocsr"):
         return X
     if getattr(X, "ndim", 2) != 2 and not is_void:
         return X
-    if any(hasattr(kind, name) for name in _NAMES):
-        ways = [f"X.{name}()" for name in _CONVERSIONS if hasattr(kind, name)]
+    if any(hasattr(cls, name) for name in _NAMES):
+        ways = [f"X.{name}()" for name in _CONVERSIONS if hasattr(cls, name)]
         raise TypeError(
-            f"X is a {kind.__module__}.{kind.__name__}, which is not supported: pass "
+            f"X is a {cls.__module__}.{cls.__name__}, which is not supported: pass "
             f"{' or '.join(ways[:1] or ['a pandas or polars data frame'])} instead."
         )
     if isinstance(X, np.ma.MaskedArray):
@@ -59,7 +59,7 @@ def as_table(X):
     if is_void or (table.dtype == object and table.ndim < 2):
         cells = f" of {type(table[0]).__name__}" if table.ndim and len(table) else ""
         raise TypeError(
-            f"X must be a data frame or an array-like of rows, got {kind.__name__}"
+            f"X must be a data frame or an array-like of rows, got {cls.__name__}"
             f"{cells}: pass pandas.DataFrame(X), or pandas.DataFrame(list(X))."
         )
     return table.astype(object) if table.dtype.kind in "UST" else table

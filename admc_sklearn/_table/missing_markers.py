@@ -91,7 +91,7 @@ def _checked(values, where):
 def matches(values, codes, is_truth=False):
     """Cells of a column, none of them null, that hold one of the codes.
 
-    A code of another kind than the column's matches nothing; 0 is not False.
+    A code of another type than the column's matches nothing; 0 is not False.
 
     Parameters
     ----------

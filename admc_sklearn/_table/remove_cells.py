@@ -20,8 +20,10 @@ class Table:
         if self.is_frame:
             self.names = frame.columns
             self.columns = [column.to_numpy() for column in frame.iter_columns()]
-            dtypes, kinds = frame.schema.dtypes(), nw.Categorical | nw.Enum
-            self.categorical = {j for j, t in enumerate(dtypes) if isinstance(t, kinds)}
+            dtypes, categories = frame.schema.dtypes(), nw.Categorical | nw.Enum
+            self.categorical = {
+                j for j, dtype in enumerate(dtypes) if isinstance(dtype, categories)
+            }
         elif self.native.ndim != 2 or self.native.dtype.kind not in "fiubOUSmM":
             raise ValueError(f"X must be a frame or an (n, d) array; got {X!r}.")
         else:

@@ -115,7 +115,7 @@ def with_distinct(names, more):
 
 
 def check_quantiles(quantiles):
-    """List of quantiles, a sequence of floats strictly between 0 and 1."""
+    """List of the probabilities of quantiles, each strictly between 0 and 1."""
     found = np.asarray(quantiles, dtype=np.float64)
     if found.ndim != 1 or not found.size or not ((found > 0) & (found < 1)).all():
         raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}.")

@@ -101,7 +101,7 @@ def compare_imputers(
         noticed. Results of another configuration stay in the file, with another
         ``fingerprint``. Imputers with parameters that cannot be pickled always run.
     verbose : int, default=0
-        Level of output. 1 shows a progress bar.
+        How much is printed. 1 shows a progress bar.
     random_state : int, RandomState instance or None, default=None
         Seed of the removed cells and of the splits, not of the imputers. An int is
         needed with ``path``.
@@ -242,8 +242,8 @@ def _identity(estimator):
         estimator = clone(estimator)
     except Exception:  # its runs will fail with this error
         pass
-    kind = type(estimator)
-    return f"{kind.__module__}.{kind.__qualname__}", estimator.get_params()
+    cls = type(estimator)
+    return f"{cls.__module__}.{cls.__qualname__}", estimator.get_params()
 
 
 def _check_imputers(imputers):

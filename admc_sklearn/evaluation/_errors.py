@@ -51,7 +51,7 @@ class Columns:
         return kind_of(self.values[j], missing, self.dtypes[j], self.names[j])
 
     def reader(self, j):
-        """Make the column kind whose `read` turns cells into numbers."""
+        """Make the column whose `read` turns cells into numbers."""
         values = self.values[j][~self.missing[:, j]]
         if self.kind(j) == "time":
             return TimeColumn(values, isinstance(self.dtypes[j], nw.Duration))

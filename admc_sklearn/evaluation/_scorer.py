@@ -49,8 +49,8 @@ def imputation_scores(
         Table that the imputer returned. It may be an array even if the others are
         frames. Columns of frames are matched by name, columns of arrays by position.
     X_reference : array-like or data frame, default=None
-        Table whose observed cells give the unit of each numeric column, such as the
-        training rows. None takes ``X_incomplete``.
+        Table whose observed cells give the mean and the scale of each numeric column,
+        such as the training rows. None takes ``X_incomplete``.
 
     Returns
     -------

@@ -544,8 +544,8 @@ def test_what_training_can_afford_is_a_part_of_everything(monkeypatch):
     many = torch.tensor(rng().random((1000, 12)) < 0.7)
     every = torch.tensor(rng(1).random((16, 12)) < 0.7)
     rows, kept = affordable(many, every, 1, rng())
-    shapes = torch.unique((many[rows][:, None] & kept).flatten(0, 1), dim=0)
-    assert len(shapes) <= _training.MAX_SHAPES
+    kept_sets = torch.unique((many[rows][:, None] & kept).flatten(0, 1), dim=0)
+    assert len(kept_sets) <= _training.MAX_KEPT_SETS
     assert len(rows) > 200
     assert len(kept) == 2
 

@@ -815,8 +815,8 @@ def test_spread_of_a_partly_known_block_is_that_of_its_latents():
     ((k, _, spread),) = _posteriors(model.blocks, table, seen, True)
     encoder, columns = model.blocks.encoders[k], model.blocks.columns[k]
     available = [torch.as_tensor(part) for part in model.blocks.encode(table, seen)]
-    prior = _without(model.blocks, *available, np.arange(30), k)
-    _, root = _updated(encoder, prior, table[:, columns], seen[:, columns])
+    given_others = _without(model.blocks, *available, np.arange(30), k)
+    _, root = _updated(encoder, given_others, table[:, columns], seen[:, columns])
     covariance = root @ root.transpose(0, 2, 1)
     expected = encoder.variance_of(np.diagonal(covariance, axis1=1, axis2=2))
     np.testing.assert_allclose(spread, expected, rtol=1e-5)

@@ -68,11 +68,11 @@ class DonorSettings:
         hidden, and how often a row takes turns with several masks. (Not measured.)
     n_kind_cells, max_hide_rate : int, float
         At least so many numbers and so many levels are hidden, for up to this share of
-        them: on a few hundred cells weights and gains are noise. (NOTES, "Levels are
-        retrieved by weights of more cells".)
+        them: on a few hundred cells weights and gains are noise. (NOTES, "Donor
+        weights of levels from more cells".)
     n_steps : int
-        Optimisation steps for the weights. (NOTES, "Lost": 24 steps lose a twentieth
-        of the gain in mean absolute error.)
+        Optimisation steps for the weights. (NOTES, "Fewer steps for the weights":
+        24 lose a twentieth of the gain in mean absolute error.)
     learning_rate, betas : float, tuple of float
         Parameters of the optimiser, Adam. (Not measured; the betas are those of Kingma
         and Ba, 2015.)

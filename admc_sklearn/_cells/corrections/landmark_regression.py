@@ -39,16 +39,16 @@ class LandmarkSettings:
     ----------
     n_landmarks : int
         Training rows that are landmarks. (NOTES, "Landmark regression": 1600 gain
-        another 1 % at twice the cost; "One memory instead of two": 600 lose 0.1 to
-        0.3 %.)
+        another 1 % at twice the cost; "One landmark regression instead of two": 600
+        lose 0.1 to 0.3 %.)
     max_cells, min_rows : int
         The regressions are fitted to rows of so many cells, and at least to so many
-        rows. (NOTES, "More rows in the memories, and the same landmarks".)
+        rows. (NOTES, "More rows in landmark regression, and the same landmarks".)
     n_turns : int
         Observed cells are hidden in so many turns, each predicted from the others.
         The last turn chooses the ridges and, beside held-out cells, the weights.
-        (NOTES, "One memory instead of two": four lose up to 0.7 %; "Lost": ten gain on
-        one table alone.)
+        (NOTES, "One landmark regression instead of two": four lose up to 0.7 %; "Ten
+        turns instead of six": ten gain on one table alone.)
     max_coordinates : int
         With more coordinates of a row there are no landmarks: distances resolve little
         and products cost much. (Not measured.)
@@ -64,12 +64,12 @@ class LandmarkSettings:
         cells. (NOTES, "Sums of products instead of whitened weights".)
     trained_share : float
         How much a cell of a training row counts beside one of a held-out row. (NOTES,
-        "Memories weighed by trained cells too".)
+        "Landmarks weighed by cells of training rows too".)
     max_width, min_width, width_power, wide_rows : float
         Width of the kernel in median distances: ``max_width`` up to ``wide_rows`` rows,
         and narrower by this power where there are more rows to resolve what is local.
-        (NOTES, "More rows in the memories, and the same landmarks"; the power is not
-        measured.)
+        (NOTES, "More rows in landmark regression, and the same landmarks"; the power
+        is not measured.)
     reach : float
         Coordinates beyond it, in standard deviations, count as it. (Not measured.)
     max_shift : float
@@ -77,7 +77,7 @@ class LandmarkSettings:
         measured.)
     max_score : float
         Standard deviations at which the tilt of a distribution ends, since heavy tails
-        would take over. (NOTES, "Lost": moving means by an exponential tilt.)
+        would take over. (NOTES, "An exponential tilt in the value itself".)
     newton_steps : int
         Steps towards the tilt that moves the mean as far as intended. (Not measured.)
     """
