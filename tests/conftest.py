@@ -13,6 +13,10 @@ import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.anchor import choose_coordinates
+from admc_sklearn._cells.corrections.donors import DonorSettings
+from admc_sklearn._cells.settings import CellSettings
+from admc_sklearn._combined.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +51,18 @@ def rings(n, seed):
 def quick(**parameters):
     """An imputer that trains for moments only."""
     return ADMCImputer(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
+@pytest.fixture
+def light_fits(monkeypatch):
+    """Half as long fits with all parts, for tests of what is not how good they are.
+
+    Candidates are judged by one turn of held-out rows, as those of a large table are,
+    and the weights of donors are learnt in a few steps.
+    """
+    cells = CellSettings(donors=DonorSettings(n_steps=4))
+    monkeypatch.setattr(ADMCImputer, "_settings", Settings(cells))
+    monkeypatch.setattr(choose_coordinates, "MIN_CELLS_FOR_ONE_FOLD", 0)
 
 
 @pytest.fixture(scope="session")
