@@ -1,5 +1,6 @@
 """Shared tables. Everything is made here or bundled with scikit-learn."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -53,16 +54,25 @@ def quick(**parameters):
     return ADMCImputer(**{"max_epochs": 2, "random_state": 0, **parameters})
 
 
-@pytest.fixture
-def light_fits(monkeypatch):
+@contextlib.contextmanager
+def lightly():
     """Half as long fits with all parts, for tests of what is not how good they are.
 
     Candidates are judged by one turn of held-out rows, as those of a large table are,
     and the weights of donors are learnt in a few steps.
     """
     cells = CellSettings(donors=DonorSettings(n_steps=4))
-    monkeypatch.setattr(ADMCImputer, "_settings", Settings(cells))
-    monkeypatch.setattr(choose_coordinates, "MIN_CELLS_FOR_ONE_FOLD", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ADMCImputer, "_settings", Settings(cells))
+        patch.setattr(choose_coordinates, "MIN_CELLS_FOR_ONE_FOLD", 0)
+        yield
+
+
+@pytest.fixture
+def light_fits():
+    """Fit lightly throughout a test."""
+    with lightly():
+        yield
 
 
 @pytest.fixture(scope="session")
