@@ -1,5 +1,6 @@
 """Shared tables. Everything is made here or bundled with scikit-learn."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.anchor import choose_coordinates
+from admc_sklearn._cells.corrections.donors import DonorSettings
+from admc_sklearn._cells.settings import CellSettings
+from admc_sklearn._combined.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +52,27 @@ def rings(n, seed):
 def quick(**parameters):
     """An imputer that trains for moments only."""
     return ADMCImputer(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
+@contextlib.contextmanager
+def lightly():
+    """Half as long fits with all parts, for tests of what is not how good they are.
+
+    Candidates are judged by one turn of held-out rows, as those of a large table are,
+    and the weights of donors are learnt in a few steps.
+    """
+    cells = CellSettings(donors=DonorSettings(n_steps=4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ADMCImputer, "_settings", Settings(cells))
+        patch.setattr(choose_coordinates, "MIN_CELLS_FOR_ONE_FOLD", 0)
+        yield
+
+
+@pytest.fixture
+def light_fits():
+    """Fit lightly throughout a test."""
+    with lightly():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from admc_sklearn import ADMCImputer, CrossModalFeatures
 
+pytestmark = pytest.mark.usefixtures("light_fits")
 MODALITIES = {"a": slice(0, 8), "b": slice(8, 14)}
 
 

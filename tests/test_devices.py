@@ -48,6 +48,7 @@ def parts(model):
     return {name for name, is_there in names.items() if is_there}
 
 
+@pytest.mark.usefixtures("light_fits")
 @pytest.mark.parametrize(
     ("table", "options", "expected"),
     [

@@ -34,13 +34,13 @@ RST_BLOCKS = {path: _rst_blocks(path) for path in PAGES}
 
 
 def _train_briefly(monkeypatch):
-    """Fits of an epoch or two, and of a few seconds: each shows what it showed."""
+    """Fits of an epoch, or of half a second: each shows what it showed."""
     plan_of = TrainingPlan.of
 
     def brief(*arguments):
         plan = plan_of(*arguments)
-        deadline = min(plan.deadline, time.monotonic() + 3)
-        return replace(plan, max_epochs=min(2, plan.max_epochs), deadline=deadline)
+        deadline = min(plan.deadline, time.monotonic() + 0.5)
+        return replace(plan, max_epochs=min(1, plan.max_epochs), deadline=deadline)
 
     monkeypatch.setattr(TrainingPlan, "of", brief)
 

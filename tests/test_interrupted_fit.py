@@ -19,6 +19,7 @@ from tests.conftest import hide
 PACKAGE = str(Path(admc_sklearn.__file__).parent)
 ERRORS = (KeyboardInterrupt, MemoryError, RuntimeError)
 N_MOMENTS = 20
+pytestmark = pytest.mark.usefixtures("light_fits")
 # Generators that are closed by an error may meet another moment.
 quiet = pytest.mark.filterwarnings(
     "ignore:Training was interrupted",

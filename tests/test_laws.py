@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.base import clone
 
-from tests.conftest import gaussian_table, hide, quick
+from tests.conftest import gaussian_table, hide, lightly, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore:Columns without")
 laws = settings(
@@ -54,7 +54,8 @@ def tables(draw, min_rows=1, max_rows=30, max_columns=6):
 
 @laws
 @given(tables(), STRATEGIES)
-def test_nothing_missing_is_left_and_observed_cells_are_bit_identical(X, strategy):
+def test_all_is_completed_within_the_observed_range_and_the_rest_is_left(X, strategy):
+    """Nothing missing is left, and observed cells are bit-identical."""
     before = X.copy()
     completed = quick(strategy=strategy).fit_transform(X)
     np.testing.assert_array_equal(X, before)  # the input is not mutated
@@ -63,12 +64,6 @@ def test_nothing_missing_is_left_and_observed_cells_are_bit_identical(X, strateg
     assert np.isfinite(completed).all()
     seen = ~np.isnan(X)
     np.testing.assert_array_equal(completed[seen], X[seen])
-
-
-@laws
-@given(tables(), STRATEGIES)
-def test_imputations_stay_within_the_observed_range(X, strategy):
-    completed = quick(strategy=strategy).fit_transform(X)
     for j in range(X.shape[1]):
         seen = X[~np.isnan(X[:, j]), j]
         filled = completed[np.isnan(X[:, j]), j]
@@ -79,7 +74,7 @@ def test_imputations_stay_within_the_observed_range(X, strategy):
             assert (filled == 0).all()
 
 
-@laws
+@settings(laws, max_examples=12)
 @given(tables(min_rows=2))
 def test_a_constant_column_returns_its_constant(X):
     X = np.column_stack([X, np.where(np.arange(len(X)) % 2, np.nan, 0.1)])
@@ -141,8 +136,9 @@ def test_a_change_of_units_changes_the_imputation_alike(seed, factor, shift):
     X, _, _ = gaussian_table(60, 3, 1)
     X = hide(X, 0.3, seed)
     unit = np.array([factor, 1.0, 1.0])
-    other = quick(max_epochs=0).fit_transform(X * unit + [shift, 0, 0])
-    same = quick(max_epochs=0).fit_transform(X) * unit + [shift, 0, 0]
+    with lightly():
+        other = quick(max_epochs=0).fit_transform(X * unit + [shift, 0, 0])
+        same = quick(max_epochs=0).fit_transform(X) * unit + [shift, 0, 0]
     np.testing.assert_allclose(other / unit, same / unit, rtol=1e-3, atol=1e-3)
 
 

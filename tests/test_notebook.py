@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
-# Comes before the first cell: what is shown is shown after a few epochs too.
+# Comes before the first cell: what is shown is shown after an epoch too.
 BRIEFLY = """
 import time
 from dataclasses import replace
@@ -18,8 +18,8 @@ plan_of = TrainingPlan.of
 
 def brief(*given):
     plan = plan_of(*given)
-    few = min(2, plan.max_epochs)
-    return replace(plan, max_epochs=few, deadline=time.monotonic() + 3)
+    few = min(1, plan.max_epochs)
+    return replace(plan, max_epochs=few, deadline=time.monotonic() + 0.5)
 
 TrainingPlan.of = brief
 """

@@ -10,14 +10,30 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tests.conftest import quick
 
+light = pytest.mark.usefixtures("light_fits")
 
-@parametrize_with_checks(
-    [quick(), quick(add_indicator=True, keep_empty_features=False, strategy="sample")]
-)
+
+@parametrize_with_checks([quick()])
 def test_contract(estimator, check):
     check(estimator)
 
 
+@light
+@parametrize_with_checks(
+    [
+        quick(
+            add_indicator=True,
+            keep_empty_features=False,
+            strategy="sample",
+            max_epochs=1,
+        )
+    ]
+)
+def test_contract_of_draws_and_indicators(estimator, check):
+    check(estimator)
+
+
+@light
 @pytest.mark.parametrize(
     "name",
     [

@@ -90,15 +90,18 @@ def test_draws_of_a_mixture_are_exact_draws_up_to_noise():
         assert energy(exact, points(drawn)) < 1.5 * max(noise)
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
     """Variance between draws, over tables: the model's own doubt is a part of it."""
-    between = {0: [], 20: []}
+    between = {20: [], 0: []}
     for seed in range(8):
         X, _, _ = gaussian_table(80, 3, seed)
         X = hide(X, 0.4, seed)
+        imputer = quick(max_epochs=0, n_bootstraps=20).fit(X)
+        assert len(imputer.model_.replicas) == 20
         for n_bootstraps in between:
-            imputer = quick(max_epochs=0, n_bootstraps=n_bootstraps).fit(X)
-            assert len(imputer.model_.replicas) == n_bootstraps
+            if not n_bootstraps:  # what a fit without them is
+                imputer.model_.replicas = torch.nn.ModuleList()
             pooled = pool_over_draws(imputer.sample(X, 20), least_squares)
             between[n_bootstraps].append(pooled.lambda_.mean())
     assert np.mean(between[20]) > 1.08 * np.mean(between[0])
@@ -179,10 +182,10 @@ def test_bootstraps_keep_rare_levels_and_pickle():
 
 @pytest.mark.slow
 def test_pooled_intervals_cover_where_single_imputation_does_not():
-    """Sixteen repeats of benchmarks/pooled.py's simulation, with its own seeds."""
-    frame = pd.concat([simulate(seed, max_epochs=0) for seed in range(1000, 1016)])
+    """Twelve repeats of benchmarks/pooled.py's simulation, with its own seeds."""
+    frame = pd.concat([simulate(seed, max_epochs=0) for seed in range(1000, 1012)])
     covers = frame.groupby("method")["covered"].mean()
-    assert covers["pooled"] > 0.85  # of 48 intervals, 95 % less three standard errors
+    assert covers["pooled"] > 0.85  # of 36 intervals, 95 % less 2.7 standard errors
     assert covers["complete cases"] < 0.75
     bias = (
         frame[frame["method"] == "pooled"]
@@ -229,7 +232,7 @@ def test_summaries_and_draws_read_one_distribution():
     assert model.landmarks is not None
     assert model.donors is not None
     assert model.self_masking is not None
-    some, n_draws = frame[:600], 400
+    some, n_draws = frame[:600], 200
     draws = imputer.sample(some, n_draws)
     numbers = np.stack([draw[["a", "b", "c"]].to_numpy(float) for draw in draws])
     lost = some[["a", "b", "c"]].isna().to_numpy()

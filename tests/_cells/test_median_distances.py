@@ -81,11 +81,13 @@ def many_vectors(n, n_vectors):
     return np.hstack([vectors(n, seed) for seed in range(n_vectors)])
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_wide_tables_have_none():
     # 36 columns and as many distances
     assert distances_of(hide(many_vectors(300, 9), 0.3, 0)) is None
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_less_wide_ones_have_them_where_cells_do_not_hide_themselves():
     X = many_vectors(300, 7)  # 28 columns and as many distances
     at_random = hide(X, 0.3, 0)

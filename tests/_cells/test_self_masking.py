@@ -22,6 +22,8 @@ from tests.conftest import gaussian_table, hide, quick
 PAIRS = {"precision": 1.0, "pair_weight": 0.25}
 SLOPES = np.array([1.5, -1.5, 1.0, 0.0, -1.0, 1.0])
 
+pytestmark = pytest.mark.usefixtures("light_fits")
+
 
 def self_masked(n, seed, slopes=SLOPES):
     """A Gaussian table, standardised, whose cells hide by their own value."""

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 
 from admc_sklearn._blocks.model import _posteriors, _updated, _without
 from admc_sklearn._shared.contract import Rows
-from tests.conftest import quick
+from tests.conftest import lightly, quick
 
 SIZES = (6, 8, 7)
 # A row alone and the row in a batch differ by float32 products.
@@ -164,6 +164,7 @@ def test_row_order_and_splitting_do_not_matter(trained, strategy):
     np.testing.assert_allclose(alone, whole, atol=TOLERANCE)
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_draws_of_blocks_beside_drawn_cells_do_not_depend_on_companions():
     """The last bit of a drawn cell chose other noise for the blocks of its row."""
     X, _ = views(150, (6, 7))
@@ -485,7 +486,8 @@ def mixed():
 @pytest.fixture(scope="module")
 def mixed_imputer(mixed):
     _, incomplete, blocks = mixed
-    return quick(modalities=blocks, max_epochs=4).fit(incomplete)
+    with lightly():
+        return quick(modalities=blocks, max_epochs=4).fit(incomplete)
 
 
 def test_blocks_beside_every_kind_of_column(mixed, mixed_imputer):
@@ -670,10 +672,10 @@ def test_max_time_ends_the_training(table, monkeypatch):
     # The time of this process: on a busy machine steps take longer.
     monkeypatch.setattr(time, "monotonic", time.process_time)
     X, modalities = table
-    imputer = quick(modalities=modalities, max_epochs=100_000, max_time=4)
+    imputer = quick(modalities=modalities, max_epochs=100_000, max_time=2)
     imputer.set_params(n_iter_no_change=100_000).fit(X)
     assert imputer.history_["epoch"].iloc[-1] < 10_000
-    assert imputer.history_["seconds"].iloc[-1] < 4
+    assert imputer.history_["seconds"].iloc[-1] < 2
 
 
 # How good it is

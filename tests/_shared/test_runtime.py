@@ -71,6 +71,10 @@ def test_batches_cover_all_items_and_are_larger_on_a_gpu():
 TABLE = """
 import numpy as np, os, threading, time, torch, warnings
 from admc_sklearn import ADMCImputer
+from tests.conftest import lightly
+
+light = lightly()
+light.__enter__()
 
 def table(n, d):
     rng = np.random.default_rng(0)
@@ -123,8 +127,9 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 
 
 @needs_fork
-def test_a_forked_child_of_two_threads_completes_rows_and_fits():
+def test_forked_children_of_two_threads_complete_rows_and_fit():
     run("""
+    import multiprocessing
     torch.set_num_threads(2)
     X = table(60, 4)
     fitted = imputer().fit(X)
@@ -142,6 +147,9 @@ def test_a_forked_child_of_two_threads_completes_rows_and_fits():
         pickle.loads(pickle.dumps(again)).transform(X)
 
     in_child(work)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        parts = pool.map(fitted.transform, [X[:30], X[30:]])
+    np.testing.assert_allclose(np.vstack(parts), expected, atol=1e-4)
     """)
 
 
@@ -172,19 +180,7 @@ def test_a_child_forked_while_another_thread_fits_can_fit():
     """)
 
 
-@needs_fork
-def test_a_pool_of_forked_processes_completes_rows():
-    run("""
-    import multiprocessing
-    torch.set_num_threads(2)
-    X = table(60, 4)
-    fitted = imputer().fit(X)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        parts = pool.map(fitted.transform, [X[:30], X[30:]])
-    np.testing.assert_allclose(np.vstack(parts), fitted.transform(X), atol=1e-4)
-    """)
-
-
+@pytest.mark.usefixtures("light_fits")
 def test_the_result_does_not_depend_on_the_number_of_threads(two_threads):
     # Large enough for steps and completions in more than one part.
     X = incomplete(460, 13)
@@ -199,6 +195,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(two_threads):
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_threads_are_given_back_after_every_call_and_every_failure(
     two_threads, monkeypatch
 ):
@@ -269,6 +266,7 @@ def test_an_error_in_a_thread_is_raised_and_ends_the_work(two_threads):
     assert threading.active_count() == before
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_fits_in_threads_are_those_of_one_beside_a_user_of_the_global_generator(
     two_threads,
 ):
@@ -294,6 +292,7 @@ def test_fits_in_threads_are_those_of_one_beside_a_user_of_the_global_generator(
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_fits_do_not_wait_for_each_other(monkeypatch, two_threads):
     """Each of two fits waits, in the middle, for the other to get there."""
     barrier = threading.Barrier(2, timeout=60)
@@ -309,13 +308,15 @@ def test_fits_do_not_wait_for_each_other(monkeypatch, two_threads):
         list(pool.map(lambda _: quick(max_epochs=1).fit(X), range(2)))
 
 
+@pytest.mark.usefixtures("light_fits")
 def test_nothing_random_comes_from_the_global_generator(monkeypatch):
     """Tables with levels, many columns, blocks and bootstraps, fitted and drawn."""
     X = incomplete(120, 6)
     levels = pd.DataFrame(X, columns=list("uvwxyz"))
     levels = levels.assign(level=np.where(X[:, 0] > 0, "a", "b"))
-    blocks = hide(gaussian_table(640, 526, 0)[0], 0.02, 0)
-    blocks[::3, :520] = np.nan
+    blocks = gaussian_table(640, 526, 0)[0]
+    blocks[::10, :520] = np.nan
+    blocks[::7, 520:] = np.nan
     wide = incomplete(60, 140)
     options = {"max_epochs": 1, "n_bootstraps": 1, "self_masking": False}
     for table, more in (
@@ -329,6 +330,7 @@ def test_nothing_random_comes_from_the_global_generator(monkeypatch):
         imputer = quick(**options, **more).fit(table)
         imputer.sample(table[:20], 1)
         assert torch.equal(torch.get_rng_state(), before)
+    assert [len(own) for own in imputer.model_.partition.blocks] == [520, 6]
 
 
 def test_leading_vectors_are_those_of_the_singular_value_decomposition():

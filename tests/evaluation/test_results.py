@@ -9,10 +9,15 @@ import pandas as pd
 import pytest
 
 from admc_sklearn.evaluation._result_file import FIGURES, ResultFile
+from tests.conftest import ROOT
 
 N_ROWS = 25
+# The package imports torch, for seconds, which the file of results has no use for.
 WRITER = """
-import sys
+import sys, types
+for name in ("admc_sklearn", "admc_sklearn.evaluation", "admc_sklearn._table"):
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = [f"{sys.argv[4]}/{name.replace('.', '/')}"]
 from admc_sklearn.evaluation._result_file import FIGURES, ResultFile
 path, name, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = ResultFile(path)
@@ -29,7 +34,7 @@ for split in range(n):
 def start(path, name, n):
     """Start a process that adds n rows once it gets a line."""
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), name, str(n)],
+        [sys.executable, "-c", WRITER, str(path), name, str(n), str(ROOT)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
