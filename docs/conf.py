@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 
 matplotlib.use("Agg")
 # A few rounds of IterativeImputer are enough for the gallery.
