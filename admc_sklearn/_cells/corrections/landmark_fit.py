@@ -199,8 +199,6 @@ def _regress(landmarks, network, values, observed, generator, deadline):
     turn = torch.randint(settings.n_turns, observed.shape, generator=generator)
     turn = turn.to(values.device)
     ridges = {}
-    for j in columns:
-        landmarks.center[j] = truth[observed[:, j], j].mean()
     for t in range(settings.n_turns):
         hidden = observed & (turn == t)
         completed = CompletedRows.of(network, values, observed & ~hidden, settings)
@@ -211,12 +209,12 @@ def _regress(landmarks, network, values, observed, generator, deadline):
         learn = functools.partial(
             _learn,
             regressions,
-            (rows, distances, hidden, truth - landmarks.center),
+            (rows, distances, hidden, truth),
             ridges if t == settings.n_turns - 1 else None,
             deadline,
         )
-        for j, cells, deviation in in_threads(learn, columns, values.device):
-            predicted[cells, j] = deviation + landmarks.center[j]
+        for j, cells, found in in_threads(learn, columns, values.device):
+            predicted[cells, j] = found
         if time.monotonic() > deadline:
             return None
     solve = in_threads(lambda j: regressions[j].solve([ridges[j]])[:, 0], columns)

@@ -125,8 +125,8 @@ class LandmarkRegression(Correction):
         Coordinate of each numeric column, -1 for others.
     solution : float tensor of shape (d, M)
         Coefficients of the landmarks' weights.
-    center, weight : float tensors of shape (d,)
-        Mean of each column, and by how much its predictions count.
+    weight : float tensor of shape (d,)
+        By how much each column's predictions count.
     """
 
     def __init__(self, network, landmarks, n_rows, settings=DEFAULT):
@@ -135,8 +135,7 @@ class LandmarkRegression(Correction):
         d, device = network.n_columns, landmarks.device
         self.register_buffer("points", landmarks.T.contiguous())  # (D, M)
         self.register_buffer("solution", landmarks.new_zeros(d, len(landmarks)))
-        for name in ("center", "weight"):
-            self.register_buffer(name, landmarks.new_zeros(d))
+        self.register_buffer("weight", landmarks.new_zeros(d))
         coordinate = torch.full((d,), -1, device=device)
         coordinate[network.numeric] = torch.arange(len(network.numeric), device=device)
         self.register_buffer("coordinate", coordinate)
@@ -186,8 +185,7 @@ class LandmarkRegression(Correction):
                 for some in slices(len(cells), cost, CACHED_ELEMENTS, rows.device):
                     at = cells[some]
                     weights = self.attend(rows[at], distances[at - part.start], column)
-                    deviation = weights @ self.solution[column]
-                    predicted[at, column] = deviation + self.center[column]
+                    predicted[at, column] = weights @ self.solution[column]
         return predicted
 
 
