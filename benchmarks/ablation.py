@@ -16,6 +16,7 @@ values spliced in, and one autoencoder of all modalities.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import replace
 
@@ -46,10 +47,17 @@ def _without_anchor():
     return replace(WHOLE, cross_fit=replace(WHOLE.cross_fit, anchor=anchor))
 
 
+def _without_kernels():
+    """Leave the anchor linear in the latents."""
+    cross_fit = replace(WHOLE.cross_fit, linear_weights=(math.inf,))
+    return replace(WHOLE, cross_fit=cross_fit)
+
+
 # The settings of each variant, and the imputer's parameters.
 VARIANTS = {
     "as it is": (WHOLE, {}),
     "without attention": (_without_attention(), {}),
+    "without kernel features": (_without_kernels(), {}),
     "without anchor": (_without_anchor(), {}),
     "anchor alone": (WHOLE, {"max_epochs": 0}),
 }

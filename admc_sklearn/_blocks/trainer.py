@@ -34,17 +34,12 @@ class BlockTrainingSettings:
     mean_share : float
         Share of the rows of a step at infinite noise, where the mean is learnt. (Not
         measured.)
-    mix_up : float
-        Both parameters of the Beta distribution of the weights by which pairs of rows
-        are mixed (Zhang et al., 2018, arXiv:1710.09412). (NOTES, "Weight of the
-        denoiser by rows left out": mixing or none makes no difference.)
     """
 
     dropout: float = 0.3
     weight_decay: float = 0.1
     average_decay: float = 0.99
     mean_share: float = 0.6
-    mix_up: float = 0.3
 
 
 DEFAULT = BlockTrainingSettings()
@@ -174,23 +169,6 @@ class BlockTrainer(Trainer):
         )
         self.settings = settings
         self.model, self.hidden, self.rows = model, hidden, rows
-        self.rng = np.random.default_rng(seed)
-
-    def _mixed(self, batch, kept_set):
-        """Mix every row with another one that has the same pattern."""
-        latents, mean, kept, sd, hidden = batch
-        order = torch.argsort(kept_set, stable=True)
-        other = order.roll(1)
-        partner = torch.empty_like(order)
-        partner[order] = other
-        same = (kept_set[partner] == kept_set) & (hidden[partner] == hidden).all(1)
-        mix_up = self.settings.mix_up
-        beta = torch.tensor(self.rng.beta(mix_up, mix_up, (len(kept_set), 1)))
-        weight = torch.maximum(beta, 1 - beta).to(mean.device, mean.dtype)
-        weight = torch.where(same[:, None], weight, 1.0)
-        latents = weight * latents + (1 - weight) * latents[partner]
-        mean = weight * mean + (1 - weight) * mean[partner]
-        return latents, mean, kept, sd, hidden
 
     def loss(self, batch):
         """Mean loss of rows, each under one pattern and one amount of noise."""
@@ -199,8 +177,7 @@ class BlockTrainer(Trainer):
         options = {"generator": self.generator, "device": rows.device}
         pattern = torch.randint(n_patterns, (len(rows),), **options)
         kept_set = self.hidden.kept_set[rows, pattern]
-        batch = self.hidden.batch(rows, pattern)
-        latents, mean, kept, sd, hidden = self._mixed(batch, kept_set)
+        latents, mean, kept, sd, hidden = self.hidden.batch(rows, pattern)
         deviation = torch.where(hidden, latents - mean, 0.0)
         white = torch.randn(len(rows), 1, **options)
         diffusion, settings = self.model.diffusion, self.settings

@@ -1,7 +1,6 @@
 """Parts of the model of modalities, each by itself."""
 
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,8 +24,6 @@ from admc_sklearn._blocks.kernel_features import (
     _squared_distances,
 )
 from admc_sklearn._blocks.trainer import (
-    BlockTrainer,
-    BlockTrainingSettings,
     BlockValidation,
     affordable,
 )
@@ -580,27 +577,6 @@ def test_the_gate_is_the_weight_of_least_squares(share):
     assert float(validation.model.gate) == pytest.approx(gate, abs=0.06)
     error = 1 / (share**2 + 1) if share > 0 else 1.0
     assert rmse**2 == pytest.approx(error, abs=0.08)
-
-
-def test_rows_are_mixed_with_others_of_their_pattern():
-    n = 60
-    latents, mean = torch.eye(n), 2 * torch.eye(n)
-    shape = torch.arange(n) % 3
-    kept, hidden = torch.ones(n, 2).bool(), torch.zeros(n, n).bool()
-    hidden[shape == 1, 0] = True
-    hidden[7] = True  # alone with what it has lost
-    batch = latents, mean, kept, torch.ones(n, n), hidden
-    trainer = SimpleNamespace(rng=rng(), settings=BlockTrainingSettings())
-    mixed, means, *rest = BlockTrainer._mixed(trainer, batch, shape)
-    assert all(a is b for a, b in zip(rest, batch[2:], strict=True))
-    torch.testing.assert_close(means, 2 * mixed)
-    torch.testing.assert_close(mixed.sum(1), torch.ones(n))
-    own = mixed.diagonal()
-    assert (own >= 0.5).all()
-    assert ((own < 0.99) & (own > 0.51)).sum() > 10
-    partners = (mixed - torch.diag(own)).nonzero()
-    assert (shape[partners[:, 0]] == shape[partners[:, 1]]).all()
-    assert own[7] == 1.0
 
 
 # The network, and which columns it is for
