@@ -64,7 +64,7 @@ def test_draws_and_training_go_on_with_distances():
     assert again.dependence_.shape == (4, 4) if again.dependence_ is not None else True
 
 
-@pytest.mark.parametrize("shape", [(800, 6), (40, 4)])
+@pytest.mark.parametrize("shape", [(800, 6), (200, 4)])
 def test_straight_lines_need_no_folds(shape):
     X = gaussian_table(*shape, 0)[0]
     imputer = ADMCImputer(max_epochs=0, random_state=0).fit(hide(X, 0.3, 0))

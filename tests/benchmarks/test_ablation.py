@@ -1,17 +1,27 @@
 """The ablation takes away the part that it names, and scores draws as it says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import _ablation_cells as ablation
-from tests.conftest import mixed_rings
+
+
+def lengths(n):
+    """Vectors, their lengths and a category, 20 % hidden: they need every part."""
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(n, 3))
+    frame = pd.DataFrame(np.column_stack([v, np.linalg.norm(v, axis=1)]))
+    frame = frame.add_prefix("x")
+    frame["side"] = pd.Categorical(np.where(v[:, 0] > 0, "right", "left"))
+    return frame.mask(rng.random(frame.shape) < 0.2)
 
 
 def parts_of(name):
-    """Which parts a variant's model has, after an epoch."""
+    """Which parts a variant's model has, after a few epochs."""
     imputer = ablation.imputer_of(name, 0)
-    epochs = min(1, imputer.max_epochs)
-    model = imputer.set_params(max_epochs=epochs).fit(mixed_rings(300, 0)).model_
+    epochs = min(6, imputer.max_epochs)
+    model = imputer.set_params(max_epochs=epochs).fit(lengths(400)).model_
     network, coordinates = model.network, model.network.anchor.coordinates
     return {
         "power transforms": not network.warp.is_identity,
