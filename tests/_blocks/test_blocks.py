@@ -23,10 +23,7 @@ from admc_sklearn._blocks.kernel_features import (
     _learn_metric,
     _squared_distances,
 )
-from admc_sklearn._blocks.trainer import (
-    BlockValidation,
-    affordable,
-)
+from admc_sklearn._blocks.trainer import BlockValidation, affordable
 from admc_sklearn._combined.partition import divide
 from admc_sklearn._shared.held_out import N_FOLDS, deal_folds
 from tests.conftest import gaussian_table
