@@ -210,8 +210,8 @@ def test_latency_is_that_of_single_rows(blocks):
 
 
 def test_a_variant_of_the_ablation_lacks_its_part_alone():
-    X = np.random.default_rng(0).normal(size=(80, 12))
-    X[:, 6:] += X[:, :6]
+    X = np.random.default_rng(0).normal(size=(200, 12))
+    X[:, 6:] = np.square(X[:, :6]) + 0.1 * X[:, 6:]
     options = {"modalities": {"a": range(6), "b": range(6, 12)}, "max_epochs": 1}
     found = {}
     for name in ablation.VARIANTS:
@@ -220,13 +220,15 @@ def test_a_variant_of_the_ablation_lacks_its_part_alone():
         conditional = model.anchor.conditional(torch.tensor([True, False]))
         found[name] = {
             "attention": len(model.denoiser.attention) > 0,
+            "kernels": any(features.curved for features in model.features.maps),
             "anchor": bool(conditional.slopes.any()),
-            "training": imputer.history_["epoch"].max() > 0,
+            "training": bool(imputer.history_["epoch"].max() > 0),
         }
-    whole = {"attention": True, "anchor": True, "training": True}
+    whole = dict.fromkeys(["attention", "kernels", "anchor", "training"], True)
     assert found == {
         "as it is": whole,
         "without attention": whole | {"attention": False},
+        "without kernel features": whole | {"kernels": False},
         "without anchor": whole | {"anchor": False},
         "anchor alone": whole | {"training": False},
     }
