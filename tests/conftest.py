@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._cells.anchor import choose_coordinates
+from admc_sklearn._cells.anchor.choose_coordinates import CoordinateSettings
 from admc_sklearn._cells.corrections.donors import DonorSettings
 from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.settings import Settings
@@ -63,10 +63,12 @@ def lightly():
     Candidates are judged by one turn of held-out rows, as those of a large table are,
     and the weights of donors are learnt in a few steps.
     """
-    cells = CellSettings(donors=DonorSettings(n_steps=4))
+    cells = CellSettings(
+        coordinates=CoordinateSettings(one_fold_cells=0),
+        donors=DonorSettings(n_steps=4),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ADMCImputer, "_settings", Settings(cells))
-        patch.setattr(choose_coordinates, "MIN_CELLS_FOR_ONE_FOLD", 0)
         yield
 
 

@@ -4,12 +4,11 @@ import re
 import runpy
 import sys
 import textwrap
-import time
-from dataclasses import replace
 
 import pytest
 
 from admc_sklearn._shared.training import TrainingPlan
+from tests.brief import brief_plan_of
 from tests.conftest import ROOT
 
 EXAMPLES = sorted(
@@ -34,15 +33,7 @@ RST_BLOCKS = {path: _rst_blocks(path) for path in PAGES}
 
 
 def _train_briefly(monkeypatch):
-    """Fits of an epoch, or of half a second: each shows what it showed."""
-    plan_of = TrainingPlan.of
-
-    def brief(*arguments):
-        plan = plan_of(*arguments)
-        deadline = min(plan.deadline, time.monotonic() + 0.5)
-        return replace(plan, max_epochs=min(1, plan.max_epochs), deadline=deadline)
-
-    monkeypatch.setattr(TrainingPlan, "of", brief)
+    monkeypatch.setattr(TrainingPlan, "of", brief_plan_of())
 
 
 def _run(blocks, name):

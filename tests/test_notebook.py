@@ -9,19 +9,12 @@ from nbclient import NotebookClient
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
-# Comes before the first cell: what is shown is shown after an epoch too.
-BRIEFLY = """
-import time
-from dataclasses import replace
-from admc_sklearn._shared.training import TrainingPlan
-plan_of = TrainingPlan.of
-
-def brief(*given):
-    plan = plan_of(*given)
-    few = min(1, plan.max_epochs)
-    return replace(plan, max_epochs=few, deadline=time.monotonic() + 0.5)
-
-TrainingPlan.of = brief
+# Comes before the first cell, in a kernel that knows no tests.
+BRIEFLY = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.brief import TrainingPlan, brief_plan_of
+TrainingPlan.of = brief_plan_of()
 """
 
 

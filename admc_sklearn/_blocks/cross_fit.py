@@ -35,7 +35,7 @@ LEAST_SECONDS = 0.5
 # An anchor with curved features takes so many times as long as one without.
 CURVED_COST = 5.0
 # A fold is measured on so many distinct sets of kept modalities at most.
-MAX_KEPT_SETS = 32
+MAX_MEASURED_SETS = 32
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ class CrossFit:
         row, pattern = (kept != own[:, None]).any(2).nonzero(as_tuple=True)
         groups = rows_by_pattern(kept[row, pattern])
         groups.sort(key=lambda group: -len(group[1]))
-        for kept_set, some in groups[:MAX_KEPT_SETS]:
+        for kept_set, some in groups[:MAX_MEASURED_SETS]:
             chosen = rows[row[some]]
             yield kept_set, chosen, (available[chosen] & ~kept_set)[:, owner]
 

@@ -93,7 +93,7 @@ def test_draws_copy_in_proportion_to_the_weights():
     o[:] = False
     found = torch.tensor([[5, 3]])
     z = torch.log(torch.tensor([[[1.0, 2.0]], [[1.0, 2.0]]]))
-    rows.prior[:] = math.log(3.0)
+    rows.concentration[:] = math.log(3.0)
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(20_000, 1 + rows.settings.n_candidates, generator=generator)
     n = len(noise)
@@ -195,7 +195,7 @@ def test_columns_that_recur_together_have_the_larger_weights(partly_repeated):
     # Weights of single columns are noisy: 0.4 to 1.0, and 0 to 0.4, by the seed.
     assert weight[:4].mean() > 1.5 * weight[4:].mean()
     # Columns that recur are copied, the others are left to the network.
-    assert donors.prior[:4].max() < donors.prior[4:].min()
+    assert donors.concentration[:4].max() < donors.concentration[4:].min()
     incomplete = new.copy()
     incomplete[:, [0, 6]] = np.nan
     error = np.abs(imputer.transform(incomplete) - new)
@@ -476,7 +476,7 @@ class Offered(Trial):
     def learn(self, freedom, half=None):
         return self.gains, None
 
-    def errors(self, half, weight=None, prior=None):
+    def errors(self, half, weight=None, concentration=None):
         if weight is None:
             return torch.ones(2, 500)
         # Rows gain unequally, but far more than their noise.
@@ -500,7 +500,7 @@ class Overfitted(Offered):
     def learn(self, freedom, half=None):
         return half, None
 
-    def errors(self, half, weight=None, prior=None):
+    def errors(self, half, weight=None, concentration=None):
         if weight is None:
             return torch.ones(2, 500)
         noise = torch.randn(2, 500, generator=torch.Generator().manual_seed(half))

@@ -20,7 +20,6 @@ from .power_transform import PowerTransform
 MAX_TUNING_CELLS, MAX_TUNING_WORK = 100_000, 100_000_000
 MAX_DISTANCE_CELLS, MAX_DISTANCE_WORK = 200_000, 800_000_000
 MIN_TUNING_ROWS, TUNING_ITER = 300, 15
-MIN_CELLS_FOR_ONE_FOLD = 20_000
 MIN_ROWS = 6
 # Share of the time left that the fit of a power transform may take; the time is
 # estimated from one column in so many.
@@ -51,6 +50,8 @@ class CoordinateSettings:
         Where power transforms save more without distances, they stay. (Not measured.)
     n_folds : int
         Every so many-th row is held out; small tables take all turns. (Not measured.)
+    one_fold_cells : int
+        Tables of so many cells take one turn. (Not measured.)
     hide_rate : float
         Share of the cells of held-out rows that are hidden: that of the protocol of
         DiffPuter (arXiv:2405.20690).
@@ -72,6 +73,7 @@ class CoordinateSettings:
     min_transform_gain: float = 0.05
     max_bend: float = 0.1
     n_folds: int = 3
+    one_fold_cells: int = 20_000
     hide_rate: float = 0.3
     as_good: float = 1.003
     min_relief: float = 0.005
@@ -127,7 +129,7 @@ class HiddenCellError:
         self.values, self.observed = values[order], observed[order]
         self.fold = torch.arange(n_rows, device=values.device) % settings.n_folds
         n_cells = n_rows * (n_counted or d)
-        self.n_folds = settings.n_folds if n_cells < MIN_CELLS_FOR_ONE_FOLD else 1
+        self.n_folds = settings.n_folds if n_cells < settings.one_fold_cells else 1
         hide = torch.rand(n_rows, n_columns, generator=generator) < settings.hide_rate
         self.hidden = hide.to(values.device)[:, column] & self.observed
         self.low = torch.where(observed, values, torch.inf).amin(0)

@@ -55,8 +55,8 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf, settings=D
         trial = Trial(cells, donors)
         freedom = trial.best_freedom()
         if freedom is not None:
-            weight, prior = trial.learn(freedom)
-            donors.use(kind, weight, prior + doubt)
+            weight, concentration = trial.learn(freedom)
+            donors.use(kind, weight, concentration + doubt)
     if not donors.is_used.any():
         return None
     values = torch.cat([values, validation.rows])[:limit]
@@ -87,14 +87,14 @@ class HiddenCells:
         cells = self.posterior.cells
         return self.row[cells.rows][cells.filled]
 
-    def errors(self, z=None, prior=None):
+    def errors(self, z=None, concentration=None):
         """Score and point's error of every cell, (2, n), without or with donors.
 
         Shapes of the log-weights of candidates and of the network: (B, R) and (d,).
         """
         posterior, cells = self.posterior, self.posterior.cells
         if z is not None:
-            weights = self.outcome, z[cells.rows], prior[cells.columns]
+            weights = self.outcome, z[cells.rows], concentration[cells.columns]
             posterior = posterior.with_logits(mixed(posterior.logits, *weights))
         errors = posterior.score(self.truth), posterior.point_error(self.truth)
         return torch.stack(errors)[:, cells.filled]
@@ -175,10 +175,13 @@ class Trial:
 
     def __init__(self, cells, donors):
         self.cells, self.settings = cells, donors.settings
-        self.start, self.n_columns = donors.prior.mean(), len(donors.prior)
+        self.start, self.n_columns = (
+            donors.concentration.mean(),
+            len(donors.concentration),
+        )
         self.n_rows = len(donors.values)
 
-    def errors(self, half, weight=None, prior=None):
+    def errors(self, half, weight=None, concentration=None):
         """Score and point's error of every cell, (2, n), in a half of the rows."""
         errors = [torch.zeros(2, 0, device=self.start.device)]
         evidence, z = None, None
@@ -188,13 +191,16 @@ class Trial:
             if weight is not None and cells.evidence is not evidence:
                 evidence = cells.evidence
                 z = truncated(torch.einsum("bkdw,dw->bk", evidence, weight))
-            errors.append(cells.errors(z, prior))
+            errors.append(cells.errors(z, concentration))
         return torch.cat(errors, 1)
 
     def learn(self, freedom, half=None):
-        """Weights, (d, 2), and priors, (d,), with the lowest score on a half."""
+        """Weights (d, 2) and concentrations (d,) with the lowest score on a half."""
         d, settings = self.n_columns, self.settings
-        scale, column_scale = settings.prior_scale, settings.column_prior_scale
+        scale, column_scale = (
+            settings.concentration_scale,
+            settings.column_concentration_scale,
+        )
         options = {"device": self.start.device, "requires_grad": True}
         common = torch.full((2,), 0.3, **options)
         own, lift = torch.zeros(d, 2, **options), torch.zeros(d, **options)
@@ -202,14 +208,14 @@ class Trial:
         optimizer = AdamW([common, own, base, lift], 0.0, settings.betas)
 
         def weights():
-            prior = scale * base + column_scale * lift
-            return (common + own).clamp_min(0.0), prior
+            concentration = scale * base + column_scale * lift
+            return (common + own).clamp_min(0.0), concentration
 
         for _ in range(settings.n_steps):
             loss = self.errors(half, *weights())[0].mean()
             loss = loss + settings.weight_penalty / freedom * own.abs().sum()
             squares = (column_scale * lift).square().sum()
-            loss = loss + settings.prior_penalty / freedom * squares
+            loss = loss + settings.concentration_penalty / freedom * squares
             loss.backward()
             optimizer.step(settings.learning_rate)
         return tuple(part.detach() for part in weights())

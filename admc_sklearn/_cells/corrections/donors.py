@@ -12,8 +12,9 @@ is among donors than among strangers,
 with chance the mean of the kernel over all training rows, so that agreeing in a rare
 value counts more, and e the share of donors that differ in a column. The distribution
 of a missing cell j is a mixture of the network's and of its donors' values, of
-weights exp(prior_j) and exp(z(a, b)), as a Dirichlet process has it whose base measure
-is the network. The weights are learnt on cells hidden in held-out rows.
+weights exp(c_j) and exp(z(a, b)), as a Dirichlet process has it whose base measure is
+the network and whose concentration is exp(c_j). The weights and c are learnt on cells
+hidden in held-out rows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ..._shared.devices import slices
 SEARCH_ELEMENTS = 1_000_000
 # The logarithm of a mixture's mass is taken of no less.
 TINY = 1e-30
-# Rows of a block in the search for the largest scores.
+# Rows of a block in the search for the largest sums.
 BLOCK = 64
 
 
@@ -76,12 +77,12 @@ class DonorSettings:
     learning_rate, betas : float, tuple of float
         Parameters of the optimiser, Adam. (Not measured; the betas are those of Kingma
         and Ba, 2015.)
-    prior_scale, column_prior_scale : float
-        Factors by which the priors of the table and of the columns are learnt faster
-        than weights. (Not measured.)
-    weight_penalty, prior_penalty : float
-        Penalties on a column's weights and prior that differ from the table's. (Not
-        measured.)
+    concentration_scale, column_concentration_scale : float
+        Factors by which the concentrations of the table and of the columns are learnt
+        faster than weights. (Not measured.)
+    weight_penalty, concentration_penalty : float
+        Penalties on a column's weights and concentration that differ from the table's.
+        (Not measured.)
     freedoms : tuple of float
         Factors that divide both penalties, tried in turn. (Not measured.)
     doubt, max_doubt : float
@@ -118,10 +119,10 @@ class DonorSettings:
     n_steps: int = 40
     learning_rate: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    prior_scale: float = 8.0
-    column_prior_scale: float = 3.0
+    concentration_scale: float = 8.0
+    column_concentration_scale: float = 3.0
     weight_penalty: float = 2e-3
-    prior_penalty: float = 2e-4
+    concentration_penalty: float = 2e-4
     freedoms: tuple[float, ...] = (1.0, 0.03)
     doubt: float = 100.0
     max_doubt: float = 2.0
@@ -153,7 +154,7 @@ class Donors(Correction):
     ----------
     weight : float tensor of shape (2, d, 2)
         Weights of the columns' evidence under both widths, for numbers and for levels.
-    prior : float tensor of shape (d,)
+    concentration : float tensor of shape (d,)
         Log-weight of the network's distribution.
     is_used : bool tensor of shape (2,)
         Whether numbers take donors' values, whether levels do.
@@ -180,7 +181,9 @@ class Donors(Correction):
         self.searched = _searched(n_levels, settings.max_search_levels)
         self.register_buffer("weight", values.new_full((2, d, 2), 0.3))
         self.register_buffer("is_used", torch.zeros(2, dtype=torch.bool))
-        self.register_buffer("prior", values.new_full((d,), math.log(len(values))))
+        self.register_buffer(
+            "concentration", values.new_full((d,), math.log(len(values)))
+        )
         self.store(network, values, observed)
 
     def _scaled(self, values):
@@ -190,10 +193,10 @@ class Donors(Correction):
         scaled[:, numeric] = scaled[:, numeric].clamp(-reach, reach)
         return scaled
 
-    def use(self, kind, weight, prior):
-        """Complete columns of a kind by weights (d, 2) and priors (d,)."""
+    def use(self, kind, weight, concentration):
+        """Complete columns of a kind by weights (d, 2) and concentrations (d,)."""
         columns = (self.numeric, self.categorical)[kind]
-        self.weight[kind], self.prior[columns] = weight, prior[columns]
+        self.weight[kind], self.concentration[columns] = weight, concentration[columns]
         self.is_used[kind] = True
 
     def store(self, network, values, observed):
@@ -258,11 +261,11 @@ class Donors(Correction):
         candidates = []
         for part in slices(len(x), len(self.values), SEARCH_ELEMENTS, x.device):
             if x.shape[1]:
-                score = torch.cdist(x[part], self.search_rows, p=1.0)
-                score = score.addmm_(left[part], self.search_flags, beta=-1.0)
+                closeness = torch.cdist(x[part], self.search_rows, p=1.0)
+                closeness = closeness.addmm_(left[part], self.search_flags, beta=-1.0)
             else:
-                score = left[part] @ self.search_flags
-            candidates.append(_largest(score, n_candidates))
+                closeness = left[part] @ self.search_flags
+            candidates.append(_largest(closeness, n_candidates))
         return torch.cat(candidates)
 
     def _level_rarity(self, values):
@@ -347,7 +350,7 @@ class Donors(Correction):
             ring = clock[:, 1 : 1 + n_candidates] - z[kind].gather(1, order)
             seen = self.observed[candidates[..., None], columns]  # (B, R, columns)
             first, position = torch.where(seen, ring[..., None], torch.inf).min(1)
-            own = clock[:, :1] - self.prior[columns]
+            own = clock[:, :1] - self.concentration[columns]
             copied = (first < own) & ~observed[:, columns]
             donated = self.values[candidates.gather(1, position), columns]
             values[:, columns] = torch.where(copied, donated, values[:, columns])
@@ -365,9 +368,11 @@ class Donors(Correction):
             return posterior
         cells = posterior.cells
         weights = z[posterior.kind][cells.rows]
-        prior = self.prior[cells.columns]
+        concentration = self.concentration[cells.columns]
         outcome = self.outcomes(candidates, cells)
-        return posterior.with_logits(mixed(posterior.logits, outcome, weights, prior))
+        return posterior.with_logits(
+            mixed(posterior.logits, outcome, weights, concentration)
+        )
 
 
 def truncated(z):
@@ -376,7 +381,7 @@ def truncated(z):
     return z + torch.log1p(-torch.exp(least - z).clamp_max(1 - 1e-6))
 
 
-def mixed(logits, outcome, z, prior):
+def mixed(logits, outcome, z, concentration):
     """Logits of a mixture of a distribution and of outcomes.
 
     Parameters
@@ -386,32 +391,32 @@ def mixed(logits, outcome, z, prior):
         -1 for none.
     z : float tensor of shape (g, T, R)
         Log-weights of the outcomes.
-    prior : float tensor of shape (g, 1)
+    concentration : float tensor of shape (g, 1)
         Log-weight of the distribution.
     """
     z = torch.where(outcome < 0, -torch.inf, z)
-    top = torch.maximum(z.detach().amax(-1), prior.detach())[..., None]
-    mass = torch.softmax(logits, -1) * torch.exp(prior[..., None] - top)
+    top = torch.maximum(z.detach().amax(-1), concentration.detach())[..., None]
+    mass = torch.softmax(logits, -1) * torch.exp(concentration[..., None] - top)
     mass = mass.scatter_add(-1, outcome.clamp_min(0), torch.exp(z - top))
     return mass.clamp_min(TINY).log()
 
 
-def _largest(score, k):
+def _largest(closeness, k):
     """Positions of the k largest of every row, (B, n) -> (B, k), in any order.
 
     They lie in the k blocks with the largest maxima, which are far quicker to find.
     """
-    n, n_blocks = score.shape[1], score.shape[1] // BLOCK
+    n, n_blocks = closeness.shape[1], closeness.shape[1] // BLOCK
     if n_blocks <= 2 * k:
-        return score.topk(k, 1, sorted=False).indices
+        return closeness.topk(k, 1, sorted=False).indices
     # Every n_blocks-th position belongs to the same block.
-    body = score[:, : n_blocks * BLOCK].unflatten(1, (BLOCK, n_blocks))
+    body = closeness[:, : n_blocks * BLOCK].unflatten(1, (BLOCK, n_blocks))
     block = body.amax(1).topk(k, 1, sorted=False).indices[:, None]
-    rest = torch.arange(n_blocks * BLOCK, n, device=score.device)
+    rest = torch.arange(n_blocks * BLOCK, n, device=closeness.device)
     values = body.gather(2, block.expand(-1, BLOCK, -1)).flatten(1)
-    values = torch.cat([values, score[:, rest]], 1)
-    step = torch.arange(BLOCK, device=score.device)[:, None] * n_blocks
-    rest = rest.expand(len(score), -1)
+    values = torch.cat([values, closeness[:, rest]], 1)
+    step = torch.arange(BLOCK, device=closeness.device)[:, None] * n_blocks
+    rest = rest.expand(len(closeness), -1)
     position = torch.cat([(block + step).flatten(1), rest], 1)
     return position.gather(1, values.topk(k, 1, sorted=False).indices)
 

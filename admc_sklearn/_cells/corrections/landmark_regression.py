@@ -75,7 +75,7 @@ class LandmarkSettings:
     max_shift : float
         Standard deviations of a cell's distribution by which its mean may move. (Not
         measured.)
-    max_score : float
+    max_deviate : float
         Standard deviations at which the tilt of a distribution ends, since heavy tails
         would take over. (NOTES, "An exponential tilt in the value itself".)
     newton_steps : int
@@ -97,7 +97,7 @@ class LandmarkSettings:
     wide_rows: int = 1000
     reach: float = 5.0
     max_shift: float = 2.0
-    max_score: float = 3.0
+    max_deviate: float = 3.0
     newton_steps: int = 3
 
 
@@ -270,16 +270,16 @@ def _with_mean_moved(posterior, shift, settings=DEFAULT):
     """
     center, plain = posterior.atoms.center[:, None], posterior.logits
     spread, start, share = _spread(posterior)
-    max_score, max_shift = settings.max_score, settings.max_shift
-    score = ((center - start) / spread).clamp(-max_score, max_score)
+    max_deviate, max_shift = settings.max_deviate, settings.max_shift
+    deviate = ((center - start) / spread).clamp(-max_deviate, max_deviate)
     goal = (shift[..., None] / spread).clamp(-max_shift, max_shift)
     power, value = torch.zeros_like(goal), (center - start) / spread
     for _ in range(settings.newton_steps):
         mean = (share * value).sum(-1, keepdim=True)
-        slope = (share * score * (value - mean)).sum(-1, keepdim=True)
+        slope = (share * deviate * (value - mean)).sum(-1, keepdim=True)
         step = (goal - mean) / slope.clamp_min(MIN_SLOPE)
         power = power + step.clamp(-1.0, 1.0)
-        logits = plain + power * score
+        logits = plain + power * deviate
         share = torch.softmax(logits, -1)
     return posterior.with_logits(logits)
 

@@ -18,17 +18,19 @@ MAX_EXPONENT = 500.0
 MIN_STATISTIC = 0.02
 
 
-def log_odds_of(case, control, scores, difference, parameters):
+def log_odds_of(case, control, statistics, difference, parameters):
     """Log-odds that the case is the missing one, (N,), and their gradient, (N, p).
 
     ``parameters`` are theta and the weights of the ``difference``, (N, m).
     """
-    n_scores = scores.shape[1]
-    theta, weights = parameters[:n_scores], parameters[n_scores:]
+    n_statistics = statistics.shape[1]
+    theta, weights = parameters[:n_statistics], parameters[n_statistics:]
     log_odds, gradient = difference @ weights, difference
-    if n_scores:
-        growth = np.exp(np.clip(scores @ theta, -MAX_EXPONENT, MAX_EXPONENT))  # (K,)
-        moments = growth[:, None] * np.column_stack([np.ones(len(growth)), scores])
+    if n_statistics:
+        growth = np.exp(
+            np.clip(statistics @ theta, -MAX_EXPONENT, MAX_EXPONENT)
+        )  # (K,)
+        moments = growth[:, None] * np.column_stack([np.ones(len(growth)), statistics])
         (case, case_slope), (control, control_slope) = (
             np.split(share @ moments, [1], axis=1) for share in (case, control)
         )
@@ -38,7 +40,7 @@ def log_odds_of(case, control, scores, difference, parameters):
     return log_odds, gradient
 
 
-def fit_tilt(case, control, scores, *, precision, pair_weight, least=0.0):
+def fit_tilt(case, control, statistics, *, precision, pair_weight, least=0.0):
     """Log-odds of being missing, by the posterior mode under a normal prior.
 
     Parameters
@@ -46,7 +48,7 @@ def fit_tilt(case, control, scores, *, precision, pair_weight, least=0.0):
     case, control : float arrays of shape (N, K)
         Probabilities of the outcomes of a missing cell and of an observed one, given
         the same cells of their rows.
-    scores : float array of shape (K, p)
+    statistics : float array of shape (K, p)
         Statistic t of every outcome.
     precision : float
         Precision of the normal prior on theta.
@@ -60,8 +62,8 @@ def fit_tilt(case, control, scores, *, precision, pair_weight, least=0.0):
     -------
     float64 array of shape (p,)
     """
-    evaluate = partial(log_odds_of, case, control, scores, np.empty((len(case), 0)))
-    start = np.zeros(scores.shape[1])
+    evaluate = partial(log_odds_of, case, control, statistics, np.empty((len(case), 0)))
+    start = np.zeros(statistics.shape[1])
     precision = np.full(len(start), precision)
     return fisher_scoring(evaluate, precision, start, pair_weight, least)
 

@@ -243,29 +243,29 @@ def _compete(network, rows, generator, decide, settings):
     competing = competing.tolist()
     differences = _observed_differences(network, pairs)
     for cells in _cells(network, pairs):
-        scores = cells.head.statistic(
+        statistics = cells.head.statistic(
             cells.slot, settings.max_value, settings.max_levels
         )
-        if scores is None:
+        if statistics is None:
             continue
-        least = settings.chance_statistic * scores.shape[1] if decide else 0.0
+        least = settings.chance_statistic * statistics.shape[1] if decide else 0.0
         theta = fit_tilt(
             cells.case,
             cells.control,
-            scores,
+            statistics,
             precision=settings.precision,
             pair_weight=settings.pair_weight,
             least=least,
         )
         if decide and cells.column in competing:
-            gains = cells.held_out_gains(scores, differences, theta)
+            gains = cells.held_out_gains(statistics, differences, theta)
             gain, rival_gain, both_gain = gains
             own[cells.pair] += gain
             rival[cells.pair] += rival_gain
             both[cells.pair] += both_gain
             if gain.sum() <= 0:
                 continue
-        tilt = scores @ theta
+        tilt = statistics @ theta
         tilts[cells.k][cells.slot, 0, : len(tilt)] = torch.as_tensor(tilt)
         slopes[cells.column] = theta[0] if theta.shape == (1,) else tilt.std()
     by_row = torch.as_tensor(pairs.by_row(own))
@@ -351,7 +351,7 @@ class _Cells:
     def column(self):
         return int(self.head.columns[self.slot])
 
-    def held_out_gains(self, scores, differences, theta):
+    def held_out_gains(self, statistics, differences, theta):
         """Nats that tilts, rival and both gain in every pair, (N,) three times.
 
         Every part of the rows is predicted by a fit to the other parts, which starts
@@ -360,7 +360,7 @@ class _Cells:
         difference = self.sign[:, None] * differences[self.pair]
         difference = difference[:, difference.any(0)]
         trials = [
-            (self._held_out(scores[:, :0], difference, precision), precision)
+            (self._held_out(statistics[:, :0], difference, precision), precision)
             for precision in self.settings.rival_precisions
         ]
         rival, precision = max(trials, key=lambda trial: trial[0].sum())
@@ -368,20 +368,20 @@ class _Cells:
             rival, difference = np.zeros_like(rival), difference[:, :0]
         if not theta.any():
             return np.zeros_like(rival), rival, rival
-        own = self._held_out(scores, difference[:, :0], precision, theta)
+        own = self._held_out(statistics, difference[:, :0], precision, theta)
         if not difference.shape[1]:
             return own, rival, own
-        return own, rival, self._held_out(scores, difference, precision, theta)
+        return own, rival, self._held_out(statistics, difference, precision, theta)
 
-    def _held_out(self, scores, difference, precision, theta=()):
+    def _held_out(self, statistics, difference, precision, theta=()):
         settings, size = self.settings, difference.shape[1]
         precisions = [settings.precision, precision]
-        precision = np.repeat(precisions, [scores.shape[1], size])
+        precision = np.repeat(precisions, [statistics.shape[1], size])
         start = np.concatenate([theta, np.zeros(size)])
         gains = np.zeros(len(self.pair))
         for fold in range(settings.n_parts):
             kept, held = (
-                (self.case[rows], self.control[rows], scores, difference[rows])
+                (self.case[rows], self.control[rows], statistics, difference[rows])
                 for rows in (self.fold != fold, self.fold == fold)
             )
             evaluate, weight = partial(log_odds_of, *kept), settings.pair_weight
