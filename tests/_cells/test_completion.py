@@ -105,6 +105,17 @@ def test_as_many_rounds_as_missing_cells_is_the_chain_rule():
     assert values.tolist() == [[1.0, 2.0, 3.0, 4.0]]
 
 
+def test_a_row_takes_part_in_its_own_rounds_alone():
+    values, observed = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)
+    observed[0, :2] = True
+    rounds = torch.tensor([[-1, -1, 0], [1, 0, 2]])
+    noise = torch.arange(6.0).view(2, 3)
+    recorder = Recorder()
+    drawn = reverse(recorder, values, observed, rounds, noise)
+    assert [len(call[0]) for call in recorder.calls] == [2, 1, 1]
+    assert drawn.tolist() == [[0.0, 0.0, 2.0], [3.0, 4.0, 5.0]]
+
+
 def test_median_and_mean_minimise_their_own_error():
     """Of skewed columns, where the two are far apart."""
     rng = np.random.default_rng(0)
