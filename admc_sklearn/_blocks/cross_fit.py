@@ -7,7 +7,6 @@ of the folds, so that it sees their predictions for rows they were not fitted to
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -49,9 +48,6 @@ class CrossFitSettings:
     linear_weights : tuple of float
         Weights of the linear kernel among which one is chosen by a fold. (Not
         measured.)
-    n_patterns : int
-        Patterns of more than four modalities, of which not all are tried. (Not
-        measured.)
     scale_limits : tuple of two floats
         Limits of the factor by which errors in left-out rows correct a latent's spread.
         (Not measured.)
@@ -62,7 +58,6 @@ class CrossFitSettings:
 
     min_rows: int = 40
     linear_weights: tuple[float, ...] = (0.02, 1.0, math.inf)
-    n_patterns: int = 16
     scale_limits: tuple[float, float] = (0.5, 2.0)
     kernel: KernelSettings = field(default_factory=KernelSettings)
     anchor: AnchorSettings = field(default_factory=AnchorSettings)
@@ -223,37 +218,6 @@ def _fill(rows, deadline, settings):
     deviation, _ = completed(anchor, y, rows_by_pattern(available), both)
     filled = (anchor.mean + deviation)[:, : len(owner)]
     return replace(rows, latents=torch.where(available[:, owner], latents, filled))
-
-
-def choose_patterns(available, fixed, generator, n_patterns=DEFAULT.n_patterns):
-    """Patterns to train and to measure on, (P, M) bool: all of them where few.
-
-    Parameters
-    ----------
-    available : bool tensor of shape (n, M)
-    fixed : bool array of shape (M,)
-        Modalities that are always available.
-    generator : numpy.random.Generator
-    n_patterns : int
-        About how many are drawn where more than four modalities can be missing.
-    """
-    m = available.shape[1]
-    free = np.flatnonzero(~fixed)
-    if len(free) <= 4:
-        keep = [
-            set(c) for k in range(len(free)) for c in itertools.combinations(free, k)
-        ]
-    else:
-        keep = [set(free) - {j} for j in generator.permutation(free)[: n_patterns // 2]]
-        while len(keep) < n_patterns:
-            rate = generator.uniform(0.2, 0.8)
-            keep.append(set(free[generator.random(len(free)) < rate]))
-    chosen = np.zeros((len(keep), m), dtype=bool)
-    for row, kept in zip(chosen, keep, strict=True):
-        row[list(kept)] = True
-    chosen |= fixed
-    chosen = chosen[chosen.any(axis=1) & ~chosen.all(axis=1)]
-    return torch.tensor(np.unique(chosen, axis=0), device=available.device)
 
 
 class CrossFit:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from .._shared.devices import exact_device
-from .._shared.held_out import deal_folds
+from .._shared.held_out import deal_folds, hold_out
+from .._shared.patterns import choose_patterns
 from .._shared.training import run_epochs
-from .cross_fit import CrossFit, LatentRows, choose_patterns
+from .cross_fit import CrossFit, LatentRows
 from .denoiser import ModalityDenoiser
 from .model import BlockModel
 from .settings import BlockSettings
@@ -81,9 +82,15 @@ def fit_blocks(rows, modalities, context, start=None):
     available = torch.tensor(np.stack([a for _, a in parts], 1), device=device)
     sizes = [encoder.n_latents for encoder in encoders]
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    n_patterns = settings.cross_fit.n_patterns
-    patterns = choose_patterns(available, fixed, rng, n_patterns)
-    fold = deal_folds(len(values), groups, rng)
+    patterns = choose_patterns(available, fixed, rng)
+    # The rows that a model of cells holds out, with this seed.
+    held, kept = hold_out(
+        len(values),
+        plan.validation_fraction,
+        groups,
+        torch.Generator().manual_seed(seed),
+    )
+    fold = deal_folds(held, kept, groups, rng)
     now = time.monotonic()
     cross = CrossFit(
         LatentRows(latents, available, owner.to(device)),

@@ -49,9 +49,23 @@ def hold_out(n, fraction, groups, generator):
     return order[is_held], order[~is_held]
 
 
-def deal_folds(n, groups, generator):
-    """Fold of every row, int (n,); rows of one group stay together."""
-    if groups is None:
-        return generator.permutation(n) % N_FOLDS
-    names, inverse = np.unique(groups, return_inverse=True)
-    return (generator.permutation(len(names)) % N_FOLDS)[inverse]
+def deal_folds(held, kept, groups, generator):
+    """Fold of every row, int (n,): 0 is the rows held out, the others share the rest.
+
+    Parameters
+    ----------
+    held, kept : int arrays
+        As `hold_out` returns them; together all rows.
+    groups : array of shape (n,), optional
+        Rows of one group stay together.
+    generator : numpy.random.Generator
+    """
+    fold = np.zeros(len(held) + len(kept), dtype=int)
+    member = (
+        np.arange(len(fold))
+        if groups is None
+        else np.unique(groups, return_inverse=True)[1]
+    )
+    names, own = np.unique(member[kept], return_inverse=True)
+    fold[kept] = 1 + (generator.permutation(len(names)) % (N_FOLDS - 1))[own]
+    return fold

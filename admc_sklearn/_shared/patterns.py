@@ -1,11 +1,16 @@
-"""Rows that miss the same cells."""
+"""Rows that miss the same cells, and patterns of modalities that are lost."""
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import torch
 
 # Most columns whose patterns are distinct numbers in float64.
 MAX_KEY_BITS = 52
+# Patterns of more than four modalities, of which not all are tried.
+N_PATTERNS = 16
 
 
 def unique_patterns(observed):
@@ -38,3 +43,34 @@ def rows_by_pattern(observed):
     order = torch.argsort(inverse, stable=True)
     counts = torch.bincount(inverse, minlength=len(patterns)).tolist()
     return list(zip(patterns, order.split(counts), strict=True))
+
+
+def choose_patterns(available, fixed, generator, n_patterns=N_PATTERNS):
+    """Patterns to train and to measure on, (P, M) bool: all of them where few.
+
+    Parameters
+    ----------
+    available : bool tensor of shape (n, M)
+    fixed : bool array of shape (M,)
+        Modalities that are always available.
+    generator : numpy.random.Generator
+    n_patterns : int
+        About how many are drawn where more than four modalities can be missing.
+    """
+    m = available.shape[1]
+    free = np.flatnonzero(~fixed)
+    if len(free) <= 4:
+        keep = [
+            set(c) for k in range(len(free)) for c in itertools.combinations(free, k)
+        ]
+    else:
+        keep = [set(free) - {j} for j in generator.permutation(free)[: n_patterns // 2]]
+        while len(keep) < n_patterns:
+            rate = generator.uniform(0.2, 0.8)
+            keep.append(set(free[generator.random(len(free)) < rate]))
+    chosen = np.zeros((len(keep), m), dtype=bool)
+    for row, kept in zip(chosen, keep, strict=True):
+        row[list(kept)] = True
+    chosen |= fixed
+    chosen = chosen[chosen.any(axis=1) & ~chosen.all(axis=1)]
+    return torch.tensor(np.unique(chosen, axis=0), device=available.device)
