@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._combined.fit import fit_model
 from ._combined.partition import given_encoders
+from ._combined.settings import Settings
 from ._compat import (
     Interval,
     MissingValues,
@@ -373,7 +374,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     }
 
     # How the models are fitted. Experiments set `Settings` in a subclass.
-    _settings: Any = None
+    _settings: Settings = Settings()
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch and BLAS are imported: workers that run side by side share the cores.
@@ -17,6 +18,7 @@ from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.anchor.choose_coordinates import CoordinateSettings
 from admc_sklearn._cells.corrections.donors import DonorSettings
 from admc_sklearn._cells.settings import CellSettings
+from admc_sklearn._combined.partition import PartitionSettings
 from admc_sklearn._combined.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +70,17 @@ def lightly():
         donors=DonorSettings(n_steps=4),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ADMCImputer, "_settings", Settings(cells))
+        settings = replace(ADMCImputer._settings, cells=cells)
+        patch.setattr(ADMCImputer, "_settings", settings)
+        yield
+
+
+@pytest.fixture(scope="module")
+def blocks_alone():
+    """No block is completed cell by cell instead, narrow as those of tests are."""
+    with pytest.MonkeyPatch.context() as patch:
+        partition = PartitionSettings(max_cell_columns=0)
+        patch.setattr(ADMCImputer, "_settings", Settings(partition=partition))
         yield
 
 

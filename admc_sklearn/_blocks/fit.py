@@ -16,7 +16,6 @@ from .._shared.training import run_epochs
 from .cross_fit import CrossFit, LatentRows
 from .denoiser import ModalityDenoiser
 from .model import BlockModel
-from .settings import BlockSettings
 from .trainer import (
     MAX_KEPT_SETS,
     BlockTrainer,
@@ -28,12 +27,6 @@ from .trainer import (
 # The anchors may take this share of the time until the deadline; their posteriors under
 # the patterns to train on then take this share of the rest.
 START_SHARE, SHAPES_SHARE = 0.5, 0.3
-
-
-def settings_of(context):
-    """`BlockSettings` of a `FitContext`, the defaults where it has none."""
-    own = context.settings
-    return BlockSettings() if own is None else own.blocks
 
 
 def _affordable_kept_sets(cross, deadline):
@@ -67,7 +60,7 @@ def fit_blocks(rows, modalities, context, start=None):
     model : BlockModel
     history : list of dict
     """
-    settings = settings_of(context)
+    settings = context.settings.blocks
     columns, encoders, fixed = modalities
     values, observed, groups = rows.values, rows.observed, context.groups
     plan, seed = context.plan, context.seed
@@ -121,7 +114,8 @@ def fit_blocks(rows, modalities, context, start=None):
         trainer = BlockTrainer(model, hidden, rest, plan, seed, settings.training)
         validation = BlockValidation(model, hidden, held, n_columns)
         history = run_epochs(trainer, validation)
-        validation.measure()  # it sets the gate of the weights that are kept
+        # It sets the gate of the weights that are kept.
+        model.lost_error, _ = validation.measure()
     model.eval()
     return model, history
 

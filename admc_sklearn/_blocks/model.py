@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy.special import ndtri
@@ -37,6 +39,7 @@ class BlockModel(nn.Module):
         self.features, self.anchor = fitted.features, fitted.anchor
         self.denoiser = denoiser
         self.dependence = np.full((len(encoders), len(encoders)), np.nan)
+        self.lost_error = math.nan
         variance = self.anchor.moments.diagonal()[: self.anchor.n_latents]
         total = variance.new_zeros(len(encoders))
         total.index_add_(0, self.anchor.owner_z, variance)

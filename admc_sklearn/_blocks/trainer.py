@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .._shared.held_out import MAX_LOST_ROWS
 from .._shared.patterns import rows_by_pattern
 from .._shared.training import Trainer
 from .gaussian_diffusion import coefficients
@@ -16,8 +17,6 @@ from .gaussian_diffusion import coefficients
 # elements of the roots of the covariances of all distinct sets of kept modalities, and
 # such sets.
 MAX_MEANS, MAX_ROOTS, MAX_KEPT_SETS = 60_000_000, 60_000_000, 500
-# Validation takes so many rows at most, in order to bound its time.
-MAX_VALIDATION_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class BlockValidation:
     """Error of the completed columns in held-out rows, under every pattern."""
 
     def __init__(self, model, hidden, rows, n_columns):
-        rows = rows[:MAX_VALIDATION_ROWS]
+        rows = rows[:MAX_LOST_ROWS]
         self.model = model
         n_columns = torch.as_tensor(n_columns, device=rows.device)
         self.batches, self.n_cells = [], 0.0

@@ -6,11 +6,12 @@ import copy
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from .._shared.contract import Rows
 from .._shared.devices import exact_device
-from .._shared.held_out import hold_out
+from .._shared.held_out import MAX_LOST_ROWS, hold_out
 from .._shared.training import run_epochs
 from .anchor.choose_coordinates import choose_coordinates
 from .anchor.column_anchor import fit_anchor
@@ -23,14 +24,13 @@ from .model import CellModel
 from .network.held_out_cells import Validation
 from .network.network import Prior, build_network
 from .network.trainer import CellTrainer
-from .settings import CellSettings
 
 # Of the time there is, for coordinates and anchor; of what is left then, for training.
 START_SHARE, TRAINING_SHARE = 0.5, 0.85
 MIN_VALIDATION_CELLS = 20
 
 
-def fit_cells(rows, n_levels, context, *, joint_columns=(), start=None):
+def fit_cells(rows, n_levels, context, *, joint_columns=(), wholes=None, start=None):
     """Fit the model of cells to an incomplete table.
 
     Parameters
@@ -42,6 +42,9 @@ def fit_cells(rows, n_levels, context, *, joint_columns=(), start=None):
     context : FitContext
     joint_columns : sequence of int array
         Groups of columns that are often missing together.
+    wholes : dict, optional
+        Those of them that are lost as a whole, by name: they are hidden together where
+        the network is judged, and the model's ``lost_error`` is theirs.
     start : CellModel, optional
         Whose training is continued, in its coordinates; it is left as it is.
 
@@ -53,7 +56,7 @@ def fit_cells(rows, n_levels, context, *, joint_columns=(), start=None):
         One record an epoch; epoch 0 is the anchor.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        return _Fit(rows, n_levels, context).run(joint_columns, start)
+        return _Fit(rows, n_levels, context, wholes or {}).run(joint_columns, start)
 
 
 class _Fit:
@@ -64,13 +67,14 @@ class _Fit:
     rows : Rows
     n_levels : int array of shape (d,)
     context : FitContext
+    wholes : dict
     """
 
-    def __init__(self, rows, n_levels, context):
+    def __init__(self, rows, n_levels, context, wholes):
+        self.wholes = wholes
         self.arrays, self.n_levels, self.context = rows, n_levels, context
         self.plan, self.device = context.plan, context.device
-        own = context.settings
-        self.settings = CellSettings() if own is None else own.cells
+        self.settings = context.settings.cells
         self.generator = torch.Generator().manual_seed(context.seed)
         self.held, self.kept = hold_out(
             len(rows), self.plan.validation_fraction, context.groups, self.generator
@@ -91,6 +95,8 @@ class _Fit:
             history = self._train(network, validation, joint_columns)
             if self.plan.max_epochs:  # else the anchor alone
                 self._learn_from_rows(model, validation)
+            if self.wholes:
+                model.judge_wholes(self._some_held(), self.context.seed)
         self._use_every_row(model)
         model.zero_grad(set_to_none=True)
         model.eval()
@@ -101,7 +107,10 @@ class _Fit:
         if not len(self.held) or time.monotonic() > self.plan.end:
             return None
         rows = self.table[self.held]
-        cells = Validation(network, rows.values, rows.observed, self.generator)
+        unit = torch.arange(network.n_columns)
+        for columns in self.wholes.values():
+            unit[columns] = int(columns[0])
+        cells = Validation(network, rows.values, rows.observed, self.generator, unit)
         return cells if cells.hidden.sum() >= MIN_VALIDATION_CELLS else None
 
     def _train(self, network, validation, joint_columns):
@@ -129,6 +138,10 @@ class _Fit:
         if donors is not None:
             model.donors = fit_donors(model, *known, donors)
 
+    def _some_held(self):
+        """Rows held out, no more than blocks are validated on, as arrays."""
+        return self.arrays[np.sort(self.held)[:MAX_LOST_ROWS]]
+
     def _use_every_row(self, model):
         """Fit the final anchor, its replicas and self-masking to held-out rows too."""
         network, end, generator = model.network, self.plan.end, self.generator
@@ -137,6 +150,8 @@ class _Fit:
         table, (ridge, weakest) = (exact.values, exact.observed), model.ridges
         if time.monotonic() < end:  # else the one of the rows kept has to do
             network.prior = _prior(network, exact, ridge, generator, end)
+        if model.donors is not None:
+            model.donors.add(network, rows[self.held])
         model.replicas += [
             bootstrap_prior(network, *table, weakest, generator, end)
             for _ in range(self.context.n_bootstraps)
@@ -186,12 +201,14 @@ class _Fit:
         size = self.settings.sizes[name]
         values, observed = self.arrays.values, self.arrays.observed
         network = build_network(values, observed, warp, anchor, size, self.generator)
-        return CellModel(network, (ridge, weakest)).move_to(x.device)
+        model = CellModel(network, (ridge, weakest), self.wholes)
+        return model.move_to(x.device)
 
     def _go_on(self, start):
         """Copy a model's network, its anchor fitted to the rows kept."""
         network = copy.deepcopy(start.network)
-        model = CellModel(network, start.ridges).move_to(self.exact.values.device)
+        model = CellModel(network, start.ridges, self.wholes)
+        model.move_to(self.exact.values.device)
         rows = self._warped(model, self.exact)[self.kept]
         ridge, _ = start.ridges
         network.prior = _prior(

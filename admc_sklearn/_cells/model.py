@@ -10,13 +10,18 @@ that copied cells of one draw mostly come from one training row.
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from .._shared.contract import CompletionModel, Report, Rows
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
+from .._shared.patterns import choose_patterns
 from .network.masked_diffusion import reveal_rounds, reverse
 
 # Values further beyond the training range, in standard deviations, count as this far.
@@ -34,17 +39,22 @@ class CellModel(CompletionModel):
     ridges : tuple of float
         Ridges of its anchor, the best and the weakest that is as good; see
         `choose_coordinates`.
+    wholes : dict
+        Columns of modalities that are lost as a whole, by name.
 
     Attributes
     ----------
+    dependence : float array of shape (M, M) or None
+        See `judge_wholes`.
     landmarks, donors, self_masking : Correction or None
     replicas : list of Prior
         Priors fitted to resampled rows; draws take turns with them.
     """
 
-    def __init__(self, network, ridges):
+    def __init__(self, network, ridges, wholes):
         super().__init__()
-        self.network, self.ridges = network, ridges
+        self.network, self.ridges, self.wholes = network, ridges, wholes
+        self.dependence = None
         self.landmarks = self.donors = self.self_masking = None
         self.replicas = nn.ModuleList()
 
@@ -177,15 +187,87 @@ class CellModel(CompletionModel):
         rounds = reveal_rounds(~rows.observed, order, n_steps)
         return reverse(posteriors, rows.values, rows.observed, rounds, quantiles)
 
+    def _groups(self):
+        """Columns by modality; those outside of all are one more: a dict."""
+        groups, d = dict(self.wholes), self.network.n_columns
+        others = np.setdiff1d(np.arange(d), np.concatenate([*groups.values()]))
+        return groups | {"other columns": others} if len(others) else groups
+
+    def judge_wholes(self, rows, seed):
+        """Measure how well modalities that are lost as a whole are completed.
+
+        Sets ``lost_error`` and ``dependence``: the share of each modality's variance
+        that each other one alone explains, beside the other columns, which are always
+        there; NaN where no pattern has a modality alone.
+
+        Parameters
+        ----------
+        rows : Rows
+            Arrays, of rows that were held out.
+        seed : int
+            Of the patterns, where not all are tried.
+        """
+        groups = list(self._groups().values())
+        available = np.stack([rows.observed[:, own].any(1) for own in groups], 1)
+        fixed = np.arange(len(groups)) >= len(self.wholes)
+        rng = np.random.default_rng(seed)
+        patterns = choose_patterns(torch.tensor(available), fixed, rng).numpy()
+        self.dependence = np.full((len(groups), len(groups)), np.nan)
+        np.fill_diagonal(self.dependence, 1.0)
+        total, count = 0.0, 0
+        for pattern in patterns:
+            lost = np.zeros(rows.observed.shape[1], dtype=bool)
+            lost[np.concatenate([*itertools.compress(groups, ~pattern)])] = True
+            hidden = rows.observed & lost
+            kept = Rows(rows.values, rows.observed & ~lost)
+            squared = np.square(self.summarise(kept, ["mean"])[0] - rows.values)
+            total += squared[hidden].sum(dtype=float)
+            count += int(hidden.sum())
+            for source in np.flatnonzero(pattern):
+                if pattern[~fixed].sum() != int(not fixed[source]):
+                    continue
+                for target in np.flatnonzero(~pattern):
+                    own = groups[target]
+                    self.dependence[target, source] = _explained(
+                        rows.values[:, own], squared[:, own], hidden[:, own]
+                    )
+        self.lost_error = math.sqrt(total / count) if count else math.nan
+
+    @one_thread()
+    def attention(self, rows):
+        """Mean attention of modalities to each other in these rows: a DataFrame.
+
+        None where none is lost as a whole. A modality's is the mean of its columns'.
+        """
+        if not self.wholes:
+            return None
+        names, groups = zip(*self._groups().items(), strict=True)
+        member = np.zeros((self.network.n_columns, len(groups)))
+        for k, own in enumerate(groups):
+            member[own, k] = 1.0
+        member = self.network.denoiser.share_of_tokens(member)  # (n_tokens, M)
+        total = np.zeros((len(member), len(member)))
+        parts = self.network.row_batches(len(rows))
+        with torch.inference_mode():
+            for part in parts:
+                batch = self.coordinates(rows[part])
+                weights = self.network.attention(batch.values, batch.observed)
+                total += weights.sum(0).double().cpu().numpy()
+        found = (member / member.sum(0)).T @ (total / len(rows)) @ member
+        return pd.DataFrame(found, index=names, columns=names)
+
     def _in_batches(self, function, n_rows):
         with torch.inference_mode():
             in_threads(function, self.network.row_batches(n_rows), self.network.device)
 
     def report(self):
-        """Return the `Report`, with each column's slope of self-masking."""
-        if self.self_masking is None:
-            return Report()
-        return Report(self_masking=self.self_masking.slopes)
+        """Return the `Report`: slopes of self-masking, dependence of modalities."""
+        slopes = 0.0 if self.self_masking is None else self.self_masking.slopes
+        found = None
+        if self.dependence is not None:
+            names = list(self._groups())
+            found = pd.DataFrame(self.dependence, index=names, columns=names)
+        return Report(dependence=found, self_masking=slopes)
 
     @one_thread()
     def move_to(self, device):
@@ -200,6 +282,18 @@ class CellModel(CompletionModel):
         for prior, anchor in zip(priors, anchors, strict=True):
             prior.anchor = anchor.to("cpu")
         return self
+
+
+def _explained(truth, squared, hidden):
+    """Share of the variance of hidden cells that is explained, at least 0.
+
+    Shape of all three: (n, k).
+    """
+    count = hidden.sum(0).clip(1)
+    center = np.where(hidden, truth, 0.0).sum(0, dtype=float) / count
+    whole = np.where(hidden, np.square(truth - center), 0.0).sum()
+    left = np.where(hidden, squared, 0.0).sum(dtype=float)
+    return max(0.0, 1 - left / whole) if whole > 0 else np.nan
 
 
 def _noise(keys, streams, device):

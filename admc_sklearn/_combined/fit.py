@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .._blocks.encoders import LinearEncoder
-from .._blocks.fit import fit_blocks, settings_of
+from .._blocks.fit import fit_blocks
 from .._cells.fit import fit_cells
 from .._shared.devices import one_thread
 from .model import CombinedModel
@@ -40,20 +40,39 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     model : CompletionModel
     history : list of dict
     """
-    encoders = encoders or {}
+    encoders, settings = encoders or {}, context.settings.partition
     partition = None if start is None else start.partition
     if partition is None:
-        partition = divide(modalities, rows.observed, n_levels, encoders)
-        if start is not None:  # a model of cells alone is continued as one
-            partition = replace(partition, blocks=[])
-    if not partition.blocks:
+        partition = divide(modalities, rows.observed, n_levels, encoders, settings)
+    wholes = dict(zip(partition.names, partition.blocks, strict=True))
+    joint = partition.as_cells().joint_columns
+    if wholes:
+        context = replace(context, self_masking=False)
+    if not wholes or (start is not None and start.partition is None):
+        # A model of cells alone is continued as one.
         return fit_cells(
-            rows, n_levels, context, joint_columns=partition.joint_columns, start=start
+            rows, n_levels, context, joint_columns=joint, wholes=wholes, start=start
         )
-    context = replace(context, self_masking=False)
+    is_narrow = rows.values.shape[1] <= settings.max_cell_columns
+    if start is not None or encoders or not is_narrow:
+        return _fit_combined(rows, n_levels, partition, encoders, context, start)
+    # Narrow blocks can be completed in two ways; half of the time is for each.
+    now = time.monotonic()
+    first = context.until(now + (context.plan.deadline - now) / 2)
+    model, history = _fit_combined(rows, n_levels, partition, encoders, first, start)
+    if time.monotonic() > context.plan.end:
+        return model, history
+    rival, own = fit_cells(rows, n_levels, context, joint_columns=joint, wholes=wholes)
+    if rival.lost_error < model.lost_error:
+        return rival, own
+    return model, history
+
+
+def _fit_combined(rows, n_levels, partition, encoders, context, start):
+    """Fit a model of blocks, and of cells where other columns are beside them."""
     rng = np.random.default_rng(context.seed)
     if start is None:
-        settings = settings_of(context).encoder
+        settings = context.settings.blocks.encoder
         encoders = _fit_encoders(rows, partition, encoders, rng, settings)
     else:
         encoders = start.encoders
@@ -103,7 +122,7 @@ def _fit_blocks(model, rows, context, rng, start):
         columns.append(np.arange(ends[-1], table.values.shape[1]))
         own = table[:, columns[-1]]
         if start is None:
-            encoder = settings_of(context).encoder
+            encoder = context.settings.blocks.encoder
             beside = LinearEncoder().fit(own.values, own.observed, rng, encoder)
         else:
             beside = start.blocks.encoders[-1]
@@ -116,4 +135,5 @@ def _fit_blocks(model, rows, context, rng, start):
     blocks = None if start is None else start.blocks
     with torch.inference_mode(False), torch.enable_grad():
         model.blocks, history = fit_blocks(table, modalities, context, blocks)
+    model.lost_error = model.blocks.lost_error
     return [{"part": "modalities", **record} for record in history]

@@ -9,10 +9,29 @@ import numpy as np
 from .._blocks.encoders import TransformerEncoder
 from .._table.validation import check_encoder
 
-# A modality of fewer columns, or one that is partly observed in a greater share of its
-# rows, is completed cell by cell.
-MIN_COLUMNS = 5
-MAX_PARTIAL = 0.2
+
+@dataclass(frozen=True)
+class PartitionSettings:
+    """Which columns are completed as blocks. "NOTES" is benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    min_columns : int
+        A modality of fewer columns is completed cell by cell. (Not measured.)
+    max_partial : float
+        So is one that is partly observed in a greater share of its rows. (Not
+        measured.)
+    max_cell_columns : int
+        A table of so many columns is completed cell by cell, too, and held-out rows
+        choose between both. (NOTES, "Narrow modalities".)
+    """
+
+    min_columns: int = 5
+    max_partial: float = 0.2
+    max_cell_columns: int = 64
+
+
+DEFAULT = PartitionSettings()
 
 
 @dataclass(frozen=True)
@@ -36,8 +55,15 @@ class Partition:
     names: list
     joint_columns: list
 
+    def as_cells(self):
+        """Return the same table with its blocks as joint columns."""
+        n_columns = len(self.cells) + sum(map(len, self.blocks))
+        small = [self.cells[own] for own in self.joint_columns]
+        every = np.arange(n_columns)
+        return Partition(every, [], [], [*small, *self.blocks])
 
-def divide(modalities, observed, n_levels, encoded=()):
+
+def divide(modalities, observed, n_levels, encoded=(), settings=DEFAULT):
     """Divide the columns into cells and blocks.
 
     Parameters
@@ -48,6 +74,7 @@ def divide(modalities, observed, n_levels, encoded=()):
     n_levels : int array of shape (d,)
     encoded : collection of str
         Names of modalities that have an encoder: they are blocks.
+    settings : PartitionSettings
 
     Returns
     -------
@@ -59,8 +86,9 @@ def divide(modalities, observed, n_levels, encoded=()):
         any_seen = seen.any(axis=1)
         partial = (any_seen & ~seen.all(axis=1)).sum() / max(1, any_seen.sum())
         numeric = not n_levels[columns].any()
-        whole = numeric and len(columns) >= MIN_COLUMNS and partial <= MAX_PARTIAL
-        if whole or name in encoded:
+        is_wide = len(columns) >= settings.min_columns
+        is_whole = numeric and is_wide and partial <= settings.max_partial
+        if is_whole or name in encoded:
             blocks[name] = columns
         else:
             small.append(columns)

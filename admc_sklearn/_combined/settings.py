@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .._blocks.settings import BlockSettings
 from .._cells.settings import CellSettings
+from .partition import PartitionSettings
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Settings:
     ----------
     cells : CellSettings
     blocks : BlockSettings
+    partition : PartitionSettings
     """
 
     cells: CellSettings = field(default_factory=CellSettings)
     blocks: BlockSettings = field(default_factory=BlockSettings)
+    partition: PartitionSettings = field(default_factory=PartitionSettings)

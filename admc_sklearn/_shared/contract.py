@@ -7,6 +7,7 @@ of a cell; M modalities; D coordinates or latents.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +57,8 @@ class FitContext:
         How long and how to train, and until when.
     device : torch.device
     seed : int
+    settings : object
+        With ``cells``, ``blocks`` and ``partition``: how the models are fitted.
     size : str
         Name of the networks' size.
     groups : array of shape (n,), optional
@@ -64,19 +67,16 @@ class FitContext:
         Priors fitted to resampled rows, so that draws vary with the estimate too.
     self_masking : bool or "auto"
         Whether a cell's value is allowed to change its chance of being missing.
-    settings : object, optional
-        With ``cells`` and ``blocks``, how these models are fitted; None for what they
-        choose themselves.
     """
 
     plan: Any
     device: torch.device
     seed: int
+    settings: Any
     size: str = "auto"
     groups: Any = None
     n_bootstraps: int = 0
     self_masking: bool | str = False
-    settings: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""
@@ -107,10 +107,12 @@ class CompletionModel(nn.Module):
     in standardised units.
 
     ``partition`` says which columns are cells and which are blocks; None where all are
-    cells.
+    cells. ``lost_error`` is the root mean squared error, in standardised units, of
+    modalities that held-out rows lose as a whole; NaN where it was not measured.
     """
 
     partition = None
+    lost_error = math.nan
 
     def summarise(self, rows, statistics):
         """Posterior means and quantiles of the missing cells.

@@ -11,6 +11,8 @@ import torch
 MIN_STANDARD_ERRORS = 1.5
 # More would cost time and change nothing.
 MAX_HELD_ROWS = 10_000
+# Modalities are lost as a whole in so many of them at most, in every pattern.
+MAX_LOST_ROWS = 2000
 N_FOLDS = 6
 
 

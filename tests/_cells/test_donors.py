@@ -422,7 +422,8 @@ def test_hidden_cells_are_those_of_their_held_out_rows(twins):
     values = torch.tensor((new - new.mean(0)) / new.std(0), dtype=torch.float32)[:80]
     generator = torch.Generator().manual_seed(0)
     observed = torch.rand(values.shape, generator=generator) < 0.8
-    validation = Validation(network, values, observed, generator)
+    unit = torch.arange(values.shape[1])
+    validation = Validation(network, values, observed, generator, unit)
     outcome = network.index(validation.rows)
     seen = set()
     for hidden in hide_and_search(model, model.donors, validation, generator)[0]:

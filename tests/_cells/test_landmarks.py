@@ -318,7 +318,8 @@ def test_means_move_by_the_columns_weight_towards_the_predictions(small):
     share = torch.tensor([0.5, 0.1, 0.0, 1.0])
     torch.testing.assert_close(moved[1], moved[0] * share)
     # And so do the means of the distributions by which rows are completed.
-    model, table = CellModel(network, (1.0, 1.0)), Rows(rows.numpy(), observed.numpy())
+    model = CellModel(network, (1.0, 1.0), {})
+    table = Rows(rows.numpy(), observed.numpy())
     completed = [model.summarise(table, ["mean"])[0]]
     model.landmarks = landmarks
     for weight in (0.0, 0.5, 1.0):

@@ -20,6 +20,7 @@ from admc_sklearn._cells.fit import fit_cells
 from admc_sklearn._cells.network import trainer as _trainer
 from admc_sklearn._cells.network.network import build_network
 from admc_sklearn._cells.settings import SIZES
+from admc_sklearn._combined.settings import Settings
 from admc_sklearn._shared import training as _epochs
 from admc_sklearn._shared.contract import FitContext, Rows
 from admc_sklearn._shared.devices import resolve_device
@@ -45,7 +46,7 @@ def plan(**changes):
 
 def fit(values, observed, how, **options):
     """Model and history of a numeric table, by a plan."""
-    context = FitContext(how, torch.device("cpu"), 0, "small", **options)
+    context = FitContext(how, torch.device("cpu"), 0, Settings(), "small", **options)
     return fit_cells(Rows(values, observed), [0] * values.shape[1], context)
 
 

@@ -21,6 +21,8 @@ from .donors import DEFAULT, Donors, mixed, truncated
 def fit_donors(model, rows, validation, generator, deadline=math.inf, settings=DEFAULT):
     """Find donor rows and their weights, if they lower the error of hidden cells.
 
+    Held-out rows are no donors yet: `Donors.add` makes them such.
+
     Parameters
     ----------
     model : CellModel
@@ -42,8 +44,7 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf, settings=D
     if network.n_columns > settings.max_columns or time.monotonic() > deadline:
         return None
     model.eval()
-    affordable = settings.max_cells // network.n_columns
-    limit = min(settings.max_rows, max(settings.min_rows, affordable))
+    limit = settings.limit(network.n_columns)
     values, observed = some_rows(limit, generator, rows.values, rows.observed)
     donors = Donors(network, values, observed, settings)
     hidden = hide_and_search(model, donors, validation, generator)
@@ -57,12 +58,7 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf, settings=D
         if freedom is not None:
             weight, concentration = trial.learn(freedom)
             donors.use(kind, weight, concentration + doubt)
-    if not donors.is_used.any():
-        return None
-    values = torch.cat([values, validation.rows])[:limit]
-    observed = torch.cat([observed, validation.known])[:limit]
-    donors.store(network, values, observed)
-    return donors
+    return donors if donors.is_used.any() else None
 
 
 @dataclass

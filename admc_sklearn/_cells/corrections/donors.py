@@ -135,6 +135,11 @@ class DonorSettings:
         """Width of the kernel that the search uses."""
         return self.widths[-1]
 
+    def limit(self, n_columns):
+        """Most rows that are kept, of so many columns."""
+        affordable = self.max_cells // n_columns
+        return min(self.max_rows, max(self.min_rows, affordable))
+
 
 DEFAULT = DonorSettings()
 
@@ -198,6 +203,13 @@ class Donors(Correction):
         columns = (self.numeric, self.categorical)[kind]
         self.weight[kind], self.concentration[columns] = weight, concentration[columns]
         self.is_used[kind] = True
+
+    def add(self, network, rows):
+        """Keep further rows to search, as many as there is room for."""
+        limit = self.settings.limit(rows.values.shape[1])
+        values = torch.cat([self.values, rows.values])[:limit]
+        observed = torch.cat([self.observed, rows.observed])[:limit]
+        self.store(network, values, observed)
 
     def store(self, network, values, observed):
         """Keep rows to search."""

@@ -133,7 +133,9 @@ def fit_landmarks(
     landmarks = LandmarkRegression(
         network, completed.coordinates(), len(values), settings
     )
-    fitted = _regress(landmarks, network, values, observed, generator, deadline)
+    turn = torch.randint(settings.n_turns, observed.shape, generator=generator)
+    turn = turn[:, validation.unit].to(values.device)
+    fitted = _regress(landmarks, network, values, observed, turn, deadline)
     if fitted is None:
         return None
     columns, last = fitted
@@ -183,8 +185,8 @@ def _is_among(columns, table):
     return chosen
 
 
-def _regress(landmarks, network, values, observed, generator, deadline):
-    """Fit a landmark regression to cells hidden in turns.
+def _regress(landmarks, network, values, observed, turn, deadline):
+    """Fit a landmark regression to cells hidden in turns, by the ``turn`` of each.
 
     Returns the columns that have enough of them, and the last turn's cells, which were
     predicted before the regressions were fed with them. It is None where no column has
@@ -196,8 +198,6 @@ def _regress(landmarks, network, values, observed, generator, deadline):
     columns = [j for j in columns if int(observed[:, j].sum()) >= settings.min_cells]
     among = landmarks.distances(landmarks.points.T)
     regressions = {j: Regression(landmarks, j, among) for j in columns}
-    turn = torch.randint(settings.n_turns, observed.shape, generator=generator)
-    turn = turn.to(values.device)
     ridges = {}
     for t in range(settings.n_turns):
         hidden = observed & (turn == t)

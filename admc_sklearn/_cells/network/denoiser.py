@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -85,14 +86,30 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.LayerNorm(hidden)
 
+    def tokens(self, features, extra=None):
+        """Embed cells: (B, n_tokens, width)."""
+        tokens = self.embedding(features)
+        return tokens if extra is None else tokens.index_add(1, *extra)
+
+    def share_of_tokens(self, member):
+        """Mean over the columns of each token: (d, M) array -> (T, M)."""
+        size, d = self.embedding.group, len(member)
+        return np.stack([member[k : k + size].mean(0) for k in range(0, d, size)])
+
+    def attention_weights(self, features, extra=None):
+        """Attention of each token to all, (B, T, T), mean over heads and layers."""
+        tokens, found = self.tokens(features, extra), []
+        for block in self.attention:
+            found.append(block.weights(tokens))
+            tokens = block(tokens)
+        return torch.stack(found).mean(0)
+
     def forward(self, features, extra=None, factors=None):
         """Summarise rows; ``extra``: tokens (m,) and what is added there, (B, m, w).
 
         ``factors``: of dropout in each layer, (n_layers, B, hidden).
         """
-        tokens = self.embedding(features)
-        if extra is not None:
-            tokens = tokens.index_add(1, *extra)
+        tokens = self.tokens(features, extra)
         for block in self.attention:
             tokens = block(tokens)
         row = self.mix(tokens.flatten(1))

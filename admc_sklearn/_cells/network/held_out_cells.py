@@ -19,10 +19,12 @@ VALIDATION_CELLS = 4000
 class Validation:
     """Fixed hidden cells of held-out rows.
 
-    The anchor does not change during training, so it is computed once.
+    The anchor does not change during training, so it is computed once. Columns of one
+    ``unit``, an int tensor of shape (d,), are hidden together.
     """
 
-    def __init__(self, network, values, observed, generator):
+    def __init__(self, network, values, observed, generator, unit):
+        self.unit = unit
         n_cells = max(1, int(observed.sum()) * VALIDATION_RATE)
         repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
         self.truth = values.repeat(repeats, 1)
@@ -30,7 +32,7 @@ class Validation:
         self.rows, self.known = self.values[: len(values)], observed
         observed = observed.repeat(repeats, 1)
         rates = torch.full((len(self.values), 1), VALIDATION_RATE)
-        noise = torch.rand(self.values.shape, generator=generator)
+        noise = torch.rand(self.values.shape, generator=generator)[:, unit]
         self.kept, self.hidden = absorb(
             observed, rates.to(values.device), noise.to(values.device)
         )

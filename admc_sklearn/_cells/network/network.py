@@ -166,6 +166,21 @@ class CompletionNetwork(nn.Module):
         out[:, columns, : known.shape[-1]] = known
         return out
 
+    def _inputs(self, values, observed, anchored):
+        """Features of cells, and what is added to some tokens."""
+        features = self.features(values, observed, anchored)
+        if self.levels is None:
+            return features, None
+        columns = self.categorical
+        embedded = self.levels(values[:, columns], observed[:, columns])
+        return features, (self.level_tokens, embedded)
+
+    def attention(self, values, observed):
+        """Attention of each token to all, (B, T, T), while these rows are completed."""
+        anchored = self.anchored(values, observed)
+        inputs = self._inputs(values, observed, anchored)
+        return self.denoiser.attention_weights(*inputs)
+
     def forward(
         self,
         values,
@@ -196,13 +211,8 @@ class CompletionNetwork(nn.Module):
         """
         prior = prior or self.prior
         anchored = anchored or self.anchored(values, observed, prior)
-        features = self.features(values, observed, anchored)
-        extra = None
-        if self.levels is not None:
-            columns = self.categorical
-            embedded = self.levels(values[:, columns], observed[:, columns])
-            extra = self.level_tokens, embedded
-        row = self.denoiser(features, extra, factors)  # (B, hidden)
+        inputs = self._inputs(values, observed, anchored)
+        row = self.denoiser(*inputs, factors)  # (B, hidden)
         posteriors = []
         for k, head in enumerate(self.heads):
             cells = PackedCells.from_mask(targets, head.columns)
