@@ -117,14 +117,16 @@ class _Fit:
         # The rest of the time is for what comes after the epochs.
         now = time.monotonic()
         end = now + TRAINING_SHARE * (self.plan.deadline - now)
-        plan = replace(self.plan, deadline=end)
+        plan, settings = replace(self.plan, deadline=end), self.settings.training
+        if self.wholes:
+            settings = replace(settings, joint_share=settings.whole_share)
         trainer = CellTrainer(
             network,
             self.table[self.kept],
             plan,
             self.context.seed,
             joint_columns,
-            self.settings.training,
+            settings,
         )
         return run_epochs(trainer, validation)
 

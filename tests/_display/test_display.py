@@ -307,7 +307,7 @@ def test_comparison_has_panels_for_several_tables():
 
 
 @pytest.fixture(scope="module")
-def modal_imputer():
+def modal_imputer(blocks_alone):
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(150, 3))
     X = np.hstack([hidden @ rng.normal(size=(3, 6)) for _ in range(2)] + [hidden])

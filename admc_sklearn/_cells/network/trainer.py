@@ -36,8 +36,9 @@ class TrainingSettings:
     borrowed_share : float
         Share of the rows whose hidden cells follow another row's missing pattern,
         where patterns have a structure. (Not measured.)
-    joint_share : float
-        Share of the rows that lose a group of joint columns as a whole. (Not measured.)
+    joint_share, whole_share : float
+        Share of the rows that lose a group of joint columns together; the second where
+        modalities are lost as a whole. (NOTES, "Narrow modalities".)
     weight_decay, average_decay : float
         Of AdamW and of the moving average of the weights. (Not measured.)
     """
@@ -46,6 +47,7 @@ class TrainingSettings:
     inner_weight: float = 1.0
     borrowed_share: float = 0.25
     joint_share: float = 0.25
+    whole_share: float = 0.75
     weight_decay: float = 0.01
     average_decay: float = 0.99
 
