@@ -25,6 +25,7 @@ import pandas as pd
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._blocks.settings import BlockSettings
+from admc_sklearn._combined.partition import PartitionSettings
 from admc_sklearn._combined.settings import Settings
 from benchmarks import _ablation_cells
 from benchmarks._baselines import BASELINES
@@ -65,10 +66,11 @@ VARIANTS = {
 
 def imputer_of(name, **parameters):
     """Imputer of a variant."""
-    settings, own = VARIANTS[name]
+    blocks, own = VARIANTS[name]
+    settings = Settings(blocks=blocks, partition=PartitionSettings(max_cell_columns=0))
 
     class Ablated(ADMCImputer):
-        _settings = Settings(blocks=settings)
+        _settings = settings
 
     return Ablated(keep_whole_numbers=False, random_state=0, **parameters | own)
 

@@ -19,7 +19,9 @@ a subset, then averaged over the subsets. Accuracies are a logistic regression's
 ``--loss`` instead removes each modality at random at 30, 50 and 70 % from training and
 test rows, each row keeping one. ``--features`` instead cross-validates complete rows,
 plain and with their generated counterparts. ``--latency`` instead times one row, and a
-thousand, of mosi's size.
+thousand, of mosi's size. ``--tables letter bean --blocks 2 4 --n-rows 500 2000 0``
+instead cuts the columns of tables into blocks, takes a block from half of the training
+rows, and completes each block of unseen rows (`benchmarks._lost_blocks`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import torch
 
 import admc_sklearn
 from admc_sklearn import ADMCImputer
-from benchmarks import _appended
+from benchmarks import _appended, _lost_blocks
 from benchmarks._baselines import BASELINES, Counterparts
 from benchmarks._blocks import SETS, classifier, hide, load_blocks, lose, rmse, subsets
 
@@ -282,6 +284,22 @@ def run_latency(options):
     return records
 
 
+def run_tables(options):
+    """Blocks of tables' columns: error by number of rows, gain on the best peer."""
+    records = _lost_blocks.records(options, lambda record: print(_line(record)))
+    if records:
+        frame = pd.DataFrame(records)
+        case = ["table", "blocks", "rows"]
+        table = frame.pivot_table("rmse", case, "imputer", sort=False)
+        others = table.drop(columns=[n for n in table if n.startswith("admc")])
+        if "admc" in table and len(others.columns):
+            best = others.min(axis=1)
+            table["gain"] = 1 - table["admc"] / best
+            print(f"\n{table.round(4).to_string()}")
+            print(f"mean gain on the best peer: {table['gain'].mean():.3f}")
+    return records
+
+
 def _line(record):
     return " ".join(
         f"{key} {value:.4f}" if isinstance(value, float) else str(value)
@@ -296,7 +314,9 @@ def main():
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     names = [*OURS, *BASELINES]
     quick = [name for name in names if name != "published"]
-    parser.add_argument("--imputers", nargs="+", default=quick, choices=names)
+    of_tables = ["admc", "ridge", "kernel", "trees", "mlp", "autoencoder"]
+    names += [name for name in [*of_tables, "admc_cells"] if name not in names]
+    parser.add_argument("--imputers", nargs="+", choices=names)
     parser.add_argument("--seeds", nargs="+", type=int, help="0; --features: 0 to 4")
     parser.add_argument("--max-time", type=float, default=60, help="of ours, seconds")
     parser.add_argument("--no-control", dest="control", action="store_false")
@@ -304,12 +324,18 @@ def main():
     parser.add_argument("--folds", type=int, default=5, help="of --features")
     parser.add_argument("--rows", choices=["all", "test"], help="of --features")
     parser.add_argument("--csv", help="also write every single measurement there")
+    parser.add_argument("--blocks", nargs="+", type=int, default=[2], help="--tables")
+    parser.add_argument("--n-rows", nargs="+", type=int, default=[0], help="--tables")
+    parser.add_argument("--share", type=float, default=0.5, help="of --tables")
     kind = parser.add_mutually_exclusive_group()
     runs = {"loss": run_loss, "features": run_features, "latency": run_latency}
     for name in runs:
         kind.add_argument(f"--{name}", action="store_true")
+    kind.add_argument("--tables", nargs="+", help="numeric tables, cut into blocks")
+    runs["tables"] = run_tables
     options = parser.parse_args()
     options.seeds = options.seeds or (range(5) if options.features else [0])
+    options.imputers = options.imputers or (of_tables if options.tables else quick)
     run = next((runs[n] for n in runs if getattr(options, n)), run_subsets)
     records = run(options)
     if options.csv and records:

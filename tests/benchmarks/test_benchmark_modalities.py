@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_predict
 
-from benchmarks import _appended, ablation, modalities
+from benchmarks import _appended, _lost_blocks, ablation, modalities
 from benchmarks._baselines import (
     BASELINES,
     Counterparts,
@@ -232,3 +232,40 @@ def test_a_variant_of_the_ablation_lacks_its_part_alone():
         "without anchor": whole | {"anchor": False},
         "anchor alone": whole | {"training": False},
     }
+
+
+def test_blocks_of_tables_are_lost_by_one_fit_and_by_one_a_block(monkeypatch, tmp_path):
+    csv = tmp_path / "records.csv"
+    own = ["--tables", "wine", "absent", "--imputers", "admc", "ridge", "mlp"]
+    sizes = ["--blocks", 2, "--n-rows", 60, 0, "--max-time", 1, "--csv", csv]
+    run(monkeypatch, *own, *sizes)
+    records = pd.read_csv(csv)
+    assert records["rows"].tolist() == [60] * 3 + [125] * 3
+    assert records["rmse"].between(0.5, 1.2).all()
+    assert records["energy"].between(0.5, 2.5).all()
+
+
+def test_training_rows_lose_one_block_at_the_share_and_test_rows_none():
+    X = np.random.default_rng(0).normal(size=(2000, 7))
+    X[:, 3] = 1.0  # it does not vary
+    found = _lost_blocks.split_blocks(X, 3, 1000, 0.6, 0)
+    assert [len(own) for own in found.columns.values()] == [2, 2, 2]
+    lost = np.isnan(found.train)
+    assert set(lost.sum(axis=1)) == {0, 2}
+    assert lost.any(axis=1).mean() == pytest.approx(0.6, abs=0.05)
+    assert not np.isnan(found.test).any()
+    assert np.isnan(found.without("block1")).mean() == pytest.approx(1 / 3)
+
+
+def test_draws_of_a_regression_have_its_residuals():
+    """Both of their sizes, and their correlation."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(3000, 2))
+    noise = rng.normal(size=(3000, 2)) @ np.array([[1.0, 0.8], [0.0, 0.6]])
+    blocks = _lost_blocks.split_blocks(np.hstack([a, a + noise]), 2, 0, 0.5, 0)
+    peer = _lost_blocks.Regression(lambda seed: LinearRegression(), 0).fit(blocks)
+    left = peer.draw(blocks, "block1", 400) - peer.complete(blocks, "block1")[:400]
+    found = np.cov(left.reshape(-1, 2).T)
+    np.testing.assert_allclose(
+        found, 0.5 * np.array([[1.0, 0.8], [0.8, 1.0]]), atol=0.07
+    )

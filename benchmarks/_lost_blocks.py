@@ -1,0 +1,242 @@
+"""Blocks of a table's columns, lost as a whole in a share of the training rows.
+
+One fit for all patterns, beside one regression for each pattern, which is trained on
+complete rows. The part of `benchmarks.modalities` that ``--tables`` asks for.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.neural_network import MLPRegressor
+
+from admc_sklearn import ADMCImputer
+from benchmarks._ablation_cells import energy_score
+from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
+from benchmarks._protocol import load_numeric
+
+MAX_TEST_ROWS, N_DRAWS, DRAWN_ROWS = 3000, 20, 500
+# Kernel ridge factorises a matrix of the rows.
+MAX_KERNEL_ROWS = 3000
+
+
+@dataclass(frozen=True)
+class LostBlocks:
+    """Standardised rows: those to train on lack blocks, those to test on are complete.
+
+    Parameters
+    ----------
+    train, test : arrays of shape (n, d)
+    columns : dict of int array
+        Columns of each block.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    columns: dict
+
+    def without(self, name):
+        """Test rows without a block."""
+        incomplete = self.test.copy()
+        incomplete[:, self.columns[name]] = np.nan
+        return incomplete
+
+
+def split_blocks(X, n_blocks, n_rows, share, seed):
+    """Cut the columns into runs, and take a run from a share of the training rows.
+
+    Parameters
+    ----------
+    X : array of shape (n, d)
+        Columns that do not vary, and rows with missing cells, are left out.
+    n_blocks, n_rows : int
+        Training rows are 70 % of all, and at most ``n_rows``; 0 is no limit.
+    share : float
+        Share of the training rows that lack one of the blocks.
+    seed : int
+
+    Returns
+    -------
+    LostBlocks
+    """
+    rng = np.random.default_rng(seed)
+    X = X[~np.isnan(X).any(axis=1)]
+    X = X[rng.permutation(len(X))]
+    first = round(0.7 * len(X))
+    train, test = X[:first][: n_rows or None], X[first:][:MAX_TEST_ROWS]
+    kept = train.std(axis=0) > 0
+    train, test = train[:, kept], test[:, kept]
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    train, test = (train - mean) / scale, (test - mean) / scale
+    runs = np.array_split(np.arange(train.shape[1]), n_blocks)
+    columns = {f"block{k}": run for k, run in enumerate(runs)}
+    lost = np.where(
+        rng.random(len(train)) < share, rng.integers(0, n_blocks, len(train)), -1
+    )
+    for k, run in enumerate(runs):
+        train[np.ix_(lost == k, run)] = np.nan
+    return LostBlocks(train, test, columns)
+
+
+class Regression:
+    """A regression for each lost block, on complete rows; draws add its residuals.
+
+    Parameters
+    ----------
+    make : callable
+        It makes the regressor, from a seed.
+    """
+
+    def __init__(self, make, seed):
+        self.make, self.seed = make, seed
+
+    def fit(self, blocks):
+        """Fit one regression a block, and the normal law of its residuals."""
+        rows = blocks.train[~np.isnan(blocks.train).any(axis=1)]
+        half = len(rows) // 5
+        self.models_, self.roots_ = {}, {}
+        for name, own in blocks.columns.items():
+            x, y = np.delete(rows, own, axis=1), rows[:, own]
+            # The law is that of rows that a first regression was not fitted to.
+            first = self.make(self.seed).fit(x[half:], y[half:])
+            left = y[:half] - first.predict(x[:half]).reshape(y[:half].shape)
+            second = np.atleast_2d(left.T @ left / len(left))
+            values, vectors = np.linalg.eigh(second)
+            self.roots_[name] = vectors * np.sqrt(values.clip(0))
+            self.models_[name] = self.make(self.seed).fit(x, y)
+        return self
+
+    def complete(self, blocks, name):
+        """Mean of the lost block in the test rows."""
+        own = blocks.columns[name]
+        found = self.models_[name].predict(np.delete(blocks.test, own, axis=1))
+        return found.reshape(len(blocks.test), len(own))
+
+    def draw(self, blocks, name, rows):
+        """Draws of the lost block, (m, n, k)."""
+        rng, root = np.random.default_rng(self.seed), self.roots_[name]
+        white = rng.normal(size=(N_DRAWS, rows, len(root)))
+        return self.complete(blocks, name)[:rows] + white @ root.T
+
+
+class OneFit:
+    """An imputer that is fitted once and completes every pattern."""
+
+    def __init__(self, imputer):
+        self.imputer = imputer
+
+    def fit(self, blocks):
+        """Fit the imputer."""
+        self.imputer.fit(blocks.train)
+        return self
+
+    def complete(self, blocks, name):
+        """Mean of the lost block in the test rows."""
+        found = self.imputer.transform(blocks.without(name))
+        return np.asarray(found)[:, blocks.columns[name]]
+
+    def draw(self, blocks, name, rows):
+        """Draws of the lost block, (m, n, k), or None where the imputer has none."""
+        if not hasattr(self.imputer, "sample"):
+            return None
+        drawn = self.imputer.sample(blocks.without(name)[:rows], N_DRAWS)
+        return np.stack(drawn)[:, :, blocks.columns[name]]
+
+
+class SomeRows(RegressorMixin, BaseEstimator):
+    """A regressor of at most so many rows."""
+
+    def __init__(self, regressor, n_rows):
+        self.regressor, self.n_rows = regressor, n_rows
+
+    def fit(self, X, y):
+        """Fit to the first rows, which are in random order."""
+        self.regressor.fit(X[: self.n_rows], y[: self.n_rows])
+        return self
+
+    def predict(self, X):
+        """Predict as the regressor does."""
+        return self.regressor.predict(X)
+
+
+REGRESSORS = {
+    "ridge": lambda seed: RidgeCV(alphas=RIDGES),
+    "kernel": lambda seed: SomeRows(KernelRidge(), MAX_KERNEL_ROWS),
+    "trees": lambda seed: ExtraTreesRegressor(
+        100, min_samples_leaf=2, n_jobs=-1, random_state=seed
+    ),
+    "mlp": lambda seed: MLPRegressor(
+        hidden_layer_sizes=(256, 256),
+        early_stopping=True,
+        max_iter=60,
+        random_state=seed,
+    ),
+}
+
+
+def peers(columns, seed, max_time):
+    """Makers of all that are compared, by name."""
+    options = {"keep_whole_numbers": False, "random_state": seed, "max_time": max_time}
+    made = {
+        "admc": lambda: OneFit(ADMCImputer(modalities=columns, **options)),
+        "admc_cells": lambda: OneFit(ADMCImputer(**options)),
+        "autoencoder": lambda: OneFit(MaskedAutoencoder(columns, random_state=seed)),
+    }
+    for name, make in REGRESSORS.items():
+        made[name] = lambda make=make: Regression(make, seed)
+    return made
+
+
+def measure(blocks, make):
+    """Error and energy score of the lost blocks, means over the blocks, and seconds."""
+    started = time.perf_counter()
+    peer = make().fit(blocks)
+    fit_s = time.perf_counter() - started
+    squared, energies = [], []
+    started = time.perf_counter()
+    for name, own in blocks.columns.items():
+        error = peer.complete(blocks, name) - blocks.test[:, own]
+        squared.append(np.square(error).mean())
+    complete_s = time.perf_counter() - started
+    for name, own in blocks.columns.items():
+        truth = blocks.test[:DRAWN_ROWS, own]
+        draws = peer.draw(blocks, name, len(truth))
+        if draws is not None:
+            everything = np.ones(truth.shape, dtype=bool)
+            energies.append(energy_score(draws, truth, everything))
+    return {
+        "rmse": float(np.sqrt(squared).mean()),
+        "energy": float(np.mean(energies)) if energies else np.nan,
+        "fit_s": fit_s,
+        "complete_s": complete_s,
+    }
+
+
+def records(options, show):
+    """Measure every table, number of blocks, size and peer that is asked for."""
+    out = []
+    for table in options.tables:
+        X = load_numeric(table, options.data)
+        if X is None:
+            print(f"{table}: not found, skipped (see --data)", flush=True)
+            continue
+        for n_blocks in options.blocks:
+            for n_rows in options.n_rows:
+                for seed in options.seeds:
+                    # Tables do not share their order of rows.
+                    own = zlib.crc32(f"{table} {seed}".encode())
+                    blocks = split_blocks(X, n_blocks, n_rows, options.share, own)
+                    made = peers(blocks.columns, seed, options.max_time)
+                    for name in options.imputers:
+                        record = {"table": table, "blocks": n_blocks}
+                        record |= {"rows": len(blocks.train), "seed": seed}
+                        record |= {"imputer": name, **measure(blocks, made[name])}
+                        out.append(record)
+                        show(record)
+    return out
