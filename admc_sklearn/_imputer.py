@@ -259,7 +259,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     dependence_ : pandas.DataFrame or None
         Share of the variance of each block (row) that each other modality alone
         explains (column), in training rows that the model had not seen; NaN where it
-        was not measured. None if no modality is completed as a block.
+        was not measured. None if no modality is a block.
 
     indicator_ : MissingIndicator or None
         The fitted indicator, if ``add_indicator``.
@@ -303,8 +303,13 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     regression on curved features of the observed modalities, which attention between
     modalities corrects. They are drawn by a Gaussian diffusion in ``n_steps`` calls.
     Their posterior is taken to be normal, so that their median is their mean.
-    ``n_bootstraps`` and ``validation_fraction`` apply to other columns only. Training
-    at times hides all columns of a modality together, also where it is not a block.
+    ``n_bootstraps`` applies to other columns only. Training at times hides all columns
+    of a modality together, also where it is not a block.
+
+    *Narrow blocks.* A table of at most 64 columns, without ``encoders``, is also
+    completed as if its blocks were single columns that are lost together. Held-out rows
+    lose whole blocks, and what completes them with the lower error is kept, for means
+    and draws alike.
 
     *Rounds.* A classifier (gradient boosting) was trained to distinguish completed
     from complete rows, with 30 % of the cells missing, on unseen rows and one CPU
@@ -708,11 +713,11 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         Raises
         ------
         AttributeError
-            If no modality is completed as a block.
+            If no modality is a block.
         """
         check_is_fitted(self)
         if self.dependence_ is None:
-            raise AttributeError("No modality is completed as a block.")
+            raise AttributeError("No modality is a block.")
         cells = self._codec.read(check_table(self, X, reset=False))
         return self.model_.attention(_rows(cells))
 
