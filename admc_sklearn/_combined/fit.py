@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -58,14 +59,17 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
         return _fit_combined(rows, n_levels, partition, encoders, context, start)
     # Narrow blocks can be completed in two ways; half of the time is for each.
     now = time.monotonic()
-    first = context.until(now + (context.plan.deadline - now) / 2)
-    model, history = _fit_combined(rows, n_levels, partition, encoders, first, start)
-    if time.monotonic() > context.plan.end:
-        return model, history
-    rival, own = fit_cells(rows, n_levels, context, joint_columns=joint, wholes=wholes)
-    if rival.lost_error < model.lost_error:
-        return rival, own
-    return model, history
+    half = context.until(now + (context.plan.deadline - now) / 2)
+    cells, own = fit_cells(rows, n_levels, half, joint_columns=joint, wholes=wholes)
+    blocks, history = _fit_combined(rows, n_levels, partition, {}, context, None)
+    if _is_better(cells.lost_error, blocks.lost_error):
+        return cells, own
+    return blocks, history
+
+
+def _is_better(error, other):
+    """Whether an error is the lower one, or the only one that was measured."""
+    return error < other or (math.isnan(other) and not math.isnan(error))
 
 
 def _fit_combined(rows, n_levels, partition, encoders, context, start):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._blocks.cross_fit import CrossFit
 from admc_sklearn._cells.model import CellModel
 from admc_sklearn._combined.model import CombinedModel
 from admc_sklearn._combined.settings import Settings
@@ -63,6 +64,15 @@ def test_the_choice_is_by_the_error_of_lost_blocks(monkeypatch):
     monkeypatch.setattr(CellModel, "judge_wholes", lambda self, *_: None)
     imputer = fitted(Choosing, X, max_epochs=0)
     assert isinstance(imputer.model_, CombinedModel)  # nothing was measured of cells
+
+
+def test_what_was_measured_is_chosen_where_time_ran_out(monkeypatch):
+    """Without time for left-out folds nothing is known of the blocks."""
+    X = lose_blocks(steps(300, 3), 0.5, 1)
+    monkeypatch.setattr(CrossFit, "_is_late", lambda *_: True)
+    imputer = fitted(Choosing, X, max_epochs=1, max_time=20)
+    assert isinstance(imputer.model_, CellModel)
+    assert np.isfinite(imputer.model_.lost_error)
 
 
 def test_errors_in_held_out_rows_are_those_of_unseen_ones(chosen):
