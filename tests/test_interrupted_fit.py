@@ -13,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 import admc_sklearn
 from admc_sklearn import ADMCImputer, CrossModalFeatures
+from admc_sklearn._combined.partition import PartitionSettings
+from admc_sklearn._combined.settings import Settings
 from admc_sklearn._shared.training import Interruption, Trainer
 from tests.conftest import hide
 
@@ -184,8 +186,23 @@ def interrupt_epochs(monkeypatch, epochs):
     return done
 
 
+def test_ctrl_c_in_one_of_two_ways_ends_the_fit(monkeypatch):
+    """Narrow blocks that were completed cell by cell are not tried as blocks then."""
+    done = interrupt_epochs(monkeypatch, [1])
+    X, Z = modal(200)
+    imputer = small(modalities={"a": range(5), "b": range(5, 10)}, max_epochs=30)
+    with pytest.warns(UserWarning, match="interrupted"):
+        imputer.fit(Z)
+    assert len(done) == 2
+    assert len(imputer.history_) == 2
+    assert rmse(imputer, X, Z) < 0.6
+    assert has_spread(imputer, Z)
+
+
 def test_ctrl_c_in_the_epochs_ends_the_whole_fit(monkeypatch):
     """Modalities are not trained on after the cells were interrupted."""
+    settings = Settings(partition=PartitionSettings(max_cell_columns=0))
+    monkeypatch.setattr(ADMCImputer, "_settings", settings)
     interrupt_epochs(monkeypatch, [1])
     X, Z = modal(200)
     imputer = small(modalities={"a": range(5), "b": range(5, 10)}, max_epochs=30)

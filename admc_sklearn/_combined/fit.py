@@ -61,15 +61,14 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     now = time.monotonic()
     half = context.until(now + (context.plan.deadline - now) / 2)
     cells, own = fit_cells(rows, n_levels, half, joint_columns=joint, wholes=wholes)
+    is_measured = not math.isnan(cells.lost_error)
+    if is_measured and time.monotonic() > context.plan.end:
+        return cells, own
     blocks, history = _fit_combined(rows, n_levels, partition, {}, context, None)
-    if _is_better(cells.lost_error, blocks.lost_error):
+    # Where time ran out, nothing may be known of the blocks.
+    if is_measured and not blocks.lost_error <= cells.lost_error:
         return cells, own
     return blocks, history
-
-
-def _is_better(error, other):
-    """Whether an error is the lower one, or the only one that was measured."""
-    return error < other or (math.isnan(other) and not math.isnan(error))
 
 
 def _fit_combined(rows, n_levels, partition, encoders, context, start):
