@@ -6,6 +6,7 @@ complete rows. The part of `benchmarks.modalities` that ``--tables`` asks for.
 
 from __future__ import annotations
 
+import itertools
 import time
 import zlib
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from sklearn.neural_network import MLPRegressor
 from admc_sklearn import ADMCImputer
 from benchmarks._ablation_cells import energy_score
 from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
-from benchmarks._protocol import load_numeric
+from benchmarks._blocks import hide
+from benchmarks._protocol import load_numeric, splits
 
 MAX_TEST_ROWS, N_DRAWS, DRAWN_ROWS = 3000, 20, 500
 # Kernel ridge factorises a matrix of the rows.
@@ -43,9 +45,7 @@ class LostBlocks:
 
     def without(self, name):
         """Test rows without a block."""
-        incomplete = self.test.copy()
-        incomplete[:, self.columns[name]] = np.nan
-        return incomplete
+        return hide(self.test, self.columns, set(self.columns) - {name})
 
 
 def split_blocks(X, n_blocks, n_rows, share, seed):
@@ -99,13 +99,13 @@ class Regression:
     def fit(self, blocks):
         """Fit one regression a block, and the normal law of its residuals."""
         rows = blocks.train[~np.isnan(blocks.train).any(axis=1)]
-        half = len(rows) // 5
+        n_held = len(rows) // 5
         self.models_, self.roots_ = {}, {}
         for name, own in blocks.columns.items():
             x, y = np.delete(rows, own, axis=1), rows[:, own]
             # The law is that of rows that a first regression was not fitted to.
-            first = self.make(self.seed).fit(x[half:], y[half:])
-            left = y[:half] - first.predict(x[:half]).reshape(y[:half].shape)
+            first = self.make(self.seed).fit(x[n_held:], y[n_held:])
+            left = y[:n_held] - first.predict(x[:n_held]).reshape(y[:n_held].shape)
             second = np.atleast_2d(left.T @ left / len(left))
             values, vectors = np.linalg.eigh(second)
             self.roots_[name] = vectors * np.sqrt(values.clip(0))
@@ -221,22 +221,16 @@ def measure(blocks, make):
 def records(options, show):
     """Measure every table, number of blocks, size and peer that is asked for."""
     out = []
-    for table in options.tables:
-        X = load_numeric(table, options.data)
-        if X is None:
-            print(f"{table}: not found, skipped (see --data)", flush=True)
-            continue
-        for n_blocks in options.blocks:
-            for n_rows in options.n_rows:
-                for seed in options.seeds:
-                    # Tables do not share their order of rows.
-                    own = zlib.crc32(f"{table} {seed}".encode())
-                    blocks = split_blocks(X, n_blocks, n_rows, options.share, own)
-                    made = peers(blocks.columns, seed, options.max_time)
-                    for name in options.imputers:
-                        record = {"table": table, "blocks": n_blocks}
-                        record |= {"rows": len(blocks.train), "seed": seed}
-                        record |= {"imputer": name, **measure(blocks, made[name])}
-                        out.append(record)
-                        show(record)
+    for table, seed, X in splits(options, load_numeric, lambda X, seed: X):
+        # Tables do not share their order of rows.
+        own = zlib.crc32(f"{table} {seed}".encode())
+        for n_blocks, n_rows in itertools.product(options.blocks, options.n_rows):
+            blocks = split_blocks(X, n_blocks, n_rows, options.share, own)
+            made = peers(blocks.columns, seed, options.max_time)
+            for name in options.imputers:
+                record = {"table": table, "blocks": n_blocks}
+                record |= {"rows": len(blocks.train), "seed": seed}
+                record |= {"imputer": name, **measure(blocks, made[name])}
+                out.append(record)
+                show(record)
     return out

@@ -21,6 +21,7 @@ from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.partition import PartitionSettings
 from admc_sklearn._combined.settings import Settings
 
+BLOCKS_ALONE = Settings(partition=PartitionSettings(max_cell_columns=0))
 ROOT = Path(__file__).resolve().parents[1]
 # ADMC_TEST_SEED=1000 runs the suite on other tables: no test may hang on these.
 FIRST_SEED = int(os.environ.get("ADMC_TEST_SEED", "0"))
@@ -79,8 +80,7 @@ def lightly():
 def blocks_alone():
     """No block is completed cell by cell instead, narrow as those of tests are."""
     with pytest.MonkeyPatch.context() as patch:
-        partition = PartitionSettings(max_cell_columns=0)
-        patch.setattr(ADMCImputer, "_settings", Settings(partition=partition))
+        patch.setattr(ADMCImputer, "_settings", BLOCKS_ALONE)
         yield
 
 

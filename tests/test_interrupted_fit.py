@@ -13,10 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 import admc_sklearn
 from admc_sklearn import ADMCImputer, CrossModalFeatures
-from admc_sklearn._combined.partition import PartitionSettings
-from admc_sklearn._combined.settings import Settings
 from admc_sklearn._shared.training import Interruption, Trainer
-from tests.conftest import hide
+from tests.conftest import BLOCKS_ALONE, hide
 
 PACKAGE = str(Path(admc_sklearn.__file__).parent)
 ERRORS = (KeyboardInterrupt, MemoryError, RuntimeError)
@@ -201,8 +199,7 @@ def test_ctrl_c_in_one_of_two_ways_ends_the_fit(monkeypatch):
 
 def test_ctrl_c_in_the_epochs_ends_the_whole_fit(monkeypatch):
     """Modalities are not trained on after the cells were interrupted."""
-    settings = Settings(partition=PartitionSettings(max_cell_columns=0))
-    monkeypatch.setattr(ADMCImputer, "_settings", settings)
+    monkeypatch.setattr(ADMCImputer, "_settings", BLOCKS_ALONE)
     interrupt_epochs(monkeypatch, [1])
     X, Z = modal(200)
     imputer = small(modalities={"a": range(5), "b": range(5, 10)}, max_epochs=30)

@@ -46,7 +46,7 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     if partition is None:
         partition = divide(modalities, rows.observed, n_levels, encoders, settings)
     wholes = dict(zip(partition.names, partition.blocks, strict=True))
-    joint = partition.as_cells().joint_columns
+    joint = partition.all_joint_columns()
     if wholes:
         context = replace(context, self_masking=False)
     if not wholes or (start is not None and start.partition is None):
@@ -138,5 +138,4 @@ def _fit_blocks(model, rows, context, rng, start):
     blocks = None if start is None else start.blocks
     with torch.inference_mode(False), torch.enable_grad():
         model.blocks, history = fit_blocks(table, modalities, context, blocks)
-    model.lost_error = model.blocks.lost_error
     return [{"part": "modalities", **record} for record in history]

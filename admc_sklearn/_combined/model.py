@@ -42,6 +42,11 @@ class CombinedModel(CompletionModel):
         self.partition, self.n_levels, self.encoders = partition, n_levels, encoders
         self.cells, self.blocks = None, None
 
+    @property
+    def lost_error(self):
+        """That of the model of blocks."""
+        return self.blocks.lost_error
+
     def cell_rows(self, rows):
         """Rows of the cells, with the leading latents of the blocks beside them."""
         return _with_leads(self.partition, self.encoders, rows)

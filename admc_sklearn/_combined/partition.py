@@ -55,12 +55,9 @@ class Partition:
     names: list
     joint_columns: list
 
-    def as_cells(self):
-        """Return the same table with its blocks as joint columns."""
-        n_columns = len(self.cells) + sum(map(len, self.blocks))
-        small = [self.cells[own] for own in self.joint_columns]
-        every = np.arange(n_columns)
-        return Partition(every, [], [], [*small, *self.blocks])
+    def all_joint_columns(self):
+        """Joint columns where blocks are cells too, as positions in the table."""
+        return [*(self.cells[own] for own in self.joint_columns), *self.blocks]
 
 
 def divide(modalities, observed, n_levels, encoded=(), settings=DEFAULT):

@@ -45,7 +45,7 @@ def rows_by_pattern(observed):
     return list(zip(patterns, order.split(counts), strict=True))
 
 
-def choose_patterns(available, fixed, generator, n_patterns=N_PATTERNS):
+def choose_patterns(available, fixed, generator):
     """Patterns to train and to measure on, (P, M) bool: all of them where few.
 
     Parameters
@@ -54,8 +54,6 @@ def choose_patterns(available, fixed, generator, n_patterns=N_PATTERNS):
     fixed : bool array of shape (M,)
         Modalities that are always available.
     generator : numpy.random.Generator
-    n_patterns : int
-        About how many are drawn where more than four modalities can be missing.
     """
     m = available.shape[1]
     free = np.flatnonzero(~fixed)
@@ -64,8 +62,8 @@ def choose_patterns(available, fixed, generator, n_patterns=N_PATTERNS):
             set(c) for k in range(len(free)) for c in itertools.combinations(free, k)
         ]
     else:
-        keep = [set(free) - {j} for j in generator.permutation(free)[: n_patterns // 2]]
-        while len(keep) < n_patterns:
+        keep = [set(free) - {j} for j in generator.permutation(free)[: N_PATTERNS // 2]]
+        while len(keep) < N_PATTERNS:
             rate = generator.uniform(0.2, 0.8)
             keep.append(set(free[generator.random(len(free)) < rate]))
     chosen = np.zeros((len(keep), m), dtype=bool)
