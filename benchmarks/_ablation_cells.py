@@ -53,6 +53,7 @@ VARIANTS = {
         replace(WHOLE, training=replace(WHOLE.training, inner_weight=0.0)),
         {},
     ),
+    "without the mean head": (replace(WHOLE, mean_head=False), {}),
     "without landmarks": (replace(WHOLE, landmarks=None), {}),
     "without donors": (replace(WHOLE, donors=None), {}),
     "without both": (replace(WHOLE, landmarks=None, donors=None), {}),

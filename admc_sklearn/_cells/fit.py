@@ -128,7 +128,10 @@ class _Fit:
             joint_columns,
             settings,
         )
-        return run_epochs(trainer, validation)
+        history = run_epochs(trainer, validation)
+        if len(history) > 1 and network.mean_head is not None:
+            validation.weigh_means()
+        return history
 
     def _learn_from_rows(self, model, validation):
         """Learn the corrections by similar training rows, one on top of the other."""
@@ -202,7 +205,15 @@ class _Fit:
         name = automatic_size(self.context.size, self.arrays.observed)
         size = self.settings.sizes[name]
         values, observed = self.arrays.values, self.arrays.observed
-        network = build_network(values, observed, warp, anchor, size, self.generator)
+        network = build_network(
+            values,
+            observed,
+            warp,
+            anchor,
+            size,
+            self.generator,
+            self.settings.mean_head,
+        )
         model = CellModel(network, (ridge, weakest), self.wholes)
         return model.move_to(x.device)
 

@@ -152,7 +152,7 @@ class CellModel(CompletionModel):
         def draw(part):
             take = incomplete[part]
             batch = self.coordinates(rows[take])
-            donors = None if self.donors is None else self.donors.find(batch)
+            donors = self._find_donors(batch)
             for k in range(n_draws):
                 streams = [(d, 2 * k), (d, 2 * k + 1)]
                 if donors is not None:
@@ -166,15 +166,33 @@ class CellModel(CompletionModel):
         self._in_batches(draw, len(incomplete))
         return out
 
+    def _find_donors(self, rows):
+        """Candidates of rows, their log-weights, and the tilts of these; or None."""
+        if self.donors is None:
+            return None
+        candidates, z = self.donors.find(rows)
+        if self.self_masking is None:
+            return candidates, z, None
+        # Means tilt the mixture, so a donor's weight is tilted by its value, and the
+        # network's by the values that it expects.
+        network = self.network
+        posteriors = network(rows.values, rows.observed, ~rows.observed)
+        if self.landmarks is not None:
+            posteriors = self.landmarks.apply(posteriors, rows, network)
+        outcome = self.donors.outcome[candidates].long()
+        tilts = self.self_masking.factors(posteriors, outcome, network)
+        return candidates, z, tilts
+
     def _draw_once(self, rows, donors, k, n_steps, noise):
         """Draw the missing cells of a batch, (B, d), in the network's coordinates.
 
-        ``donors`` are the candidates and log-weights found for these rows, or None.
+        ``donors`` are those of `_find_donors`.
         """
         order, quantiles, *clocks = noise
         prior = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
         if donors is not None:
-            rows = self.donors.draw(rows, *donors, *clocks)
+            candidates, z, tilts = donors
+            rows = self.donors.draw(rows, candidates, z, *clocks, tilts)
         corrections = [c for c in self.corrections if c is not self.donors]
 
         def posteriors(values, observed, targets):

@@ -31,6 +31,8 @@ class CellSettings:
     scores : ScoreSettings
     sizes : mapping of str to NetworkSize
     training : TrainingSettings
+    mean_head : bool
+        Whether the network has a `MeanHead`.
     landmarks : LandmarkSettings, or None for no correction by landmarks
     donors : DonorSettings, or None for no donor rows
     self_masking : SelfMaskingSettings
@@ -40,6 +42,7 @@ class CellSettings:
     scores: ScoreSettings = field(default_factory=ScoreSettings)
     sizes: Mapping[str, NetworkSize] = field(default_factory=lambda: dict(SIZES))
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    mean_head: bool = True
     landmarks: LandmarkSettings | None = field(default_factory=LandmarkSettings)
     donors: DonorSettings | None = field(default_factory=DonorSettings)
     self_masking: SelfMaskingSettings = field(default_factory=SelfMaskingSettings)

@@ -36,6 +36,34 @@ def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):
     return gains.sum(-1) > n_errors * noise
 
 
+def column_weights(moments, columns):
+    """By how much predictions count in each column, (d,), by least squares, in [0, 1].
+
+    The weights of columns with few cells are drawn to the table's: its mean sums are
+    added to their own.
+
+    Parameters
+    ----------
+    moments : float tensor of shape (2, d)
+        Sums of predicted changes times errors, and of squared changes.
+    columns : bool tensor of shape (d,)
+        Columns that are predicted; the weights of others are 0.
+    """
+    n_columns = columns.sum().clamp_min(1)
+    along, square = moments + moments.sum(1, keepdim=True) / n_columns
+    weight = (along / square.clamp_min(1e-12)).clamp(0.0, 1.0)
+    return torch.where(columns, weight, 0.0)
+
+
+def errors_of_weights(weight, gains):
+    """Count the standard errors that gains of rows, (n,), have to exceed.
+
+    The weights (d,) are fitted to the rows that they are judged on, the more closely
+    the more weights there are.
+    """
+    return 1 + int((weight > 0).sum()) / (2 * len(gains))
+
+
 def hold_out(n, fraction, groups, generator):
     """Rows held out and rows kept; rows of one group stay together."""
     n_held = min(n // 2, math.ceil(fraction * n), MAX_HELD_ROWS)

@@ -41,7 +41,7 @@ def repeated(n, d, seed, n_distinct=300):
 
 @pytest.fixture(scope="module")
 def twins():
-    X, new = repeated(1200, 6, 1), repeated(300, 6, 2)
+    X, new = repeated(1500, 6, 1), repeated(300, 6, 2)
     imputer = ADMCImputer(**OPTIONS).fit(hide(X, 0.3, 0))
     # A value that recurs determines its row, which exact relations would notice too.
     imputer._codec.relations_.rules_ = []
@@ -63,7 +63,7 @@ def test_rows_that_repeat_training_rows_take_their_values(twins):
 
     # These columns are independent but for the repeated rows.
     assert error(without_donors(imputer)) > 0.6
-    assert error(imputer) < 0.15
+    assert error(imputer) < 0.13
 
 
 def test_the_median_and_the_quantiles_come_from_donors_too(twins):

@@ -256,6 +256,33 @@ def test_summaries_and_draws_read_one_distribution():
     _agree(share, proba, np.sqrt(proba * (1 - proba)), n_draws)
 
 
+def test_draws_copy_the_donors_whose_values_hide_themselves(recurring):
+    """Self-masking tilts the mixture of donors and network, in draws as in means."""
+    imputer, incomplete = recurring
+    lost = np.isnan(incomplete)
+    n_draws = 300
+    mean = imputer.transform(incomplete)[lost]
+    drawn = imputer.sample(incomplete, n_draws)[:, lost]
+    _agree(drawn.mean(0), mean, drawn.std(0), n_draws, width=0.03)
+
+
+@pytest.fixture(scope="module")
+def recurring():
+    """Rows that recur and whose first cell hides itself, with a strong tilt."""
+    rng = np.random.default_rng(0)
+    distinct = rng.normal(size=(300, 3))
+    distinct[:, 0] += distinct[:, 1]
+    X = distinct[rng.integers(300, size=1200)]
+    X[X[:, 0] + 0.5 * rng.normal(size=1200) > 1, 0] = np.nan
+    imputer = ADMCImputer(max_epochs=2, self_masking=True, random_state=0).fit(X)
+    model = imputer.model_
+    assert model.donors is not None
+    assert np.abs(model.self_masking.slopes[0]) > 0.5
+    incomplete = distinct[:150].copy()
+    incomplete[:, 0] = np.nan
+    return imputer, incomplete
+
+
 def _agree(drawn, expected, spread, n_draws, width=0.0):
     """Require errors as large as those of so many draws, on average over cells."""
     noise = np.square(spread / np.sqrt(n_draws) + width)

@@ -18,10 +18,12 @@ from admc_sklearn._cells.corrections.landmark_regression import (
     CompletedRows,
     LandmarkRegression,
     LandmarkSettings,
-    _with_mean_moved,
 )
 from admc_sklearn._cells.model import CellModel
 from admc_sklearn._cells.network.posterior import NumericPosterior, PackedCells
+from admc_sklearn._cells.network.tilt import with_mean_moved
+from admc_sklearn._cells.settings import CellSettings
+from admc_sklearn._combined.settings import Settings
 from admc_sklearn._shared.contract import Rows
 from tests.conftest import gaussian_table, hide, quick
 
@@ -43,8 +45,9 @@ def board():
     incomplete[::5, 2] = np.nan
     new_incomplete[:, 2] = np.nan
     imputer = ADMCImputer(max_epochs=2, random_state=0, self_masking=False)
+    # The donors and the mean head would complete the board as well.
+    imputer._settings = Settings(cells=CellSettings(mean_head=False, donors=None))
     imputer.fit(incomplete)
-    imputer.model_.donors = None  # they would complete the board as well
     return imputer, new, new_incomplete
 
 
@@ -349,10 +352,10 @@ def test_tilting_moves_means_as_far_as_intended_and_no_tail_takes_over(small):
     share = torch.softmax(logits, -1)
     start = (share * center).sum(-1)
     shift = torch.linspace(-0.3, 0.3, 50).expand(g, 50)
-    posterior = _with_mean_moved(posterior, shift)
+    posterior = with_mean_moved(posterior, shift)
     moved = (torch.softmax(posterior.logits, -1) * center).sum(-1) - start
     torch.testing.assert_close(moved, shift, atol=0.02, rtol=0.05)
     # However far the regression is off.
-    posterior = _with_mean_moved(posterior, torch.full((g, 50), 1e4))
+    posterior = with_mean_moved(posterior, torch.full((g, 50), 1e4))
     assert posterior.logits[..., :-1].isfinite().any()
     assert (posterior.mean() > start).all()

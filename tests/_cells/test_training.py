@@ -189,11 +189,15 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     X += 0.4 * np.random.default_rng(1).normal(size=X.shape)
     values, observed = standardised(X)
     network, _ = anchor_alone(values, observed)  # a dozen wide atoms a column
+    head, network.mean_head = network.mean_head, None
     x, o = torch.tensor(values), torch.tensor(observed)
     trainer = _trainer.CellTrainer(network, Rows(x, o), plan(), 0)
     batch = trainer.absorb(torch.arange(100))
+    n_targets = batch.targets.sum()
     with torch.no_grad():
-        got = float(trainer.loss(batch) / batch.targets.sum())
+        got = float(trainer.loss(batch) / n_targets)
+        network.mean_head = head
+        whole = float(trainer.loss(batch) / n_targets)
         (posterior,) = network(batch.values, batch.kept, batch.targets)
     cells, atoms = posterior.cells, posterior.atoms
     share = torch.softmax(posterior.logits, -1)
@@ -211,6 +215,17 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     assert got == pytest.approx(float(expected), abs=2e-3)
     at_atoms = -share.gather(-1, atom[..., None])[..., 0][cells.filled].log().mean()
     assert abs(got - float(at_atoms)) > 5e-3  # more than the tolerance
+    # The mean head, which starts as the anchor, adds its squared error in own units.
+    own = network.warp.inverse(torch.where(batch.kept, batch.values, mean_of(batch)))
+    error = (own - network.warp.inverse(batch.values))[batch.targets]
+    squared = float(error.square().sum() / n_targets)
+    assert squared > 0.02
+    assert whole - got == pytest.approx(squared, rel=1e-3)
+
+
+def mean_of(batch):
+    """Means of the anchor for hidden cells of a batch."""
+    return batch.anchored.mean.to(batch.values.dtype)
 
 
 def test_an_epoch_moves_every_part_of_a_network():

@@ -21,7 +21,7 @@ def parts_of(name):
     """Which parts a variant's model has, after a few epochs."""
     imputer = ablation.imputer_of(name, 0)
     epochs = min(6, imputer.max_epochs)
-    model = imputer.set_params(max_epochs=epochs).fit(lengths(400)).model_
+    model = imputer.set_params(max_epochs=epochs).fit(lengths(600)).model_
     network, coordinates = model.network, model.network.anchor.coordinates
     return {
         "power transforms": not network.warp.is_identity,
@@ -32,6 +32,7 @@ def parts_of(name):
             for head in network.heads
             if hasattr(head, "inner_weight")
         ),
+        "the mean head": network.mean_head is not None,
         "landmarks": model.landmarks is not None,
     }
 
@@ -41,9 +42,10 @@ def whole():
     return parts_of("as it is")
 
 
-@pytest.mark.parametrize(
-    "part", ["median distances", "attention", "positions in atoms", "landmarks"]
-)
+PARTS = "median distances", "attention", "positions in atoms", "the mean head"
+
+
+@pytest.mark.parametrize("part", [*PARTS, "landmarks"])
 def test_a_variant_lacks_its_part_alone(part, whole):
     assert whole[part]
     without = parts_of(f"without {part}")

@@ -331,7 +331,7 @@ class Donors(Correction):
         columns = cells.columns[..., None].expand(-1, *cells.rows.shape[1:], 1)
         return self.outcome[candidates[cells.rows], columns].long()
 
-    def draw(self, rows, candidates, z, noise):
+    def draw(self, rows, candidates, z, noise, tilts=None):
         """Copy cells of donors, or of none, in proportion to the weights.
 
         Every donor of a row has a clock, which rings the sooner the larger its weight,
@@ -346,6 +346,9 @@ class Donors(Correction):
             B rows in the network's coordinates.
         candidates, z : tensors of shapes (B, R) and (2, B, R), from `find`
         noise : float tensor of shape (B, 1 + n_candidates), uniform on (0, 1)
+        tilts : tensors of shapes (B, d) and (B, R, d), optional
+            Logs of factors of the network's weight in a cell and of its donors', where
+            self-masking comes after them.
 
         Returns
         -------
@@ -354,15 +357,21 @@ class Donors(Correction):
         """
         values, observed = rows.values.clone(), rows.observed.clone()
         candidates, order = candidates.sort(1)  # a search returns them in any order
+        row = torch.arange(len(order), device=order.device)[:, None]
         n_candidates = candidates.shape[1]
         clock = torch.log(-torch.log(noise))
+        mass, log_odds = (None, None) if tilts is None else tilts
         for kind, columns in enumerate((self.numeric, self.categorical)):
             if not self.is_used[kind]:
                 continue
             ring = clock[:, 1 : 1 + n_candidates] - z[kind].gather(1, order)
             seen = self.observed[candidates[..., None], columns]  # (B, R, columns)
-            first, position = torch.where(seen, ring[..., None], torch.inf).min(1)
+            ring = ring[..., None].expand(seen.shape)
             own = clock[:, :1] - self.concentration[columns]
+            if tilts is not None:
+                ring = ring - log_odds[row, order, :][..., columns]
+                own = own - mass[:, columns]
+            first, position = torch.where(seen, ring, torch.inf).min(1)
             copied = (first < own) & ~observed[:, columns]
             donated = self.values[candidates.gather(1, position), columns]
             values[:, columns] = torch.where(copied, donated, values[:, columns])

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 import torch
 
 from ..._shared.devices import exact_device, in_threads, slices
-from ..._shared.held_out import is_gain, some_rows
+from ..._shared.held_out import (
+    column_weights,
+    errors_of_weights,
+    is_gain,
+    some_rows,
+)
 from ..._shared.linalg import cholesky
 from .landmark_regression import (
     CACHED_ELEMENTS,
@@ -146,9 +151,7 @@ def fit_landmarks(
     cells = PredictedCells(held, predicted, validation.truth, hidden)
     landmarks.weight = _weights(cells, last, columns, settings.trained_share)
     gain = cells.gain(landmarks.weight).view(-1, len(validation.rows)).sum(0)
-    # The weights are fitted to the rows that they are judged on, the more closely the
-    # more weights there are.
-    least = 1 + len(columns) / (2 * len(gain))
+    least = errors_of_weights(landmarks.weight, gain)
     trained = settings.trained_share * last.gain(landmarks.weight)
     return landmarks if is_gain(torch.cat([gain, trained]), least) else None
 
@@ -246,15 +249,11 @@ def _learn(regressions, turn, ridges, deadline, j):
 
 
 def _weights(held, trained, columns, trained_share):
-    """By how much each column's predictions count, (d,), by least squares, in [0, 1].
+    """By how much each column's predictions count, (d,).
 
     Among a few held-out cells those with large errors would choose the weights. So
     cells that the network was trained on are added, for a smaller share, since the
-    network's own errors are too small there. The weights of columns with few cells are
-    drawn to the table's: its mean sums are added to their own.
+    network's own errors are too small there.
     """
-    along, square = held.moments() + trained_share * trained.moments()
-    along = along + along.sum() / len(columns)
-    square = square + square.sum() / len(columns)
-    weight = (along / square.clamp_min(1e-12)).clamp(0.0, 1.0)
-    return torch.where(_is_among(columns, held.hidden), weight, 0.0)
+    moments = held.moments() + trained_share * trained.moments()
+    return column_weights(moments, _is_among(columns, held.hidden))

@@ -7,24 +7,19 @@ their weights are exp(-distance / width), with the distance summed over the colu
 kernel of an infinite forest of random cuts (Balog et al., 2016, arXiv:1606.05241).
 The regression is ridge regression on these weights (Nystroem's method). `landmark_fit`
 fits it, and a weight of each column by which its predictions count.
-
-The mean of a cell's distribution is moved by tilting the distribution exponentially, so
-that its outcomes stay those of the column.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ..._shared.contract import Correction
 from ..._shared.devices import in_threads, slices
 from ..network.posterior import NUMBERS
+from ..network.tilt import TiltSettings, longest_shift, with_mean_moved
 
-# Guards against a division by nearly nothing, in standard deviations.
-MIN_SPREAD = 1e-3
-MIN_SLOPE = 0.05
 # Elements of a matrix of weights that stays in a core's cache.
 CACHED_ELEMENTS = 250_000
 # Elements of the distances of the rows that are completed at once.
@@ -72,14 +67,7 @@ class LandmarkSettings:
         is not measured.)
     reach : float
         Coordinates beyond it, in standard deviations, count as it. (Not measured.)
-    max_shift : float
-        Standard deviations of a cell's distribution by which its mean may move. (Not
-        measured.)
-    max_deviate : float
-        Standard deviations at which the tilt of a distribution ends, since heavy tails
-        would take over. (NOTES, "An exponential tilt in the value itself".)
-    newton_steps : int
-        Steps towards the tilt that moves the mean as far as intended. (Not measured.)
+    tilt : TiltSettings
     """
 
     n_landmarks: int = 800
@@ -96,9 +84,7 @@ class LandmarkSettings:
     width_power: float = 0.3
     wide_rows: int = 1000
     reach: float = 5.0
-    max_shift: float = 2.0
-    max_deviate: float = 3.0
-    newton_steps: int = 3
+    tilt: TiltSettings = field(default_factory=TiltSettings)
 
 
 DEFAULT = LandmarkSettings()
@@ -153,7 +139,9 @@ class LandmarkRegression(Correction):
         )
         shift = completed.shift(self)
         return [
-            _with_mean_moved(posterior, posterior.cells.gather(shift), self.settings)
+            with_mean_moved(
+                posterior, posterior.cells.gather(shift), self.settings.tilt
+            )
             if posterior.kind == NUMBERS
             else posterior
             for posterior in posteriors
@@ -217,7 +205,7 @@ class CompletedRows:
         for posterior in posteriors:
             posterior.cells.scatter_into(self.mean, posterior.point("mean"))
             if posterior.kind == NUMBERS:
-                limit = settings.max_shift * _spread(posterior)[0][..., 0]
+                limit = longest_shift(posterior, settings.tilt)
                 posterior.cells.scatter_into(self.limit, limit)
 
     @classmethod
@@ -260,34 +248,3 @@ class CompletedRows:
     def limited_shift(self, predicted, weight):
         """Shift towards predictions (B, d), by weights (d,), within the limit."""
         return torch.clamp(weight * (predicted - self.mean), -self.limit, self.limit)
-
-
-def _with_mean_moved(posterior, shift, settings=DEFAULT):
-    """Tilt a posterior so that its mean moves by about the shift, (g, T).
-
-    The tilt is exp(c t(x)), with t the standardised value, cut where a heavy tail,
-    which has next to no weight, would gain all of it.
-    """
-    center, plain = posterior.atoms.center[:, None], posterior.logits
-    spread, start, share = _spread(posterior)
-    max_deviate, max_shift = settings.max_deviate, settings.max_shift
-    deviate = ((center - start) / spread).clamp(-max_deviate, max_deviate)
-    goal = (shift[..., None] / spread).clamp(-max_shift, max_shift)
-    power, value = torch.zeros_like(goal), (center - start) / spread
-    for _ in range(settings.newton_steps):
-        mean = (share * value).sum(-1, keepdim=True)
-        slope = (share * deviate * (value - mean)).sum(-1, keepdim=True)
-        step = (goal - mean) / slope.clamp_min(MIN_SLOPE)
-        power = power + step.clamp(-1.0, 1.0)
-        logits = plain + power * deviate
-        share = torch.softmax(logits, -1)
-    return posterior.with_logits(logits)
-
-
-def _spread(posterior):
-    """Get sd and mean over atoms, (g, T, 1), and the atoms' shares, (g, T, K)."""
-    center = posterior.atoms.center[:, None]
-    share = torch.softmax(posterior.logits, -1)
-    mean = (share * center).sum(-1, keepdim=True)
-    variance = (share * (center - mean).square()).sum(-1, keepdim=True)
-    return variance.clamp_min(MIN_SPREAD**2).sqrt(), mean, share

@@ -145,6 +145,36 @@ class SelfMasking(Correction):
         for k, tilt in enumerate(tilts):
             self.register_buffer(f"tilt_{k}", tilt.float())
 
+    def factors(self, posteriors, outcome, network):
+        """Find the logs of factors that tilting gives posteriors and outcomes.
+
+        Parameters
+        ----------
+        posteriors : list of CellPosterior
+            Of cells of B rows, not tilted.
+        outcome : int tensor of shape (B, R, d)
+            Outcomes, below 0 where there is none.
+        network : CompletionNetwork
+
+        Returns
+        -------
+        mass : float tensor of shape (B, d)
+            Of all of a cell's outcomes together; 0 where it has no posterior.
+        log_odds : float tensor of shape (B, R, d)
+        """
+        mass = torch.zeros(outcome[:, 0].shape, device=outcome.device)
+        for posterior in posteriors:
+            share = torch.log_softmax(posterior.logits, -1)
+            tilt = getattr(self, f"tilt_{posterior.head}")
+            posterior.cells.scatter_into(mass, torch.logsumexp(share + tilt, -1))
+        log_odds = torch.zeros(outcome.shape, device=outcome.device)
+        for k, head in enumerate(network.heads):
+            tilt = getattr(self, f"tilt_{k}").mT[:, :, 0]  # (g, K)
+            own = outcome[..., head.columns].clamp_min(0)
+            slot = torch.arange(len(tilt), device=own.device)
+            log_odds[..., head.columns] = tilt[slot, own]
+        return mass, log_odds
+
     def apply(self, posteriors, rows, network):
         """Add the log-odds of being missing to those of the outcomes."""
         del rows, network

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from ..._shared.devices import in_threads
+from ..._shared.held_out import column_weights, errors_of_weights, is_gain
 from .masked_diffusion import absorb
+from .posterior import NUMBERS
 
 # Share of a row's observed cells that is hidden.
 VALIDATION_RATE = 0.3
@@ -46,28 +48,71 @@ class Validation:
                 network.device,
             )
 
+    def _summaries(self, part, anchored):
+        """Summaries of rows, and the mean head's means of their cells or None."""
+        network, rows = self.network, (self.values[part], self.kept[part], anchored)
+        summaries = network.summarise(*rows)
+        has_means = network.mean_head is not None
+        return summaries, network.means(summaries, *rows) if has_means else None
+
     @torch.no_grad()
     def measure(self):
         """Root mean squared error of the cells, and nats per cell.
 
-        Numbers count by their posterior mean in standardised units, levels by the
-        Brier score in units of that of their frequencies.
+        Numbers count by their posterior mean in standardised units, halfway to that of
+        the mean head, and levels by the Brier score in units of that of their
+        frequencies.
         """
-        self.network.eval()
+        network = self.network
+        network.eval()
 
         def errors(index):
             part, anchored = self.parts[index], self.anchored[index]
-            values, hidden = self.values[part], self.hidden[part]
+            summaries, means = self._summaries(part, anchored)
             squared, nats = 0.0, 0.0
-            for posterior in self.network(values, self.kept[part], hidden, anchored):
-                cells = posterior.cells
-                error = posterior.error(cells.gather(self.truth[part]))
+            for posterior in network.by_likelihood(
+                summaries, self.hidden[part], anchored, network.prior
+            ):
+                cells, truth = posterior.cells, posterior.cells.gather(self.truth[part])
+                error = posterior.error(truth)
+                if means is not None and posterior.kind == NUMBERS:
+                    both = (posterior.mean() + cells.gather(means)) / 2
+                    error = (both - truth).square()
                 nll = posterior.nll(cells.gather(self.outcome[part]))
                 squared += float(cells.total(error))
                 nats += float(cells.total(nll))
             return squared, nats
 
-        found = in_threads(errors, range(len(self.parts)), self.network.device)
+        found = in_threads(errors, range(len(self.parts)), network.device)
         count = max(1, int(self.hidden.sum()))
         squared, nats = (sum(part) / count for part in zip(*found, strict=True))
         return math.sqrt(squared), nats
+
+    @torch.no_grad()
+    def weigh_means(self):
+        """Choose by how much the mean head's means count, not at all without a gain."""
+        network = self.network
+        network.eval()
+
+        def complete(index):
+            part, anchored = self.parts[index], self.anchored[index]
+            summaries, means = self._summaries(part, anchored)
+            own = torch.zeros_like(means)
+            for posterior in network.by_likelihood(
+                summaries, self.hidden[part], anchored, network.prior
+            ):
+                if posterior.kind == NUMBERS:
+                    posterior.cells.scatter_into(own, posterior.mean())
+            return own, means
+
+        found = in_threads(complete, range(len(self.parts)), network.device)
+        own, means = (torch.cat(parts) for parts in zip(*found, strict=True))
+        hidden = self.hidden.index_fill(1, network.categorical, False)
+        step = torch.where(hidden, means - own, 0.0)
+        error = torch.where(hidden, self.truth - own, 0.0)
+        moments = torch.stack([(step * error).sum(0), step.square().sum(0)])
+        weight = column_weights(moments, hidden.any(0))
+        gain = error.square() - (error - weight * step).square()
+        gain = gain.sum(1).view(-1, len(self.rows)).sum(0)
+        gains = is_gain(gain, errors_of_weights(weight, gain))
+        network.mean_head.weight = weight if gains else torch.zeros_like(weight)

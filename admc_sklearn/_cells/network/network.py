@@ -16,7 +16,9 @@ from .atoms import Atoms, column_atoms
 from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from .denoiser import Denoiser
 from .heads import LevelHead, NumericHead
-from .posterior import PackedCells
+from .mean_head import MeanHead
+from .posterior import NUMBERS, PackedCells
+from .tilt import longest_shift, with_mean_moved
 
 MAX_TOKENS = 64
 N_KNOTS = 17
@@ -68,9 +70,12 @@ class CompletionNetwork(nn.Module):
     size : NetworkSize
     generator : torch.Generator on the CPU
         Of the weights.
+    has_mean_head : bool
     """
 
-    def __init__(self, prior, warp, encoder, heads, size, generator):
+    def __init__(
+        self, prior, warp, encoder, heads, size, generator, has_mean_head=True
+    ):
         super().__init__()
         coordinates = prior.anchor.coordinates
         d = coordinates.n_columns
@@ -87,6 +92,7 @@ class CompletionNetwork(nn.Module):
             generator,
         )
         self.dropout = size.dropout
+        self.mean_head = MeanHead(d, size.hidden, generator) if has_mean_head else None
         self.levels = None
         if not coordinates.is_plain:
             n_levels = (coordinates.share > 0).sum(1).tolist()
@@ -181,16 +187,7 @@ class CompletionNetwork(nn.Module):
         inputs = self._inputs(values, observed, anchored)
         return self.denoiser.attention_weights(*inputs)
 
-    def forward(
-        self,
-        values,
-        observed,
-        targets,
-        anchored=None,
-        *,
-        prior=None,
-        factors=None,
-    ):
+    def forward(self, values, observed, targets, anchored=None, *, prior=None):
         """Posteriors of the target cells, one for every head that has any.
 
         Parameters
@@ -202,8 +199,6 @@ class CompletionNetwork(nn.Module):
             The result of `anchored` for these rows, where it is there already.
         prior : Prior, optional
             Instead of the network's own.
-        factors : float tensor of shape (n_layers, B, hidden), optional
-            Of dropout, while training.
 
         Returns
         -------
@@ -211,24 +206,49 @@ class CompletionNetwork(nn.Module):
         """
         prior = prior or self.prior
         anchored = anchored or self.anchored(values, observed, prior)
-        inputs = self._inputs(values, observed, anchored)
-        row = self.denoiser(*inputs, factors)  # (B, hidden)
+        summaries = self.summarise(values, observed, anchored)
+        posteriors = self.by_likelihood(summaries, targets, anchored, prior)
+        if self.mean_head is None or not bool(self.mean_head.weight.any()):
+            return posteriors
+        means = self.means(summaries, values, observed, anchored)
+        return [
+            self._moved(posterior, means) if posterior.kind == NUMBERS else posterior
+            for posterior in posteriors
+        ]
+
+    def summarise(self, values, observed, anchored, factors=None):
+        """Summaries of rows, (B, hidden); ``factors`` are those of dropout."""
+        return self.denoiser(*self._inputs(values, observed, anchored), factors)
+
+    def means(self, summaries, values, observed, anchored):
+        """Means of the mean head for summaries of rows, (B, d), in own units."""
+        mean = anchored.mean.to(values.dtype).clamp(self.low, self.high)
+        completed = self.warp.inverse(torch.where(observed, values, mean))
+        completed = completed.index_fill(1, self.categorical, 0.0)
+        return self.mean_head(summaries, completed, observed)
+
+    def _moved(self, posterior, means):
+        cells, limit = posterior.cells, longest_shift(posterior)
+        weight = self.mean_head.weight[cells.columns]
+        shift = weight * (cells.gather(means) - posterior.mean())
+        return with_mean_moved(posterior, shift.clamp(-limit, limit))
+
+    def by_likelihood(self, summaries, targets, anchored, prior):
+        """Posteriors without the mean head, from summaries of rows."""
         posteriors = []
         for k, head in enumerate(self.heads):
             cells = PackedCells.from_mask(targets, head.columns)
             if len(self.heads) > 1 and not cells.filled.any():
                 continue
-            # index_select: its gradient is far cheaper than that of row[cells.rows].
-            summary = row.index_select(0, cells.rows.flatten())
-            summary = summary.view(*cells.rows.shape, -1)  # (g, T, hidden)
-            found = head.posterior(
-                cells, summary, prior.anchor, prior.margin(k), anchored
-            )
+            # index_select: its gradient is far cheaper than that of an index.
+            own = summaries.index_select(0, cells.rows.flatten())
+            own = own.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            found = head.posterior(cells, own, prior.anchor, prior.margin(k), anchored)
             posteriors.append(found.of_head(k))
         return posteriors
 
 
-def build_network(values, observed, warp, anchor, size, generator):
+def build_network(values, observed, warp, anchor, size, generator, has_mean_head=True):
     """Put together an untrained network: the anchor, in the mean and in the draws.
 
     Parameters
@@ -239,6 +259,8 @@ def build_network(values, observed, warp, anchor, size, generator):
     anchor : ColumnAnchor
     size : NetworkSize
     generator : torch.Generator on the CPU
+    has_mean_head : bool
+        Numbers have one where it is wanted.
     """
     c = anchor.coordinates
     warp = warp.cpu()
@@ -263,7 +285,10 @@ def build_network(values, observed, warp, anchor, size, generator):
         knots = quantile_knots(values, observed[:, numeric], n_knots)
         encoder = PiecewiseLinearEncoder(knots)
     prior = Prior(anchor, [head.margin(anchor.cpu()) for head in heads])
-    return CompletionNetwork(prior, warp, encoder, heads, size, generator)
+    has_mean_head = has_mean_head and encoder is not None
+    return CompletionNetwork(
+        prior, warp, encoder, heads, size, generator, has_mean_head
+    )
 
 
 def _by_size(n_outcomes):

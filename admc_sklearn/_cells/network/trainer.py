@@ -12,6 +12,7 @@ from ..._shared.training import Trainer
 from ..._shared.trunk import dropout_factors
 from ..anchor.column_anchor import Anchored
 from .masked_diffusion import absorb, absorb_like
+from .mean_head import REACH
 
 # Rows are absorbed in blocks of so many bytes: with many rows at once, those that
 # miss like numbers of cells share a factorisation's cost.
@@ -154,15 +155,27 @@ class CellTrainer(Trainer):
                 yield absorbed[start - starts[0] : start - starts[0] + self.size]
 
     def loss(self, batch, factors=None):
-        """Sum of the losses over the targets of absorbed rows, in nats."""
-        losses = []
-        rows = batch.values, batch.kept, batch.targets, batch.anchored
-        for posterior in self.network(*rows, factors=factors):
+        """Sum of the losses over the targets of absorbed rows.
+
+        They are nats, and squared errors of the mean head in standardised units.
+        """
+        losses, network = [], self.network
+        rows = batch.values, batch.kept, batch.anchored
+        summaries = network.summarise(*rows, factors)
+        posteriors = network.by_likelihood(
+            summaries, batch.targets, batch.anchored, network.prior
+        )
+        for posterior in posteriors:
             cells = posterior.cells
             atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
             inner = posterior.inner_nll(atom, value)
             nll = posterior.nll(atom) + self.settings.inner_weight * inner
             losses.append(cells.total(nll))
+        if network.mean_head is not None:
+            truth = network.warp.inverse(batch.values).clamp(-REACH, REACH)
+            error = network.means(summaries, *rows) - truth
+            are_numbers = batch.targets.index_fill(1, network.categorical, False)
+            losses.append(torch.where(are_numbers, error, 0.0).square().sum())
         return sum(losses)
 
     def _factors(self, n_rows):
