@@ -233,10 +233,14 @@ class CrossFit:
         By `time.monotonic`. Where the time until then seems too short, no rows are
         left out, and where it is very short, the features are not curved.
     settings : CrossFitSettings
+    is_hopeless : callable, optional
+        Called with the sum of squared errors in fold 0, and how often each latent is
+        hidden there, (D,), of coarse features; where it is True no more is fitted.
 
     Attributes
     ----------
-    fitted : Fitted
+    fitted : Fitted or None
+        None where it was hopeless.
     parts : list of Fitted
         Part k was not fitted to the rows of fold k, and none to the rows of fold 0, on
         which the network is validated. Otherwise the residuals that the network learns
@@ -245,7 +249,14 @@ class CrossFit:
     """
 
     def __init__(
-        self, rows, patterns, fold, generator, deadline=math.inf, settings=DEFAULT
+        self,
+        rows,
+        patterns,
+        fold,
+        generator,
+        deadline=math.inf,
+        settings=DEFAULT,
+        is_hopeless=None,
     ):
         self.rows, self.patterns, self.generator = rows, patterns, generator
         self.deadline, self.settings = deadline, settings
@@ -271,7 +282,11 @@ class CrossFit:
             if self._is_late(n_fits * (time.monotonic() - started)):
                 return
         if is_enough:
-            kernel = replace(kernel, linear=self._choose_linear(coarse))
+            linear, error, count = self._choose_linear(coarse)
+            if is_hopeless is not None and is_hopeless(error, count):
+                self.fitted = None
+                return
+            kernel = replace(kernel, linear=linear)
             self.parts = self._fit_all(
                 [((self.fold != k) & (self.fold != 0), kernel) for k in range(n_folds)]
             )
@@ -341,14 +356,19 @@ class CrossFit:
         return total, count
 
     def _choose_linear(self, kernel):
-        """Weight of the linear kernel that predicts fold 0 best."""
+        """Weight of the linear kernel that predicts fold 0 best.
+
+        Also returns the sum of its squared errors there, each latent with its best
+        ridge, and how often each latent is hidden, (D,).
+        """
         rows, weights = self.fold != 0, self.settings.linear_weights
         choices = [(rows, replace(kernel, linear=linear)) for linear in weights]
-        best = (math.inf, weights[0])
+        best = (math.inf, weights[0], math.inf)
         for linear, fitted in zip(weights, self._fit_all(choices), strict=True):
-            total, _ = self.errors(0, fitted)
-            best = min(best, (float(total.sum(1).min()), linear))
-        return best[1]
+            total, count = self.errors(0, fitted)
+            own = float(total.min(0).values.sum())
+            best = min(best, (float(total.sum(1).min()), linear, own))
+        return *best[1:], count
 
     def _tune(self):
         """Set the ridge and the spread of all latents by errors of left-out rows."""

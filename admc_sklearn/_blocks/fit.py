@@ -27,6 +27,9 @@ from .trainer import (
 # The anchors may take this share of the time until the deadline; their posteriors under
 # the patterns to train on then take this share of the rest.
 START_SHARE, SHAPES_SHARE = 0.5, 0.3
+# Coarse anchors whose error is so many times that of a rival are hopeless: finer ones
+# and the denoiser have not made up for more (benchmarks/NOTES.md, "Narrow modalities").
+HOPELESS = 1.05
 
 
 def _affordable_kept_sets(cross, deadline):
@@ -40,7 +43,7 @@ def _affordable_kept_sets(cross, deadline):
     return int(SHAPES_SHARE * max(0.0, deadline - now) / max(cost, 1e-9))
 
 
-def fit_blocks(rows, modalities, context, start=None):
+def fit_blocks(rows, modalities, context, start=None, rival=math.inf):
     """Fit anchor and denoiser to rows that may lack modalities.
 
     Parameters
@@ -54,10 +57,14 @@ def fit_blocks(rows, modalities, context, start=None):
         Its size is a key of the settings' ``sizes``.
     start : BlockModel, optional
         Model whose denoiser is trained on.
+    rival : float
+        Error of the lost columns in held-out rows that another model has. It is given
+        up early where there is no hope of a lower one.
 
     Returns
     -------
-    model : BlockModel
+    model : BlockModel or None
+        None where it was given up.
     history : list of dict
     """
     settings = context.settings.blocks
@@ -84,6 +91,13 @@ def fit_blocks(rows, modalities, context, start=None):
         torch.Generator().manual_seed(seed),
     )
     fold = deal_folds(held, kept, groups, rng)
+    n_columns = [len(own) for own in columns]
+    share = torch.tensor(np.divide(n_columns, sizes), device=device)[owner]
+
+    def is_hopeless(error, count):
+        n_cells = float((count * share).sum())
+        return error > n_cells * (HOPELESS * rival) ** 2
+
     now = time.monotonic()
     cross = CrossFit(
         LatentRows(latents, available, owner.to(device)),
@@ -92,7 +106,10 @@ def fit_blocks(rows, modalities, context, start=None):
         generator,
         now + START_SHARE * (plan.end - now),
         settings.cross_fit,
+        is_hopeless,
     )
+    if cross.fitted is None:
+        return None, []
     denoiser = ModalityDenoiser(sizes, settings.sizes[context.size], generator)
     if start is not None:
         denoiser = copy.deepcopy(start.denoiser)
@@ -110,7 +127,6 @@ def fit_blocks(rows, modalities, context, start=None):
         model.dependence = dependence(hidden, fixed)
         held = torch.tensor(np.flatnonzero(fold == 0), device=device)
         rest = torch.tensor(np.flatnonzero(fold != 0), device=device)
-        n_columns = [len(own) for own in columns]
         trainer = BlockTrainer(model, hidden, rest, plan, seed, settings.training)
         validation = BlockValidation(model, hidden, held, n_columns)
         history = run_epochs(trainer, validation)

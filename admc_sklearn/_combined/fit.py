@@ -64,15 +64,20 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     is_measured = not math.isnan(cells.lost_error)
     if is_measured and time.monotonic() > context.plan.end:
         return cells, own
-    blocks, history = _fit_combined(rows, n_levels, partition, {}, context, None)
+    rival = cells.lost_error if is_measured else math.inf
+    blocks, history = _fit_combined(rows, n_levels, partition, {}, context, None, rival)
     # Where time ran out, nothing may be known of the blocks.
-    if is_measured and not blocks.lost_error <= cells.lost_error:
+    if blocks is None or (is_measured and not blocks.lost_error <= cells.lost_error):
         return cells, own
     return blocks, history
 
 
-def _fit_combined(rows, n_levels, partition, encoders, context, start):
-    """Fit a model of blocks, and of cells where other columns are beside them."""
+def _fit_combined(rows, n_levels, partition, encoders, context, start, rival=math.inf):
+    """Fit a model of blocks, and of cells where other columns are beside them.
+
+    The model is None where the blocks cannot complete what is lost with a lower error
+    than the ``rival``.
+    """
     rng = np.random.default_rng(context.seed)
     if start is None:
         settings = context.settings.blocks.encoder
@@ -84,7 +89,8 @@ def _fit_combined(rows, n_levels, partition, encoders, context, start):
     if len(partition.cells):
         history = _fit_cells(model, rows, context, start)
         context = context.until(context.plan.end)
-    return model, history + _fit_blocks(model, rows, context, rng, start)
+    history += _fit_blocks(model, rows, context, rng, start, rival)
+    return (model if model.blocks is not None else None), history
 
 
 def _fit_encoders(rows, partition, given, rng, settings):
@@ -114,7 +120,7 @@ def _fit_cells(model, rows, context, start):
     return [{"part": "cells", **record} for record in history]
 
 
-def _fit_blocks(model, rows, context, rng, start):
+def _fit_blocks(model, rows, context, rng, start, rival):
     """Fit the model of the blocks, beside the completed cells."""
     partition, encoders = model.partition, model.encoders
     cells = model.mean_of_cells(rows)
@@ -137,5 +143,5 @@ def _fit_blocks(model, rows, context, rng, start):
     modalities = columns, encoders, fixed
     blocks = None if start is None else start.blocks
     with torch.inference_mode(False), torch.enable_grad():
-        model.blocks, history = fit_blocks(table, modalities, context, blocks)
+        model.blocks, history = fit_blocks(table, modalities, context, blocks, rival)
     return [{"part": "modalities", **record} for record in history]

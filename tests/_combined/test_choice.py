@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._blocks import fit as block_fit
 from admc_sklearn._blocks.cross_fit import CrossFit
 from admc_sklearn._cells.model import CellModel
 from admc_sklearn._combined.model import CombinedModel
@@ -57,6 +58,32 @@ def test_cells_are_chosen_where_they_are_better(chosen):
     assert isinstance(blocks.model_, CombinedModel)
     fresh = steps(500, 2)
     assert error(chosen, fresh) < 0.9 * error(blocks, fresh)
+
+
+def gaussian(n, seed):
+    """Block b is a straight function of a, and some noise."""
+    rng = np.random.default_rng(FIRST_SEED + seed)
+    a = rng.normal(size=(n, 5))
+    return np.column_stack([a, a @ rng.normal(size=(5, 5)) + rng.normal(size=(n, 5))])
+
+
+def shuffled(n, seed):
+    """Block b holds other names of the levels of a, which are in no order."""
+    rng = np.random.default_rng(FIRST_SEED + seed)
+    a = rng.integers(0, 9, size=(n, 5))
+    return np.column_stack([a, np.array([4, 0, 7, 2, 8, 1, 5, 3, 6])[a]]).astype(float)
+
+
+@pytest.mark.parametrize(("table", "trained"), [(shuffled, False), (gaussian, True)])
+def test_blocks_are_trained_where_there_is_hope_for_them(monkeypatch, table, trained):
+    fits, run_epochs = [], block_fit.run_epochs
+    monkeypatch.setattr(
+        block_fit, "run_epochs", lambda *a: fits.append(a) or run_epochs(*a)
+    )
+    imputer = fitted(Choosing, lose_blocks(table(800, 0), 0.5, 1))
+    assert bool(fits) == trained
+    if not trained:
+        assert isinstance(imputer.model_, CellModel)
 
 
 def test_the_choice_is_by_the_error_of_lost_blocks(monkeypatch):
