@@ -7,13 +7,18 @@ complete rows. The part of `benchmarks.modalities` that ``--tables`` asks for.
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
+import tempfile
 import time
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
@@ -21,8 +26,11 @@ from admc_sklearn import ADMCImputer
 from benchmarks._ablation_cells import energy_score
 from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
 from benchmarks._blocks import hide
-from benchmarks._protocol import load_numeric, splits
+from benchmarks._protocol import load_numeric, read_table, splits
 
+MICE_SCRIPT = Path(__file__).parent / "mice.R"
+# Targets of more values are not classes.
+MAX_CLASSES = 50
 MAX_TEST_ROWS, N_DRAWS, DRAWN_ROWS = 3000, 20, 500
 # Kernel ridge factorises a matrix of the rows.
 MAX_KERNEL_ROWS = 3000
@@ -37,18 +45,24 @@ class LostBlocks:
     train, test : arrays of shape (n, d)
     columns : dict of int array
         Columns of each block.
+    labels : array of shape (n,), optional
+        Classes of the rows to test on.
+    classifier : classifier, optional
+        Fitted to the complete ones of the rows to train on.
     """
 
     train: np.ndarray
     test: np.ndarray
     columns: dict
+    labels: np.ndarray | None = None
+    classifier: ExtraTreesClassifier | None = None
 
     def without(self, name):
         """Test rows without a block."""
         return hide(self.test, self.columns, set(self.columns) - {name})
 
 
-def split_blocks(X, n_blocks, n_rows, share, seed):
+def split_blocks(X, n_blocks, n_rows, share, seed, labels=None):
     """Cut the columns into runs, and take a run from a share of the training rows.
 
     Parameters
@@ -60,14 +74,17 @@ def split_blocks(X, n_blocks, n_rows, share, seed):
     share : float
         Share of the training rows that lack one of the blocks.
     seed : int
+    labels : array of shape (n,), optional
+        Classes of the rows.
 
     Returns
     -------
     LostBlocks
     """
     rng = np.random.default_rng(seed)
-    X = X[~np.isnan(X).any(axis=1)]
-    X = X[rng.permutation(len(X))]
+    rows = np.flatnonzero(~np.isnan(X).any(axis=1))
+    rows = rows[rng.permutation(len(rows))]
+    X = X[rows]
     first = round(0.7 * len(X))
     train, test = X[:first][: n_rows or None], X[first:][:MAX_TEST_ROWS]
     kept = train.std(axis=0) > 0
@@ -81,7 +98,13 @@ def split_blocks(X, n_blocks, n_rows, share, seed):
     )
     for k, run in enumerate(runs):
         train[np.ix_(lost == k, run)] = np.nan
-    return LostBlocks(train, test, columns)
+    if labels is None:
+        return LostBlocks(train, test, columns)
+    labels = labels[rows]
+    complete = lost < 0
+    classifier = ExtraTreesClassifier(200, n_jobs=-1, random_state=seed)
+    classifier.fit(train[complete], labels[: len(train)][complete])
+    return LostBlocks(train, test, columns, labels[first:][:MAX_TEST_ROWS], classifier)
 
 
 class Regression:
@@ -149,6 +172,42 @@ class OneFit:
         return np.stack(drawn)[:, :, blocks.columns[name]]
 
 
+class Mice:
+    """R's mice with predictive mean matching, for every lost block anew.
+
+    Its chains are run on the rows to train on and on the rows to complete, of which
+    they learn nothing.
+    """
+
+    def __init__(self, seed):
+        self.seed, self.draws_ = seed, {}
+
+    def fit(self, blocks):
+        """Complete the test rows, one block at a time."""
+        train = pd.DataFrame(blocks.train).assign(**{".train": 1})
+        with tempfile.TemporaryDirectory() as folder:
+            given, drawn = Path(folder) / "given.csv", Path(folder) / "drawn.csv"
+            for name, own in blocks.columns.items():
+                test = pd.DataFrame(blocks.without(name)).assign(**{".train": 0})
+                table = pd.concat([train, test]).add_prefix("v")
+                table = table.rename(columns={"v.train": ".train"})
+                table.to_csv(given, index=False)
+                options = [str(N_DRAWS), "pmm", str(self.seed)]
+                command = ["Rscript", str(MICE_SCRIPT), str(given), str(drawn)]
+                subprocess.run([*command, *options], check=True, capture_output=True)
+                found = pd.read_csv(drawn).to_numpy()
+                self.draws_[name] = found.reshape(N_DRAWS, len(test), -1)[..., own]
+        return self
+
+    def complete(self, blocks, name):
+        """Mean of the draws of the lost block in the test rows."""
+        return self.draws_[name].mean(axis=0)
+
+    def draw(self, blocks, name, rows):
+        """Draws of the lost block, (m, n, k)."""
+        return self.draws_[name][:, :rows]
+
+
 class SomeRows(RegressorMixin, BaseEstimator):
     """A regressor of at most so many rows."""
 
@@ -188,23 +247,30 @@ def peers(columns, seed, max_time):
         "admc_cells": lambda: OneFit(ADMCImputer(**options)),
         "autoencoder": lambda: OneFit(MaskedAutoencoder(columns, random_state=seed)),
     }
+    if shutil.which("Rscript"):
+        made["mice"] = lambda: Mice(seed)
     for name, make in REGRESSORS.items():
         made[name] = lambda make=make: Regression(make, seed)
     return made
 
 
 def measure(blocks, make):
-    """Error and energy score of the lost blocks, means over the blocks, and seconds."""
+    """Error, accuracy and energy score, means over the lost blocks, and seconds."""
     started = time.perf_counter()
     peer = make().fit(blocks)
     fit_s = time.perf_counter() - started
-    squared, energies = [], []
+    squared, energies, right = [], [], []
+    completed = {}
     started = time.perf_counter()
-    for name, own in blocks.columns.items():
-        error = peer.complete(blocks, name) - blocks.test[:, own]
-        squared.append(np.square(error).mean())
+    for name in blocks.columns:
+        completed[name] = peer.complete(blocks, name)
     complete_s = time.perf_counter() - started
     for name, own in blocks.columns.items():
+        squared.append(np.square(completed[name] - blocks.test[:, own]).mean())
+        if blocks.classifier is not None:
+            whole = blocks.test.copy()
+            whole[:, own] = completed[name]
+            right.append(blocks.classifier.score(whole, blocks.labels))
         truth = blocks.test[:DRAWN_ROWS, own]
         draws = peer.draw(blocks, name, len(truth))
         if draws is not None:
@@ -212,22 +278,38 @@ def measure(blocks, make):
             energies.append(energy_score(draws, truth, everything))
     return {
         "rmse": float(np.sqrt(squared).mean()),
+        "accuracy": float(np.mean(right)) if right else np.nan,
         "energy": float(np.mean(energies)) if energies else np.nan,
         "fit_s": fit_s,
         "complete_s": complete_s,
     }
 
 
+def load_labelled(name, data):
+    """Numeric columns of a table, and the classes of its rows or None."""
+    X, table = load_numeric(name, data), read_table(name, data)
+    if X is None:
+        return None
+    labels = None if table is None else table["target"].to_numpy()
+    if labels is None or len(np.unique(labels.astype(str))) > MAX_CLASSES:
+        return X, None
+    return X, labels.astype(str)
+
+
 def records(options, show):
     """Measure every table, number of blocks, size and peer that is asked for."""
     out = []
-    for table, seed, X in splits(options, load_numeric, lambda X, seed: X):
+    for table, seed, loaded in splits(options, load_labelled, lambda X, seed: X):
+        X, labels = loaded
         # Tables do not share their order of rows.
         own = zlib.crc32(f"{table} {seed}".encode())
         for n_blocks, n_rows in itertools.product(options.blocks, options.n_rows):
-            blocks = split_blocks(X, n_blocks, n_rows, options.share, own)
+            blocks = split_blocks(X, n_blocks, n_rows, options.share, own, labels)
             made = peers(blocks.columns, seed, options.max_time)
             for name in options.imputers:
+                if name not in made:
+                    print(f"{name}: not installed, skipped")
+                    continue
                 record = {"table": table, "blocks": n_blocks}
                 record |= {"rows": len(blocks.train), "seed": seed}
                 record |= {"imputer": name, **measure(blocks, made[name])}

@@ -1,5 +1,7 @@
 """The benchmark of missing modalities runs, and its protocol does what it says."""
 
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -243,6 +245,39 @@ def test_blocks_of_tables_are_lost_by_one_fit_and_by_one_a_block(monkeypatch, tm
     assert records["rows"].tolist() == [60] * 3 + [125] * 3
     assert records["rmse"].between(0.5, 1.2).all()
     assert records["energy"].between(0.5, 2.5).all()
+
+
+def test_classes_are_told_from_completed_rows():
+    """As well as from complete ones where the lost block repeats the other."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 900)
+    a = labels[:, None] + rng.normal(scale=0.3, size=(900, 2))
+    X = np.hstack([a, a])
+    blocks = _lost_blocks.split_blocks(X, 2, 0, 0.5, 0, labels)
+    found = _lost_blocks.measure(
+        blocks, lambda: _lost_blocks.Regression(lambda seed: LinearRegression(), 0)
+    )
+    whole = blocks.classifier.score(blocks.test, blocks.labels)
+    assert found["accuracy"] == pytest.approx(whole, abs=0.01)
+    assert found["accuracy"] > 0.8
+    names = _lost_blocks.load_labelled("wine", None)[1]
+    assert names is None  # a bundled table's classes are not read
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
+def test_draws_of_mice_are_of_the_lost_block():
+    installed = ["Rscript", "-e", "quit(status = !requireNamespace('mice'))"]
+    if subprocess.run(installed, check=False, capture_output=True).returncode:
+        pytest.skip("R's mice is not installed")
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(150, 2))
+    blocks = _lost_blocks.split_blocks(
+        np.hstack([a, 2 * a + 0.1 * rng.normal(size=a.shape)]), 2, 0, 0.5, 0
+    )
+    peer = _lost_blocks.Mice(0).fit(blocks)
+    error = peer.complete(blocks, "block1") - blocks.test[:, 2:]
+    assert np.sqrt(np.square(error).mean()) < 0.6  # one without the other has 1
+    assert peer.draw(blocks, "block1", 10).std(axis=0).mean() < 0.6
 
 
 def test_training_rows_lose_one_block_at_the_share_and_test_rows_none():

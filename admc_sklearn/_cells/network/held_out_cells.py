@@ -59,9 +59,9 @@ class Validation:
     def measure(self):
         """Root mean squared error of the cells, and nats per cell.
 
-        Numbers count by their posterior mean in standardised units, halfway to that of
-        the mean head, and levels by the Brier score in units of that of their
-        frequencies.
+        Numbers count by their posterior mean in standardised units, moved towards that
+        of the mean head by the share that makes this error least, and levels by the
+        Brier score in units of that of their frequencies.
         """
         network = self.network
         network.eval()
@@ -69,24 +69,27 @@ class Validation:
         def errors(index):
             part, anchored = self.parts[index], self.anchored[index]
             summaries, means = self._summaries(part, anchored)
-            squared, nats = 0.0, 0.0
+            squared, nats, along, square = 0.0, 0.0, 0.0, 0.0
             for posterior in network.by_likelihood(
                 summaries, self.hidden[part], anchored, network.prior
             ):
                 cells, truth = posterior.cells, posterior.cells.gather(self.truth[part])
-                error = posterior.error(truth)
-                if means is not None and posterior.kind == NUMBERS:
-                    both = (posterior.mean() + cells.gather(means)) / 2
-                    error = (both - truth).square()
                 nll = posterior.nll(cells.gather(self.outcome[part]))
-                squared += float(cells.total(error))
+                squared += float(cells.total(posterior.error(truth)))
                 nats += float(cells.total(nll))
-            return squared, nats
+                if means is not None and posterior.kind == NUMBERS:
+                    own = posterior.mean()
+                    step = cells.gather(means) - own
+                    along += float(cells.total(step * (truth - own)))
+                    square += float(cells.total(step.square()))
+            return squared, nats, along, square
 
         found = in_threads(errors, range(len(self.parts)), network.device)
+        squared, nats, along, square = map(sum, zip(*found, strict=True))
+        share = min(1.0, max(0.0, along / max(square, 1e-12)))
+        squared = max(0.0, squared - share * (2 * along - share * square))
         count = max(1, int(self.hidden.sum()))
-        squared, nats = (sum(part) / count for part in zip(*found, strict=True))
-        return math.sqrt(squared), nats
+        return math.sqrt(squared / count), nats / count
 
     @torch.no_grad()
     def weigh_means(self):

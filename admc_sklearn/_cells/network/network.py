@@ -92,7 +92,11 @@ class CompletionNetwork(nn.Module):
             generator,
         )
         self.dropout = size.dropout
-        self.mean_head = MeanHead(d, size.hidden, generator) if has_mean_head else None
+        self.mean_head = None
+        if has_mean_head:
+            # Noise of its own: without the head all that follows is the same.
+            own = torch.Generator().manual_seed(generator.initial_seed())
+            self.mean_head = MeanHead(d, size.hidden, own)
         self.levels = None
         if not coordinates.is_plain:
             n_levels = (coordinates.share > 0).sum(1).tolist()
