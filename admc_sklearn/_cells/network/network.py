@@ -18,7 +18,7 @@ from .denoiser import Denoiser
 from .heads import LevelHead, NumericHead
 from .mean_head import MeanHead
 from .posterior import NUMBERS, PackedCells
-from .tilt import longest_shift, with_mean_moved
+from .tilt import with_mean_moved
 
 MAX_TOKENS = 64
 N_KNOTS = 17
@@ -232,10 +232,10 @@ class CompletionNetwork(nn.Module):
         return self.mean_head(summaries, completed, observed)
 
     def _moved(self, posterior, means):
-        cells, limit = posterior.cells, longest_shift(posterior)
+        cells = posterior.cells
         weight = self.mean_head.weight[cells.columns]
         shift = weight * (cells.gather(means) - posterior.mean())
-        return with_mean_moved(posterior, shift.clamp(-limit, limit))
+        return with_mean_moved(posterior, shift)
 
     def by_likelihood(self, summaries, targets, anchored, prior):
         """Posteriors without the mean head, from summaries of rows."""
