@@ -315,7 +315,7 @@ def main():
     names = [*OURS, *BASELINES]
     quick = [name for name in names if name != "published"]
     of_tables = ["admc", "ridge", "kernel", "trees", "mlp", "autoencoder"]
-    names += [name for name in [*of_tables, "admc_cells"] if name not in names]
+    names += [name for name in [*of_tables, "admc_cells", "mice"] if name not in names]
     parser.add_argument("--imputers", nargs="+", choices=names)
     parser.add_argument("--seeds", nargs="+", type=int, help="0; --features: 0 to 4")
     parser.add_argument("--max-time", type=float, default=60, help="of ours, seconds")

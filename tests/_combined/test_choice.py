@@ -80,7 +80,9 @@ def test_blocks_are_trained_where_there_is_hope_for_them(monkeypatch, table, tra
     monkeypatch.setattr(
         block_fit, "run_epochs", lambda *a: fits.append(a) or run_epochs(*a)
     )
-    imputer = fitted(Choosing, lose_blocks(table(800, 0), 0.5, 1))
+    epochs = 2 if trained else 40
+    X = lose_blocks(table(400, 0), 0.5, 1)
+    imputer = fitted(Choosing, X, max_epochs=epochs)
     assert bool(fits) == trained
     if not trained:
         assert isinstance(imputer.model_, CellModel)
