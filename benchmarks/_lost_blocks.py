@@ -6,6 +6,7 @@ complete rows. The part of `benchmarks.modalities` that ``--tables`` asks for.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import shutil
 import subprocess
@@ -172,6 +173,15 @@ class OneFit:
         return np.stack(drawn)[:, :, blocks.columns[name]]
 
 
+@functools.cache
+def has_mice():
+    """Whether R is installed, and its mice."""
+    if shutil.which("Rscript") is None:
+        return False
+    command = ["Rscript", "-e", "quit(status = !requireNamespace('mice'))"]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
 class Mice:
     """R's mice with predictive mean matching, for every lost block anew.
 
@@ -184,20 +194,20 @@ class Mice:
 
     def fit(self, blocks):
         """Complete the test rows, one block at a time."""
-        train = pd.DataFrame(blocks.train).assign(**{".train": 1})
+        n_train, n_test = len(blocks.train), len(blocks.test)
         with tempfile.TemporaryDirectory() as folder:
             given, drawn = Path(folder) / "given.csv", Path(folder) / "drawn.csv"
             for name, own in blocks.columns.items():
-                test = pd.DataFrame(blocks.without(name)).assign(**{".train": 0})
-                table = pd.concat([train, test]).add_prefix("v")
-                table = table.rename(columns={"v.train": ".train"})
+                rows = np.concatenate([blocks.train, blocks.without(name)])
+                table = pd.DataFrame(rows).add_prefix("v")
+                table[".train"] = np.repeat([1, 0], [n_train, n_test])
                 table.to_csv(given, index=False)
                 options = [str(N_DRAWS), "pmm", str(self.seed)]
                 command = ["Rscript", str(MICE_SCRIPT), str(given), str(drawn)]
                 subprocess.run([*command, *options], check=True, capture_output=True)
                 # Columns that others nearly determine are left out: their mean is 0.
                 found = np.nan_to_num(pd.read_csv(drawn).to_numpy())
-                self.draws_[name] = found.reshape(N_DRAWS, len(test), -1)[..., own]
+                self.draws_[name] = found.reshape(N_DRAWS, n_test, -1)[..., own]
         return self
 
     def complete(self, blocks, name):
@@ -248,7 +258,7 @@ def peers(columns, seed, max_time):
         "admc_cells": lambda: OneFit(ADMCImputer(**options)),
         "autoencoder": lambda: OneFit(MaskedAutoencoder(columns, random_state=seed)),
     }
-    if shutil.which("Rscript"):
+    if has_mice():
         made["mice"] = lambda: Mice(seed)
     for name, make in REGRESSORS.items():
         made[name] = lambda make=make: Regression(make, seed)

@@ -171,6 +171,8 @@ class CellModel(CompletionModel):
         if self.donors is None:
             return None
         candidates, z = self.donors.find(rows)
+        candidates, order = candidates.sort(1)  # a search returns them in any order
+        z = z.gather(2, order.expand(z.shape))
         if self.self_masking is None:
             return candidates, z, None
         # Means tilt the mixture, so a donor's weight is tilted by its value, and the

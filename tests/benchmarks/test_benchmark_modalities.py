@@ -1,7 +1,5 @@
 """The benchmark of missing modalities runs, and its protocol does what it says."""
 
-import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -264,11 +262,8 @@ def test_classes_are_told_from_completed_rows():
     assert names is None  # a bundled table's classes are not read
 
 
-@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
+@pytest.mark.skipif(not _lost_blocks.has_mice(), reason="R's mice is not installed")
 def test_draws_of_mice_are_of_the_lost_block():
-    installed = ["Rscript", "-e", "quit(status = !requireNamespace('mice'))"]
-    if subprocess.run(installed, check=False, capture_output=True).returncode:
-        pytest.skip("R's mice is not installed")
     rng = np.random.default_rng(0)
     a = rng.normal(size=(150, 2))
     blocks = _lost_blocks.split_blocks(

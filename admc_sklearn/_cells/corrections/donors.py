@@ -344,7 +344,8 @@ class Donors(Correction):
         ----------
         rows : Rows
             B rows in the network's coordinates.
-        candidates, z : tensors of shapes (B, R) and (2, B, R), from `find`
+        candidates, z : tensors of shapes (B, R) and (2, B, R)
+            From `find`, in the order of the candidates.
         noise : float tensor of shape (B, 1 + n_candidates), uniform on (0, 1)
         tilts : tensors of shapes (B, d) and (B, R, d), optional
             Logs of factors of the network's weight in a cell and of its donors', where
@@ -356,20 +357,18 @@ class Donors(Correction):
             The rows with the copied cells, which count as observed.
         """
         values, observed = rows.values.clone(), rows.observed.clone()
-        candidates, order = candidates.sort(1)  # a search returns them in any order
-        row = torch.arange(len(order), device=order.device)[:, None]
         n_candidates = candidates.shape[1]
         clock = torch.log(-torch.log(noise))
-        mass, log_odds = (None, None) if tilts is None else tilts
         for kind, columns in enumerate((self.numeric, self.categorical)):
             if not self.is_used[kind]:
                 continue
-            ring = clock[:, 1 : 1 + n_candidates] - z[kind].gather(1, order)
+            ring = clock[:, 1 : 1 + n_candidates] - z[kind]
             seen = self.observed[candidates[..., None], columns]  # (B, R, columns)
             ring = ring[..., None].expand(seen.shape)
             own = clock[:, :1] - self.concentration[columns]
             if tilts is not None:
-                ring = ring - log_odds[row, order, :][..., columns]
+                mass, log_odds = tilts
+                ring = ring - log_odds[..., columns]
                 own = own - mass[:, columns]
             first, position = torch.where(seen, ring, torch.inf).min(1)
             copied = (first < own) & ~observed[:, columns]

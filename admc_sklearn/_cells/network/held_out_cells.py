@@ -48,12 +48,16 @@ class Validation:
                 network.device,
             )
 
-    def _summaries(self, part, anchored):
-        """Summaries of rows, and the mean head's means of their cells or None."""
-        network, rows = self.network, (self.values[part], self.kept[part], anchored)
+    def _complete(self, index):
+        """Posteriors of a part's hidden cells, and the mean head's means or None."""
+        network, part, anchored = self.network, self.parts[index], self.anchored[index]
+        rows = self.values[part], self.kept[part], anchored
         summaries = network.summarise(*rows)
+        posteriors = network.by_likelihood(
+            summaries, self.hidden[part], anchored, network.prior
+        )
         has_means = network.mean_head is not None
-        return summaries, network.means(summaries, *rows) if has_means else None
+        return posteriors, network.means(summaries, *rows) if has_means else None
 
     @torch.no_grad()
     def measure(self):
@@ -67,12 +71,10 @@ class Validation:
         network.eval()
 
         def errors(index):
-            part, anchored = self.parts[index], self.anchored[index]
-            summaries, means = self._summaries(part, anchored)
+            part = self.parts[index]
+            posteriors, means = self._complete(index)
             squared, nats, along, square = 0.0, 0.0, 0.0, 0.0
-            for posterior in network.by_likelihood(
-                summaries, self.hidden[part], anchored, network.prior
-            ):
+            for posterior in posteriors:
                 cells, truth = posterior.cells, posterior.cells.gather(self.truth[part])
                 nll = posterior.nll(cells.gather(self.outcome[part]))
                 squared += float(cells.total(posterior.error(truth)))
@@ -98,12 +100,9 @@ class Validation:
         network.eval()
 
         def complete(index):
-            part, anchored = self.parts[index], self.anchored[index]
-            summaries, means = self._summaries(part, anchored)
+            posteriors, means = self._complete(index)
             own = torch.zeros_like(means)
-            for posterior in network.by_likelihood(
-                summaries, self.hidden[part], anchored, network.prior
-            ):
+            for posterior in posteriors:
                 if posterior.kind == NUMBERS:
                     posterior.cells.scatter_into(own, posterior.mean())
             return own, means

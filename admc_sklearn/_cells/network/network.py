@@ -67,15 +67,13 @@ class CompletionNetwork(nn.Module):
         Of the numeric columns.
     heads : list of NumericHead and LevelHead
         Of all columns.
+    mean_head : MeanHead or None
     size : NetworkSize
     generator : torch.Generator on the CPU
         Of the weights.
-    has_mean_head : bool
     """
 
-    def __init__(
-        self, prior, warp, encoder, heads, size, generator, has_mean_head=True
-    ):
+    def __init__(self, prior, warp, encoder, heads, mean_head, size, generator):
         super().__init__()
         coordinates = prior.anchor.coordinates
         d = coordinates.n_columns
@@ -92,11 +90,7 @@ class CompletionNetwork(nn.Module):
             generator,
         )
         self.dropout = size.dropout
-        self.mean_head = None
-        if has_mean_head:
-            # Noise of its own: without the head all that follows is the same.
-            own = torch.Generator().manual_seed(generator.initial_seed())
-            self.mean_head = MeanHead(d, size.hidden, own)
+        self.mean_head = mean_head
         self.levels = None
         if not coordinates.is_plain:
             n_levels = (coordinates.share > 0).sum(1).tolist()
@@ -289,10 +283,12 @@ def build_network(values, observed, warp, anchor, size, generator, has_mean_head
         knots = quantile_knots(values, observed[:, numeric], n_knots)
         encoder = PiecewiseLinearEncoder(knots)
     prior = Prior(anchor, [head.margin(anchor.cpu()) for head in heads])
-    has_mean_head = has_mean_head and encoder is not None
-    return CompletionNetwork(
-        prior, warp, encoder, heads, size, generator, has_mean_head
-    )
+    mean_head = None
+    if has_mean_head and encoder is not None:
+        # Noise of its own: without the head all that follows is the same.
+        own = torch.Generator().manual_seed(generator.initial_seed())
+        mean_head = MeanHead(c.n_columns, size.hidden, own)
+    return CompletionNetwork(prior, warp, encoder, heads, mean_head, size, generator)
 
 
 def _by_size(n_outcomes):
