@@ -19,6 +19,7 @@ from .anchor.level_scores import score_levels
 from .bootstrap import bootstrap_prior
 from .corrections.donor_weights import fit_donors
 from .corrections.landmark_fit import fit_landmarks
+from .corrections.pattern_regression import fit_patterns
 from .corrections.self_masking import fit_self_masking, is_suspected
 from .model import CellModel
 from .network.held_out_cells import Validation
@@ -142,6 +143,10 @@ class _Fit:
             model.landmarks = fit_landmarks(model.network, *known, landmarks)
         if donors is not None:
             model.donors = fit_donors(model, *known, donors)
+        patterns = self.settings.patterns
+        if patterns is not None:
+            held = self._warped(model, self.table[self.held])
+            model.patterns = fit_patterns(model, rows, held, self.plan.end, patterns)
 
     def _some_held(self):
         """Rows held out, no more than blocks are validated on, as arrays."""
@@ -157,6 +162,8 @@ class _Fit:
             network.prior = _prior(network, exact, ridge, generator, end)
         if model.donors is not None:
             model.donors.add(network, rows[self.held])
+        if model.patterns is not None:
+            model.patterns.learn(network, rows)
         model.replicas += [
             bootstrap_prior(network, *table, weakest, generator, end)
             for _ in range(self.context.n_bootstraps)

@@ -23,11 +23,13 @@ from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
 from .network.masked_diffusion import reveal_rounds, reverse
+from .network.posterior import NUMBERS
 
 # Values further beyond the training range, in standard deviations, count as this far.
 REACH = 10.0
-# First stream of the noise by which draws copy donors; it is far from those of cells.
-DONOR_STREAM = 2**32
+# First streams of the noise by which draws copy donors, and by which values of their
+# own weight are carried over; they are far from those of cells.
+DONOR_STREAM, CARRY_STREAM = 2**32, 2**33
 
 
 class CellModel(CompletionModel):
@@ -46,7 +48,7 @@ class CellModel(CompletionModel):
     ----------
     dependence : float array of shape (M, M) or None
         See `judge_wholes`.
-    landmarks, donors, self_masking : Correction or None
+    landmarks, donors, patterns, self_masking : Correction or None
     replicas : list of Prior
         Priors fitted to resampled rows; draws take turns with them.
     """
@@ -55,13 +57,13 @@ class CellModel(CompletionModel):
         super().__init__()
         self.network, self.ridges, self.wholes = network, ridges, wholes
         self.dependence = None
-        self.landmarks = self.donors = self.self_masking = None
+        self.landmarks = self.donors = self.patterns = self.self_masking = None
         self.replicas = nn.ModuleList()
 
     @property
     def corrections(self):
         """The corrections that were learnt, in the order in which they apply."""
-        every = self.landmarks, self.donors, self.self_masking
+        every = self.landmarks, self.donors, self.patterns, self.self_masking
         return [correction for correction in every if correction is not None]
 
     def posteriors(self, rows, targets=None):
@@ -153,13 +155,17 @@ class CellModel(CompletionModel):
             take = incomplete[part]
             batch = self.coordinates(rows[take])
             donors = self._find_donors(batch)
+            carry = self._prepare_carrying(batch)
             for k in range(n_draws):
                 streams = [(d, 2 * k), (d, 2 * k + 1)]
                 if donors is not None:
                     n_candidates = self.donors.settings.n_candidates
                     streams.append((1 + n_candidates, DONOR_STREAM + k))
                 noise = _noise(keys[take], streams, batch.values.device)
-                drawn = self._draw_once(batch, donors, k, n_steps, noise)
+                drawn, is_copy = self._draw_once(batch, donors, k, n_steps, noise)
+                if carry is not None:
+                    streams = [(d, CARRY_STREAM + k)]
+                    carry(drawn, is_copy, *_noise(keys[take], streams, drawn.device))
                 drawn = self.network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], drawn)
 
@@ -188,14 +194,18 @@ class CellModel(CompletionModel):
     def _draw_once(self, rows, donors, k, n_steps, noise):
         """Draw the missing cells of a batch, (B, d), in the network's coordinates.
 
-        ``donors`` are those of `_find_donors`.
+        ``donors`` are those of `_find_donors`. Also says which cells are their copies,
+        (B, d).
         """
         order, quantiles, *clocks = noise
         prior = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
+        missing = ~rows.observed
         if donors is not None:
             candidates, z, tilts = donors
             rows = self.donors.draw(rows, candidates, z, *clocks, tilts)
-        corrections = [c for c in self.corrections if c is not self.donors]
+        corrections = [
+            c for c in self.corrections if c not in (self.donors, self.patterns)
+        ]
 
         def posteriors(values, observed, targets):
             # Landmarks are weighed by the whole row, so all its cells are completed.
@@ -205,7 +215,37 @@ class CellModel(CompletionModel):
             return self._corrected(plain, Rows(values, observed), corrections)
 
         rounds = reveal_rounds(~rows.observed, order, n_steps)
-        return reverse(posteriors, rows.values, rows.observed, rounds, quantiles)
+        drawn = reverse(posteriors, rows.values, rows.observed, rounds, quantiles)
+        return drawn, missing & rows.observed
+
+    def _prepare_carrying(self, rows):
+        """Make what moves draws to the distribution that patterns correct, or None.
+
+        A row has its pattern until cells are revealed. So draws know nothing of
+        patterns until they are complete. Then a number at some quantile of its
+        distribution without them becomes that quantile of the one with them.
+        """
+        if self.patterns is None:
+            return None
+        take = self.patterns.rows_of(rows.observed).nonzero()[:, 0]
+        if not len(take):
+            return None
+        some = rows[take]
+        plain = self.network(some.values, some.observed, ~some.observed)
+        before = [c for c in self.corrections if c is not self.patterns]
+        sources = self._corrected(plain, some, before)
+        goals = self._corrected(plain, some, self.corrections)
+
+        def carry(drawn, is_copy, noise):
+            own, clock, copies = drawn[take], noise[take], is_copy[take]
+            for source, goal in zip(sources, goals, strict=True):
+                if source.kind == NUMBERS:
+                    cells = source.cells
+                    part = cells.gather(own), cells.gather(clock), cells.gather(copies)
+                    cells.scatter_into(own, goal.carried_from(source, *part))
+            drawn[take] = own
+
+        return carry
 
     def _groups(self):
         """Columns by modality; those outside of all are one more: a dict."""
@@ -291,9 +331,10 @@ class CellModel(CompletionModel):
 
     @one_thread()
     def move_to(self, device):
-        """Move to a device; the anchors' float64 stays on the CPU for MPS."""
+        """Move to a device; what is float64 stays on the CPU for MPS."""
         if torch.device(device).type != "mps":
             return self.to(device)
+        patterns, self.patterns = self.patterns, None
         priors = [self.network.prior, *self.replicas]
         anchors = [prior.anchor for prior in priors]
         for prior in priors:
@@ -301,6 +342,7 @@ class CellModel(CompletionModel):
         self.to(device)
         for prior, anchor in zip(priors, anchors, strict=True):
             prior.anchor = anchor.to("cpu")
+        self.patterns = None if patterns is None else patterns.to("cpu")
         return self
 
 

@@ -9,6 +9,7 @@ from .anchor.choose_coordinates import CoordinateSettings
 from .anchor.level_scores import ScoreSettings
 from .corrections.donors import DonorSettings
 from .corrections.landmark_regression import LandmarkSettings
+from .corrections.pattern_regression import PatternSettings
 from .corrections.self_masking import SelfMaskingSettings
 from .network.denoiser import NetworkSize
 from .network.trainer import TrainingSettings
@@ -35,6 +36,7 @@ class CellSettings:
         Whether the network has a `MeanHead`.
     landmarks : LandmarkSettings, or None for no correction by landmarks
     donors : DonorSettings, or None for no donor rows
+    patterns : PatternSettings, or None for no regressions of patterns
     self_masking : SelfMaskingSettings
     """
 
@@ -45,4 +47,5 @@ class CellSettings:
     mean_head: bool = True
     landmarks: LandmarkSettings | None = field(default_factory=LandmarkSettings)
     donors: DonorSettings | None = field(default_factory=DonorSettings)
+    patterns: PatternSettings | None = field(default_factory=PatternSettings)
     self_masking: SelfMaskingSettings = field(default_factory=SelfMaskingSettings)

@@ -233,6 +233,7 @@ def test_summaries_and_draws_read_one_distribution():
     model = imputer.model_
     assert model.landmarks is not None
     assert model.donors is not None
+    assert model.patterns is not None
     assert model.self_masking is not None
     some, n_draws = frame[:600], 200
     draws = imputer.sample(some, n_draws)

@@ -45,8 +45,9 @@ def board():
     incomplete[::5, 2] = np.nan
     new_incomplete[:, 2] = np.nan
     imputer = ADMCImputer(max_epochs=2, random_state=0, self_masking=False)
-    # The donors and the mean head would complete the board as well.
-    imputer._settings = Settings(cells=CellSettings(mean_head=False, donors=None))
+    # Donors, mean head and patterns would complete the board as well.
+    alone = CellSettings(mean_head=False, donors=None, patterns=None)
+    imputer._settings = Settings(cells=alone)
     imputer.fit(incomplete)
     return imputer, new, new_incomplete
 

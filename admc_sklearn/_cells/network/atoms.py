@@ -249,6 +249,15 @@ class Atoms(nn.Module):
         inner = mean + sd * _ndtri(torch.special.ndtr(a) + u * gap)
         return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
 
+    def level_within(self, mean, sd, column, atom, value):
+        """Inverse of `quantile_within` in its last argument; 1/2 for points."""
+        low, high = self.low[column, atom], self.high[column, atom]
+        a, _, gap, sharp = _cut(low, high, mean, sd)
+        inner = (torch.special.ndtr((value - mean) / sd) - torch.special.ndtr(a)) / gap
+        flat = (value - low) / (high - low)
+        level = torch.where(sharp, inner, flat).nan_to_num(0.5)
+        return torch.where(high > low, level, 0.5).clamp(1e-6, 1 - 1e-6)
+
 
 def _cut(low, high, mean, sd):
     """Standardised ends of atoms, the anchor's mass in between, and if it is usable.

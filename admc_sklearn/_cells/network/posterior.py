@@ -149,6 +149,31 @@ class NumericPosterior(CellPosterior):
         mean, sd = self.inner_mean, self.inner_sd
         return self.atoms.quantile_within(mean, sd, self.slots, atom, u)
 
+    def carried_from(self, source, values, noise, is_copy):
+        """Move draws from another distribution of the same cells to this one, (g, T).
+
+        Each value becomes the same quantile here. Where in its atom a value lies is
+        chance by uniform ``noise``, if it is a point or a copy of a donor's; such a
+        copy stays what it is while it stays in its atom.
+
+        Shapes: (g, T) three times; values are in the coordinates of the warp.
+        """
+        atoms, slots, index = self.atoms, self.slots, source._index(values)
+        share = torch.softmax(source.logits, -1)
+        own = share.gather(-1, index[..., None]).squeeze(-1)
+        below = share.cumsum(-1).gather(-1, index[..., None]).squeeze(-1) - own
+        mean, sd = source.inner_mean, source.inner_sd
+        inside = atoms.level_within(mean, sd, slots, index, values)
+        is_point = atoms.low[slots, index] == atoms.high[slots, index]
+        inside = torch.where(is_point | is_copy, noise, inside)
+        carried = self.quantile(below + own * inside)
+        stays = (is_copy | is_point) & (self._index(carried) == index)
+        return torch.where(stays, values, carried)
+
+    def _index(self, values):
+        """Atom of values, (g, T)."""
+        return self.atoms.index(values.T).T
+
     def point(self, statistic):
         """Summary in own units, (g, T): ``"mean"`` or the quantile of a level."""
         if statistic == "mean":

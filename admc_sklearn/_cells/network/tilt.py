@@ -43,11 +43,13 @@ def longest_shift(posterior, settings=DEFAULT):
     return settings.max_shift * _moments(posterior)[0][..., 0]
 
 
-def with_mean_moved(posterior, shift, settings=DEFAULT):
+def with_mean_moved(posterior, shift, settings=DEFAULT, precision=None):
     """Tilt a posterior so that its mean moves by about the shift, (g, T).
 
     The tilt is exp(c t(x)), with t the standardised value, cut where a heavy tail,
-    which has next to no weight, would gain all of it.
+    which has next to no weight, would gain all of it. Where a ``precision`` (g, T) is
+    given, in units of the posterior's own, the posterior is multiplied by a normal
+    density of it around the new mean besides: what moved the mean knows more.
     """
     center, plain = posterior.atoms.center[:, None], posterior.logits
     spread, start, share = _moments(posterior)
@@ -55,6 +57,9 @@ def with_mean_moved(posterior, shift, settings=DEFAULT):
     value = (center - start) / spread
     deviate = value.clamp(-max_deviate, max_deviate)
     goal = (shift[..., None] / spread).clamp(-max_shift, max_shift)
+    if precision is not None:
+        plain = plain - 0.5 * precision[..., None] * (value - goal).square()
+        share = torch.softmax(plain, -1)
     power = torch.zeros_like(goal)
     for _ in range(settings.newton_steps):
         mean = (share * value).sum(-1, keepdim=True)
