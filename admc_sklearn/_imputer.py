@@ -280,10 +280,11 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
     *Pickles.* A pickle holds the parameters, the network's weights, statistics and
     atoms of the columns (for columns with few distinct values, those values), and
     training rows: up to 800 completed rows as landmarks, the latents of blocks in up to
-    1500 rows, and, where donor rows are used, up to 16,384 rows. A pickle opens on
-    machines without the device on which it was made. It opens with the release of this
-    package that made it, and with a warning with other releases of the same minor
-    version; other releases refuse it with an error.
+    1500 rows, up to 2000 rows for each pattern that is regressed, and, where donor rows
+    are used, up to 16,384 rows. A pickle opens on machines without the device on which
+    it was made. It opens with the release of this package that made it, and with a
+    warning with other releases of the same minor version; other releases refuse it with
+    an error.
 
     *Numbers.* Means of numbers combine the network with a kernel ridge regression on
     the completed rest of the row, to the extent that lowers the error of held-out

@@ -56,6 +56,7 @@ VARIANTS = {
     "without the mean head": (replace(WHOLE, mean_head=False), {}),
     "without landmarks": (replace(WHOLE, landmarks=None), {}),
     "without donors": (replace(WHOLE, donors=None), {}),
+    "without patterns": (replace(WHOLE, patterns=None), {}),
     "without both": (replace(WHOLE, landmarks=None, donors=None), {}),
     "without self-masking": (WHOLE, {"self_masking": False}),
     "anchor alone": (WHOLE, {"max_epochs": 0}),

@@ -88,7 +88,9 @@ def draw_pipeline():
     note = "each lane takes the other's result as columns"
     axes.text(3.4, 3.28, note, va="center", fontsize=8.5)
 
-    corrections = "1 landmark regression\n2 donor rows\n3 self-masking"
+    corrections = (
+        "1 landmark regression\n2 donor rows\n3 pattern regression\n4 self-masking"
+    )
     joint = "the joint distribution\nof the missing cells"
     reads = "mean, median,\nquantiles, probabilities\nof levels, draws"
     _box(axes, 9.85, 5.2, 1.95, 1.3, "Corrections", corrections)

@@ -2,10 +2,12 @@
 
 Means, quantiles, probabilities and draws are all read from one posterior of a row's
 missing cells. It is made in this order: the network computes it; landmarks move the
-means of numbers; values of donor rows are mixed in; and all are tilted where cells are
-missing because of their own values. Draws compute it anew whenever the diffusion has
-revealed some of a row's cells. There donors are copied once, before the network, so
-that copied cells of one draw mostly come from one training row.
+means of numbers; values of donor rows are mixed in; in rows of common patterns
+regressions move means again; and all are tilted where cells are missing because of
+their own values. Draws compute it anew whenever the diffusion has revealed some of a
+row's cells. There donors are copied once, before the network, so that copied cells of
+one draw mostly come from one training row; and draws are carried over to what pattern
+regression makes of the posterior once they are complete.
 """
 
 from __future__ import annotations
