@@ -73,7 +73,7 @@ def mixture(n, seed):
 @pytest.mark.slow
 def test_draws_of_a_mixture_are_exact_draws_up_to_noise():
     """Numbers and the category jointly, with nothing and with one column known."""
-    imputer = ADMCImputer(random_state=0, n_steps=8).fit(mixture(8000, 0))
+    imputer = ADMCImputer(random_state=0, n_steps=8).fit(mixture(5000, 0))
     n = 2000
     for known in ([], ["x"]):
         fresh = mixture(n, 1)
