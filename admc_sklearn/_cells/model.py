@@ -4,10 +4,12 @@ Means, quantiles, probabilities and draws are all read from one posterior of a r
 missing cells. It is made in this order: the network computes it; landmarks move the
 means of numbers; values of donor rows are mixed in; in rows of common patterns
 regressions move means again; and all are tilted where cells are missing because of
-their own values. Draws compute it anew whenever the diffusion has revealed some of a
-row's cells. There donors are copied once, before the network, so that copied cells of
-one draw mostly come from one training row; and draws are carried over to what pattern
-regression makes of the posterior once they are complete.
+their own values. Draws compute that of the
+network anew whenever the diffusion has revealed some of a row's cells, and tilt it.
+There donors are copied once, before the network, so that copied cells of one draw
+mostly come from one training row. Landmarks and patterns correct one cell at a time:
+once a draw is complete, each number is moved to the same quantile of its distribution
+with them.
 """
 
 from __future__ import annotations
@@ -187,8 +189,6 @@ class CellModel(CompletionModel):
         # network's by the values that it expects.
         network = self.network
         posteriors = network(rows.values, rows.observed, ~rows.observed)
-        if self.landmarks is not None:
-            posteriors = self.landmarks.apply(posteriors, rows, network)
         outcome = self.donors.outcome[candidates].long()
         tilts = self.self_masking.factors(posteriors, outcome, network)
         return candidates, z, tilts
@@ -205,37 +205,34 @@ class CellModel(CompletionModel):
         if donors is not None:
             candidates, z, tilts = donors
             rows = self.donors.draw(rows, candidates, z, *clocks, tilts)
-        corrections = [
-            c for c in self.corrections if c not in (self.donors, self.patterns)
-        ]
 
         def posteriors(values, observed, targets):
-            # Landmarks are weighed by the whole row, so all its cells are completed.
-            if self.landmarks is not None and bool(targets.any()):
-                targets = ~observed
             plain = self.network(values, observed, targets, prior=prior)
-            return self._corrected(plain, Rows(values, observed), corrections)
+            tilts = [] if self.self_masking is None else [self.self_masking]
+            return self._corrected(plain, Rows(values, observed), tilts)
 
         rounds = reveal_rounds(~rows.observed, order, n_steps)
         drawn = reverse(posteriors, rows.values, rows.observed, rounds, quantiles)
         return drawn, missing & rows.observed
 
     def _prepare_carrying(self, rows):
-        """Make what moves draws to the distribution that patterns correct, or None.
+        """Make what moves draws to the distributions of the whole model, or None.
 
-        A row has its pattern until cells are revealed. So draws know nothing of
-        patterns until they are complete. Then a number at some quantile of its
-        distribution without them becomes that quantile of the one with them.
+        Draws know nothing of landmarks and patterns: a row has its pattern until cells
+        are revealed, and landmarks cost as much as the network. So a number at some
+        quantile of its distribution without them becomes that quantile of the one with
+        them.
         """
-        if self.patterns is None:
-            return None
-        take = self.patterns.rows_of(rows.observed).nonzero()[:, 0]
-        if not len(take):
+        carried = {self.landmarks, self.patterns} - {None}
+        take = torch.arange(len(rows), device=rows.values.device)
+        if self.landmarks is None and self.patterns is not None:
+            take = take[self.patterns.rows_of(rows.observed)]
+        if not carried or not len(take):
             return None
         some = rows[take]
         plain = self.network(some.values, some.observed, ~some.observed)
-        before = [c for c in self.corrections if c is not self.patterns]
-        sources = self._corrected(plain, some, before)
+        others = [c for c in self.corrections if c not in carried]
+        sources = self._corrected(plain, some, others)
         goals = self._corrected(plain, some, self.corrections)
 
         def carry(drawn, is_copy, noise):

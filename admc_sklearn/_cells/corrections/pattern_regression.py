@@ -10,8 +10,8 @@ Rows that are held out decide by how much a pattern's predictions count, column 
 column, and by how much they make distributions narrower.
 
 A row that is drawn has another pattern after the first round. So draws are made
-without this correction, and each cell is then moved to the same quantile of the
-corrected distribution.
+without this correction, and each number is then moved to the same quantile of the
+corrected distribution; see `CellModel`.
 """
 
 from __future__ import annotations
