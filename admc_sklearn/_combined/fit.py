@@ -16,6 +16,10 @@ from .._shared.devices import one_thread
 from .model import CombinedModel
 from .partition import divide
 
+# Of a few held-out rows, errors that differ by less are alike; then cells are taken, to
+# which rows that lack some of a block's columns are no exception.
+NEARLY = 0.99
+
 
 @one_thread()
 def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None):
@@ -67,7 +71,8 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     rival = cells.lost_error if is_measured else math.inf
     blocks, history = _fit_combined(rows, n_levels, partition, {}, context, None, rival)
     # Where time ran out, nothing may be known of the blocks.
-    if blocks is None or (is_measured and not blocks.lost_error <= cells.lost_error):
+    least = NEARLY * cells.lost_error
+    if blocks is None or (is_measured and not blocks.lost_error <= least):
         return cells, own
     return blocks, history
 
