@@ -151,3 +151,40 @@ def _plain(panel, axis="y"):
     panel.grid(axis=axis, color="0.9", lw=0.8)
     panel.set_axisbelow(True)
     panel.tick_params(labelsize=8)
+
+
+def draw_lost_blocks(frame):
+    """Error of lost blocks against training rows: a panel for each table and cut.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Records of `benchmarks.modalities --tables`, of several numbers of rows.
+
+    Returns
+    -------
+    Figure
+    """
+    cases = list(frame.groupby(["table", "blocks"], sort=False))
+    figure = Figure(figsize=(2.6 * len(cases), 2.9), layout="constrained")
+    panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    for panel, ((table, n_blocks), part) in zip(panels, cases, strict=True):
+        errors = part.pivot_table("rmse", "rows", "imputer", sort=False).sort_index()
+        for k, name in enumerate(errors):
+            ours = name == OURS[0]
+            panel.plot(
+                errors.index, errors[name], marker=MARKERS[k], ms=4,
+                color="black" if ours else "0.6", lw=2 if ours else 1,
+                zorder=3 if ours else 2, label=name,
+            )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_xticks(errors.index, [str(n) for n in errors.index], fontsize=8)
+        panel.minorticks_off()
+        panel.set_title(f"{table}, {n_blocks} blocks", fontsize=9)
+    panels[0].set_ylabel("RMSE of a lost block", fontsize=9)
+    figure.supxlabel("training rows, half of them complete", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside upper center", ncols=8, frameon=False, fontsize=9
+    )
+    return figure

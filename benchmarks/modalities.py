@@ -21,7 +21,8 @@ test rows, each row keeping one. ``--features`` instead cross-validates complete
 plain and with their generated counterparts. ``--latency`` instead times one row, and a
 thousand, of mosi's size. ``--tables letter bean --blocks 2 4 --n-rows 500 2000 0``
 instead cuts the columns of tables into blocks, takes a block from half of the training
-rows, and completes each block of unseen rows (`benchmarks._lost_blocks`).
+rows, and completes each block of unseen rows (`benchmarks._lost_blocks`);
+``--picture FILE`` draws rows against error.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from admc_sklearn import ADMCImputer
 from benchmarks import _appended, _lost_blocks
 from benchmarks._baselines import BASELINES, Counterparts
 from benchmarks._blocks import SETS, classifier, hide, load_blocks, lose, rmse, subsets
+from benchmarks._figures import DPI, draw_lost_blocks
 
 RATES = (0.3, 0.5, 0.7)
 OURS = ("admc", "anchor")
@@ -297,6 +299,8 @@ def run_tables(options):
             table["gain"] = 1 - table["admc"] / best
             print(f"\n{table.round(4).to_string()}")
             print(f"mean gain on the best peer: {table['gain'].mean():.3f}")
+        if options.picture:
+            draw_lost_blocks(frame).savefig(options.picture, dpi=DPI)
     return records
 
 
@@ -326,6 +330,7 @@ def main():
     parser.add_argument("--csv", help="also write every single measurement there")
     parser.add_argument("--blocks", nargs="+", type=int, default=[2], help="--tables")
     parser.add_argument("--n-rows", nargs="+", type=int, default=[0], help="--tables")
+    parser.add_argument("--picture", help="of --tables: rows against error, a PNG")
     parser.add_argument("--share", type=float, default=0.5, help="of --tables")
     kind = parser.add_mutually_exclusive_group()
     runs = {"loss": run_loss, "features": run_features, "latency": run_latency}

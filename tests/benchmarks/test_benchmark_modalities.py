@@ -238,7 +238,9 @@ def test_blocks_of_tables_are_lost_by_one_fit_and_by_one_a_block(monkeypatch, tm
     csv = tmp_path / "records.csv"
     own = ["--tables", "wine", "absent", "--imputers", "admc", "ridge", "mlp"]
     sizes = ["--blocks", 2, "--n-rows", 60, 0, "--max-time", 1, "--csv", csv]
-    run(monkeypatch, *own, *sizes)
+    picture = tmp_path / "rows.png"
+    run(monkeypatch, *own, *sizes, "--picture", picture)
+    assert picture.stat().st_size > 1000
     records = pd.read_csv(csv)
     assert records["rows"].tolist() == [60] * 3 + [125] * 3
     assert records["rmse"].between(0.5, 1.2).all()
