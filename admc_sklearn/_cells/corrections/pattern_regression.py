@@ -71,6 +71,11 @@ class PatternSettings:
         measured.)
     n_rows, min_rows : int
         Most rows of a regression, whose equations are dense, and least. (Not measured.)
+    min_held : int
+        Held-out rows that have to show a pattern's columns: fewer do not tell a gain
+        from luck. (Not measured.)
+    max_columns : int
+        With more columns nothing is regressed: distances cost much. (Not measured.)
     n_choice_rows : int
         Rows whose leave-one-out errors choose kernel and ridge. (Not measured.)
     reach : float
@@ -85,6 +90,8 @@ class PatternSettings:
     min_share: float = 0.02
     n_rows: int = 2000
     min_rows: int = 40
+    min_held: int = 8
+    max_columns: int = 256
     n_choice_rows: int = 600
     reach: float = 8.0
     tilt: TiltSettings = field(default_factory=TiltSettings)
@@ -283,12 +290,13 @@ def inputs(network, values, observed, settings=DEFAULT):
 
 @torch.no_grad()
 def fit_patterns(model, rows, held, deadline=math.inf, settings=DEFAULT):
-    """Fit regressions of the patterns in which modalities are lost, where they gain.
+    """Fit regressions of the patterns that matter, where they gain.
 
     Parameters
     ----------
     model : CellModel
-        With ``wholes``, the columns of modalities; its corrections so far count.
+        With ``wholes``, the columns of modalities that are lost as a whole; what its
+        corrections so far gain is no gain of these.
     rows, held : Rows
         Tensors in the network's coordinates: training rows, and those held out.
     deadline : float
@@ -299,6 +307,8 @@ def fit_patterns(model, rows, held, deadline=math.inf, settings=DEFAULT):
     -------
     PatternRegression or None
     """
+    if rows.observed.shape[1] > settings.max_columns:
+        return None
     fitted = []
     for observed in _patterns(model.wholes, rows.observed, settings):
         if time.monotonic() > deadline:
@@ -349,6 +359,8 @@ def _fit_pattern(model, observed, rows, held, settings):
     groups = _groups(model.wholes, ~observed & numeric)
     shown = held.observed[:, observed].all(1)
     some = held[shown]
+    if len(some) < settings.min_held:
+        return None
     hidden = some.observed & ~observed & numeric
     predicted = torch.zeros_like(some.values)
     columns, regressions = [], []
