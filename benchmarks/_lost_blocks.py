@@ -24,7 +24,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
 from admc_sklearn import ADMCImputer
-from benchmarks._ablation_cells import energy_score
+from benchmarks._ablation_cells import VARIANTS, energy_score
+from benchmarks._ablation_cells import imputer_of as variant
 from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
 from benchmarks._blocks import hide
 from benchmarks._protocol import load_numeric, read_table, splits
@@ -251,13 +252,17 @@ REGRESSORS = {
 
 
 def peers(columns, seed, max_time):
-    """Makers of all that are compared, by name."""
+    """Makers of all that are compared, by name; among them ours without its parts."""
     options = {"keep_whole_numbers": False, "random_state": seed, "max_time": max_time}
     made = {
         "admc": lambda: OneFit(ADMCImputer(modalities=columns, **options)),
         "admc_cells": lambda: OneFit(ADMCImputer(**options)),
         "autoencoder": lambda: OneFit(MaskedAutoencoder(columns, random_state=seed)),
     }
+    for name in VARIANTS:
+        made[name] = lambda name=name: OneFit(
+            variant(name, seed).set_params(modalities=columns, max_time=max_time)
+        )
     if has_mice():
         made["mice"] = lambda: Mice(seed)
     for name, make in REGRESSORS.items():

@@ -22,7 +22,8 @@ plain and with their generated counterparts. ``--latency`` instead times one row
 thousand, of mosi's size. ``--tables letter bean --blocks 2 4 --n-rows 500 2000 0``
 instead cuts the columns of tables into blocks, takes a block from half of the training
 rows, and completes each block of unseen rows (`benchmarks._lost_blocks`);
-``--picture FILE`` draws rows against error.
+``--picture FILE`` draws rows against error, and the names of `benchmarks.ablation
+--cells` are imputers as well, ours without one of its parts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ import torch
 import admc_sklearn
 from admc_sklearn import ADMCImputer
 from benchmarks import _appended, _lost_blocks
+from benchmarks._ablation_cells import VARIANTS
 from benchmarks._baselines import BASELINES, Counterparts
 from benchmarks._blocks import SETS, classifier, hide, load_blocks, lose, rmse, subsets
 from benchmarks._figures import DPI, draw_lost_blocks
@@ -293,11 +295,12 @@ def run_tables(options):
         frame = pd.DataFrame(records)
         case = ["table", "blocks", "rows"]
         table = frame.pivot_table("rmse", case, "imputer", sort=False)
-        others = table.drop(columns=[n for n in table if n.startswith("admc")])
+        ours = [n for n in table if n.startswith("admc") or n in VARIANTS]
+        others = table.drop(columns=ours)
         if "admc" in table and len(others.columns):
-            best = others.min(axis=1)
-            table["gain"] = 1 - table["admc"] / best
-            print(f"\n{table.round(4).to_string()}")
+            table["gain"] = 1 - table["admc"] / others.min(axis=1)
+        print(f"\n{table.round(4).to_string()}")
+        if "gain" in table:
             print(f"mean gain on the best peer: {table['gain'].mean():.3f}")
         if options.picture:
             draw_lost_blocks(frame).savefig(options.picture, dpi=DPI)
@@ -319,7 +322,8 @@ def main():
     names = [*OURS, *BASELINES]
     quick = [name for name in names if name != "published"]
     of_tables = ["admc", "ridge", "kernel", "trees", "mlp", "autoencoder"]
-    names += [name for name in [*of_tables, "admc_cells", "mice"] if name not in names]
+    more = [*of_tables, "admc_cells", "mice", *VARIANTS]
+    names += [name for name in more if name not in names]
     parser.add_argument("--imputers", nargs="+", choices=names)
     parser.add_argument("--seeds", nargs="+", type=int, help="0; --features: 0 to 4")
     parser.add_argument("--max-time", type=float, default=60, help="of ours, seconds")
