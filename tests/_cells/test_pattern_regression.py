@@ -153,6 +153,16 @@ def test_a_column_that_is_often_lost_alone_has_a_pattern():
     assert pattern.observed.tolist() == [True, True, True, False, True, True]
 
 
+def test_a_pattern_that_no_row_completes_is_no_crash():
+    """Every row lacks one of three parts, as in a planned design."""
+    X = np.random.default_rng(11).normal(size=(300, 6))
+    for k in range(3):
+        X[k::3, 2 * k : 2 * k + 2] = np.nan
+    imputer = ADMCImputer(max_epochs=1, self_masking=False, random_state=0).fit(X)
+    assert imputer.model_.patterns is None
+    assert np.isfinite(imputer.transform(X)).all()
+
+
 def test_nothing_is_regressed_where_patterns_are_rare_or_nothing_depends():
     rare = hide(curved(400, 6), 0.5, 6)
     options = {"max_epochs": 1, "self_masking": False, "random_state": 0}

@@ -280,12 +280,11 @@ def _has(observed, pattern):
 
 def inputs(network, values, observed, settings=DEFAULT):
     """Coordinates of a pattern's observed cells, float64 (n, k), where anchors are."""
-    device = network.anchor.device
-    everywhere = observed.to(device).expand(values.shape)
-    values = values.to(device, torch.float64)
-    rows, known = network.anchor.coordinates.base(values, everywhere)
-    found = rows[:, known[0]]
-    return found.clamp(-settings.reach, settings.reach)
+    base, device = network.anchor.coordinates.base, network.anchor.device
+    values, observed = values.to(device, torch.float64), observed.to(device)
+    rows, _ = base(values, observed.expand(values.shape))
+    _, known = base(values.new_zeros(1, len(observed)), observed[None])
+    return rows[:, known[0]].clamp(-settings.reach, settings.reach)
 
 
 @torch.no_grad()
