@@ -64,6 +64,26 @@ def errors_of_weights(weight, gains):
     return 1 + int((weight > 0).sum()) / (2 * len(gains))
 
 
+def weigh_steps(step, error, columns, n_rows):
+    """By how much steps count in each column, (d,); not at all without a gain.
+
+    Parameters
+    ----------
+    step, error : float tensors of shape (B, d)
+        What a prediction would change, and what is missing to the truth; 0 elsewhere.
+    columns : bool tensor of shape (d,)
+        Columns that are predicted.
+    n_rows : int
+        Distinct rows: they are repeated, one copy under the other, B / n_rows times.
+    """
+    moments = torch.stack([(step * error).sum(0), step.square().sum(0)])
+    weight = column_weights(moments, columns)
+    gain = error.square() - (error - weight * step).square()
+    gain = gain.sum(1).view(-1, n_rows).sum(0)
+    gains = is_gain(gain, errors_of_weights(weight, gain))
+    return weight if gains else torch.zeros_like(weight)
+
+
 def hold_out(n, fraction, groups, generator):
     """Rows held out and rows kept; rows of one group stay together."""
     n_held = min(n // 2, math.ceil(fraction * n), MAX_HELD_ROWS)

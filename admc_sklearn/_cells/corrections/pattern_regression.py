@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from ..._shared.contract import Correction, Rows
-from ..._shared.held_out import column_weights, errors_of_weights, is_gain
+from ..._shared.held_out import weigh_steps
 from ..._shared.linalg import cholesky
 from ..._shared.patterns import choose_patterns, rows_by_pattern
 from ..network.posterior import NUMBERS
@@ -46,7 +46,6 @@ KERNELS = {
     "Matern": (2.0, 4.0, _matern),
     "product of Laplace": (1.0, 8.0, _laplace),
 }
-
 
 # Ratio of variances before and after a correction, at most.
 MAX_NARROWING = 100.0
@@ -406,14 +405,12 @@ def _weigh(model, rows, predicted, truth, hidden):
     step = torch.where(hidden, predicted - own, 0.0)
     error = torch.where(hidden, truth - own, 0.0)
     columns = hidden.any(0)
-    moments = torch.stack([(step * error).sum(0), step.square().sum(0)])
-    weight = column_weights(moments, columns)
-    before, after = error.square(), (error - weight * step).square()
-    gain = (before - after).sum(1)
-    if not is_gain(gain, errors_of_weights(weight, gain)):
+    weight = weigh_steps(step, error, columns, len(step))
+    if not bool(weight.any()):
         return None
     # Columns with few cells narrow as the table does, as their weights are the table's.
-    total = torch.stack([before.sum(0), after.sum(0)])
+    left = error - weight * step
+    total = torch.stack([error.square().sum(0), left.square().sum(0)])
     before, after = total + total.sum(1, keepdim=True) / columns.sum()
     ratio = (before / after.clamp_min(1e-9)).clamp(1.0, MAX_NARROWING)
     return weight, torch.where(columns, ratio - 1, 0.0)

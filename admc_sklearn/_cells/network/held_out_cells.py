@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..._shared.devices import in_threads
-from ..._shared.held_out import column_weights, errors_of_weights, is_gain
+from ..._shared.held_out import weigh_steps
 from .masked_diffusion import absorb
 from .posterior import NUMBERS
 
@@ -112,9 +112,5 @@ class Validation:
         hidden = self.hidden.index_fill(1, network.categorical, False)
         step = torch.where(hidden, means - own, 0.0)
         error = torch.where(hidden, self.truth - own, 0.0)
-        moments = torch.stack([(step * error).sum(0), step.square().sum(0)])
-        weight = column_weights(moments, hidden.any(0))
-        gain = error.square() - (error - weight * step).square()
-        gain = gain.sum(1).view(-1, len(self.rows)).sum(0)
-        gains = is_gain(gain, errors_of_weights(weight, gain))
-        network.mean_head.weight = weight if gains else torch.zeros_like(weight)
+        n_rows = len(self.rows)
+        network.mean_head.weight = weigh_steps(step, error, hidden.any(0), n_rows)
