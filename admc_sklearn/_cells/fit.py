@@ -18,6 +18,7 @@ from .anchor.column_anchor import fit_anchor
 from .anchor.level_scores import score_levels
 from .bootstrap import bootstrap_prior
 from .corrections.donor_weights import fit_donors
+from .corrections.forests import fit_forests
 from .corrections.landmark_fit import fit_landmarks
 from .corrections.pattern_regression import fit_patterns
 from .corrections.self_masking import fit_self_masking, is_suspected
@@ -143,7 +144,9 @@ class _Fit:
             model.landmarks = fit_landmarks(model.network, *known, landmarks)
         if donors is not None:
             model.donors = fit_donors(model, *known, donors)
-        patterns = self.settings.patterns
+        forests, patterns = self.settings.forests, self.settings.patterns
+        if forests is not None:
+            model.forests = fit_forests(model, *known, forests)
         if patterns is not None:
             held = self._warped(model, self.table[self.held])
             model.patterns = fit_patterns(model, rows, held, self.plan.end, patterns)
@@ -162,6 +165,8 @@ class _Fit:
             network.prior = _prior(network, exact, ridge, generator, end)
         if model.donors is not None:
             model.donors.add(network, rows[self.held])
+        if model.forests is not None and time.monotonic() < end:
+            model.forests.learn(network, rows, self.context.seed)
         if model.patterns is not None:
             model.patterns.learn(network, rows)
         model.replicas += [

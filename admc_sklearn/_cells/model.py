@@ -27,7 +27,6 @@ from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
 from .network.masked_diffusion import reveal_rounds, reverse
-from .network.posterior import NUMBERS
 
 # Values further beyond the training range, in standard deviations, count as this far.
 REACH = 10.0
@@ -52,7 +51,7 @@ class CellModel(CompletionModel):
     ----------
     dependence : float array of shape (M, M) or None
         See `judge_wholes`.
-    landmarks, donors, patterns, self_masking : Correction or None
+    landmarks, donors, forests, patterns, self_masking : Correction or None
     replicas : list of Prior
         Priors fitted to resampled rows; draws take turns with them.
     """
@@ -61,13 +60,15 @@ class CellModel(CompletionModel):
         super().__init__()
         self.network, self.ridges, self.wholes = network, ridges, wholes
         self.dependence = None
-        self.landmarks = self.donors = self.patterns = self.self_masking = None
+        self.landmarks = self.donors = self.forests = None
+        self.patterns = self.self_masking = None
         self.replicas = nn.ModuleList()
 
     @property
     def corrections(self):
         """The corrections that were learnt, in the order in which they apply."""
-        every = self.landmarks, self.donors, self.patterns, self.self_masking
+        every = self.landmarks, self.donors, self.forests, self.patterns
+        every = *every, self.self_masking
         return [correction for correction in every if correction is not None]
 
     def posteriors(self, rows, targets=None):
@@ -223,9 +224,9 @@ class CellModel(CompletionModel):
         quantile of its distribution without them becomes that quantile of the one with
         them.
         """
-        carried = {self.landmarks, self.patterns} - {None}
+        carried = {self.landmarks, self.forests, self.patterns} - {None}
         take = torch.arange(len(rows), device=rows.values.device)
-        if self.landmarks is None and self.patterns is not None:
+        if carried == {self.patterns}:
             take = take[self.patterns.rows_of(rows.observed)]
         if not carried or not len(take):
             return None
@@ -238,10 +239,9 @@ class CellModel(CompletionModel):
         def carry(drawn, is_copy, noise):
             own, clock, copies = drawn[take], noise[take], is_copy[take]
             for source, goal in zip(sources, goals, strict=True):
-                if source.kind == NUMBERS:
-                    cells = source.cells
-                    part = cells.gather(own), cells.gather(clock), cells.gather(copies)
-                    cells.scatter_into(own, goal.carried_from(source, *part))
+                cells = source.cells
+                part = cells.gather(own), cells.gather(clock), cells.gather(copies)
+                cells.scatter_into(own, goal.carried_from(source, *part))
             drawn[take] = own
 
         return carry

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from .anchor.choose_coordinates import CoordinateSettings
 from .anchor.level_scores import ScoreSettings
 from .corrections.donors import DonorSettings
+from .corrections.forests import ForestSettings
 from .corrections.landmark_regression import LandmarkSettings
 from .corrections.pattern_regression import PatternSettings
 from .corrections.self_masking import SelfMaskingSettings
@@ -36,6 +37,7 @@ class CellSettings:
         Whether the network has a `MeanHead`.
     landmarks : LandmarkSettings, or None for no correction by landmarks
     donors : DonorSettings, or None for no donor rows
+    forests : ForestSettings, or None for no forests
     patterns : PatternSettings, or None for no regressions of patterns
     self_masking : SelfMaskingSettings
     """
@@ -47,5 +49,6 @@ class CellSettings:
     mean_head: bool = True
     landmarks: LandmarkSettings | None = field(default_factory=LandmarkSettings)
     donors: DonorSettings | None = field(default_factory=DonorSettings)
+    forests: ForestSettings | None = field(default_factory=ForestSettings)
     patterns: PatternSettings | None = field(default_factory=PatternSettings)
     self_masking: SelfMaskingSettings = field(default_factory=SelfMaskingSettings)

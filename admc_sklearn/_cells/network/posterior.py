@@ -236,9 +236,34 @@ class LevelPosterior(CellPosterior):
         """Code at a quantile of the levels in their order: a draw, with noise."""
         n_levels = (self.share > 0).sum(-1)
         code, u = self._locate(level, n_levels)
-        # Rare levels that share an outcome differ by their position within it.
+        return self._value(code, u)
+
+    def _value(self, code, u):
+        """Values of codes, (g, T).
+
+        Rare levels that share an outcome differ by their position within it.
+        """
         inside = torch.where((code == 0) & self.is_shared[:, None], u, 0.0)
         return code.to(self.logits.dtype) + inside
+
+    def carried_from(self, source, values, noise, is_copy):
+        """Move draws from another distribution of the same cells to this one, (g, T).
+
+        A level stays as often as it can: it is given up where it is rarer here, by
+        uniform ``noise`` (g, T), for one of the levels that are more frequent here.
+        """
+        del is_copy
+        share, before = self.probabilities(), source.probabilities()
+        code = values.long()[..., None]
+        own, was = (p.gather(-1, code).squeeze(-1) for p in (share, before))
+        kept = (own / was.clamp_min(1e-12)).clamp(max=1.0)
+        gain = (share - before).clamp_min(0.0).cumsum(-1)
+        rest = ((noise - kept) / (1 - kept).clamp_min(1e-6)).clamp(0.0, 1 - 1e-6)
+        total = gain[..., -1:]
+        other = torch.searchsorted(gain, rest[..., None] * total, right=True)
+        other = other.squeeze(-1).clamp(max=gain.shape[-1] - 1)
+        stays = (noise < kept) | (total.squeeze(-1) <= 1e-6)
+        return torch.where(stays, values, self._value(other, rest))
 
     def point(self, statistic):
         """Code of the most probable level, (g, T), whatever the statistic."""
