@@ -85,6 +85,8 @@ class _Fit:
         # Anchors are fitted in float64, which MPS does not have.
         self.exact = self.table.to(exact_device(self.device))
         now = time.monotonic()
+        # Makes an untrained network; None where training goes on.
+        self.make_network = None
         self.start_deadline = now + START_SHARE * (self.plan.deadline - now)
 
     def run(self, joint_columns, start):
@@ -119,18 +121,27 @@ class _Fit:
         # The rest of the time is for what comes after the epochs.
         now = time.monotonic()
         end = now + TRAINING_SHARE * (self.plan.deadline - now)
-        plan, settings = replace(self.plan, deadline=end), self.settings.training
+        settings = self.settings.training
         if self.wholes:
             settings = replace(settings, joint_share=settings.whole_share)
-        trainer = CellTrainer(
-            network,
-            self.table[self.kept],
-            plan,
-            self.context.seed,
-            joint_columns,
-            settings,
-        )
-        history = run_epochs(trainer, validation)
+        rows, seed = self.table[self.kept], self.context.seed
+
+        def train(network, part, seed):
+            share = now + (end - now) * part / n_members
+            plan = replace(self.plan, deadline=share)
+            args = network, rows, plan, seed, joint_columns, settings
+            return run_epochs(CellTrainer(*args), validation.of(network))
+
+        n_members = 1 if self.make_network is None else self.settings.n_networks(rows)
+        history, others = train(network, 1, seed), []
+        for k in range(1, n_members):
+            if len(history) < 2 or time.monotonic() > min(end, self.plan.end):
+                break
+            other = CellModel(self.make_network(), (), {}).move_to(self.device).network
+            train(other, k + 1, seed + k)
+            others.append(other)
+        if others:
+            network.join(others)
         if len(history) > 1 and network.mean_head is not None:
             validation.weigh_means()
         return history
@@ -217,16 +228,9 @@ class _Fit:
         name = automatic_size(self.context.size, self.arrays.observed)
         size = self.settings.sizes[name]
         values, observed = self.arrays.values, self.arrays.observed
-        network = build_network(
-            values,
-            observed,
-            warp,
-            anchor,
-            size,
-            self.generator,
-            self.settings.mean_head,
-        )
-        model = CellModel(network, (ridge, weakest), self.wholes)
+        parts = values, observed, warp, anchor, size, self.generator
+        self.make_network = lambda: build_network(*parts, self.settings.mean_head)
+        model = CellModel(self.make_network(), (ridge, weakest), self.wholes)
         return model.move_to(x.device)
 
     def _go_on(self, start):

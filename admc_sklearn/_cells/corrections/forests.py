@@ -84,7 +84,7 @@ class ForestSettings:
     max_columns: int = 64
     weights: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)
     weight: float = 0.4
-    min_errors: float = 0.7
+    min_errors: float = 1.5
     own_share: float = 0.1
 
 
