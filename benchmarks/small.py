@@ -190,9 +190,7 @@ def run(options):
             for name in names:
                 if (table, n, mechanism, seed, name) in done:
                     continue
-                record = dict(
-                    zip(KEYS, (table, n, mechanism, seed, name), strict=True)
-                )
+                record = dict(zip(KEYS, (table, n, mechanism, seed, name), strict=True))
                 try:
                     record |= measure(IMPUTERS[name](seed), split)
                 except (ValueError, subprocess.CalledProcessError) as error:
@@ -212,9 +210,7 @@ def _append(path, record):
 
 
 def _line(record):
-    rounded = {
-        k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()
-    }
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()}
     return " ".join(f"{k} {v}" for k, v in rounded.items())
 
 

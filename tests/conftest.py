@@ -17,6 +17,7 @@ import pytest
 from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.anchor.choose_coordinates import CoordinateSettings
 from admc_sklearn._cells.corrections.donors import DonorSettings
+from admc_sklearn._cells.corrections.forests import ForestSettings
 from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.partition import PartitionSettings
 from admc_sklearn._combined.settings import Settings
@@ -54,9 +55,16 @@ def rings(n, seed):
     return np.column_stack([x, y, x * y + 0.05 * rng.normal(size=n)])
 
 
+# Of tests that are not about forests.
+FEW_TREES = ForestSettings(n_trees=4, n_samples=1000)
+
+
 def quick(**parameters):
-    """An imputer that trains for moments only."""
-    return ADMCImputer(**{"max_epochs": 2, "random_state": 0, **parameters})
+    """An imputer that trains for moments only: one network, and few trees."""
+    imputer = ADMCImputer(**{"max_epochs": 2, "random_state": 0, **parameters})
+    cells = replace(imputer._settings.cells, max_networks=1, forests=FEW_TREES)
+    imputer._settings = replace(imputer._settings, cells=cells)
+    return imputer
 
 
 @contextlib.contextmanager
@@ -64,11 +72,13 @@ def lightly():
     """Half as long fits with all parts, for tests of what is not how good they are.
 
     Candidates are judged by one turn of held-out rows, as those of a large table are,
-    and the weights of donors are learnt in a few steps.
+    the weights of donors are learnt in a few steps, there is one network and few trees.
     """
     cells = CellSettings(
         coordinates=CoordinateSettings(one_fold_cells=0),
         donors=DonorSettings(n_steps=4),
+        forests=FEW_TREES,
+        max_networks=1,
     )
     with pytest.MonkeyPatch.context() as patch:
         settings = replace(ADMCImputer._settings, cells=cells)

@@ -53,10 +53,9 @@ def steps():
 def lost(n, seed):
     """Unseen rows, and the same without the third column and the level."""
     frame = pd.DataFrame(stepped(n, seed), columns=list("abcd"))
-    up = (frame["c"] > 0).to_numpy()
-    frame["side"] = pd.Categorical(np.where(up, "up", "down"))
+    frame["side"] = pd.Categorical(np.where(frame["c"] > 0, "up", "down"))
     gone = pd.Categorical([None] * n, categories=["down", "up"])
-    return frame, up, frame.assign(c=np.nan, side=gone)
+    return frame, frame.assign(c=np.nan, side=gone)
 
 
 def test_rows_reach_the_leaves_of_scikit_learn():
@@ -75,7 +74,8 @@ def test_rows_reach_the_leaves_of_scikit_learn():
     np.testing.assert_array_equal(found.numpy(), expected)
     # What a leaf holds is the share of each outcome among its training cells.
     leaf = int(found[0, 0])
-    entries = slice(int(own[0].start[leaf]), int(own[0].start[leaf] + own[0].size[leaf]))
+    start, size = int(own[0].start[leaf]), int(own[0].size[leaf])
+    entries = slice(start, start + size)
     held = y[expected[:, 0] == leaf]
     outcomes, counts = np.unique(held, return_counts=True)
     np.testing.assert_array_equal(own[0].outcome[entries], outcomes)
@@ -118,7 +118,7 @@ def test_a_weight_is_left_for_a_better_one_alone():
 
 
 def test_what_trees_see_lowers_the_errors_of_numbers_and_levels(steps):
-    frame, up, incomplete = lost(400, 1)
+    frame, incomplete = lost(400, 1)
     assert steps.model_.forests.weight.min() > 0
 
     def errors(imputer):
@@ -133,7 +133,7 @@ def test_what_trees_see_lowers_the_errors_of_numbers_and_levels(steps):
 
 
 def test_draws_have_the_shares_and_means_of_the_posterior(steps):
-    frame, _, incomplete = lost(120, 2)
+    frame, incomplete = lost(120, 2)
     n_draws = 300
     # One cell of a row: draws of two follow from each other, as the network has it.
     draws = steps.sample(incomplete.assign(c=frame["c"] / 3), n_draws)
@@ -168,7 +168,7 @@ def test_carried_levels_stay_as_often_as_they_can():
 
 
 def test_rows_without_a_value_have_the_frequencies(steps):
-    _, _, incomplete = lost(3, 3)
+    _, incomplete = lost(3, 3)
     nothing = incomplete.assign(a=np.nan, b=np.nan, d=np.nan)
     plain = without_forests(steps)
     np.testing.assert_allclose(

@@ -2,11 +2,12 @@
 
 What holds only in a corner of the table, beyond a threshold or for two columns
 together, a network learns from thousands of rows, and a tree from a few hundred. So
-each column has a forest of extremely randomised trees, fitted once to training rows some of whose cells are
-hidden. It reads a row as the anchor completes it, and which of its cells are observed:
-it serves every pattern. The training values in the leaves that a row reaches, weighed
-as in quantile regression forests (Meinshausen, 2006), are a distribution of the missing
-cell. It is pooled with the other geometrically,
+each column has a forest of extremely randomised trees (Geurts et al., 2006), fitted
+once to training rows some of whose cells are hidden. It reads a row as the anchor
+completes it, and which of its cells are observed: it serves every pattern. The training
+values in the leaves that a row reaches, weighed as in quantile regression forests
+(Meinshausen, 2006), are a distribution of the missing cell. It is pooled with the other
+geometrically,
 
     q  proportional to  p^(1 - w) f^w,
 
@@ -274,7 +275,8 @@ class _Samples:
         forest.fit(self.points[own], target)
         leaves = forest.apply(self.points[own])
         trees = [estimator.tree_ for estimator in forest.estimators_]
-        return [_compact(t, leaf, outcome) for t, leaf in zip(trees, leaves.T)]
+        parts = zip(trees, leaves.T, strict=True)
+        return [_compact(tree, leaf, outcome) for tree, leaf in parts]
 
 
 def _compact(tree, leaf, outcome):
