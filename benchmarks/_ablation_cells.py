@@ -56,6 +56,8 @@ VARIANTS = {
     "without the mean head": (replace(WHOLE, mean_head=False), {}),
     "without landmarks": (replace(WHOLE, landmarks=None), {}),
     "without donors": (replace(WHOLE, donors=None), {}),
+    "without forests": (replace(WHOLE, forests=None), {}),
+    "one network": (replace(WHOLE, max_networks=1), {}),
     "without patterns": (replace(WHOLE, patterns=None), {}),
     "without both": (replace(WHOLE, landmarks=None, donors=None), {}),
     "without self-masking": (WHOLE, {"self_masking": False}),

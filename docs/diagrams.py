@@ -88,16 +88,15 @@ def draw_pipeline():
     note = "each lane takes the other's result as columns"
     axes.text(3.4, 3.28, note, va="center", fontsize=8.5)
 
-    corrections = (
-        "1 landmark regression\n2 donor rows\n3 pattern regression\n4 self-masking"
-    )
+    corrections = "1 landmark regression\n2 donor rows\n3 forests\n"
+    corrections += "4 pattern regression\n5 self-masking"
     joint = "the joint distribution\nof the missing cells"
     reads = "mean, median,\nquantiles, probabilities\nof levels, draws"
-    _box(axes, 9.85, 5.2, 1.95, 1.3, "Corrections", corrections)
+    _box(axes, 9.85, 5.1, 1.95, 1.45, "Corrections", corrections)
     _box(axes, 9.85, 3.3, 1.95, 1.3, "One posterior", joint)
     _box(axes, 9.85, 1.35, 1.95, 1.35, "Read in five ways", reads)
     _arrow(axes, (9.13, 4.9), (9.82, 5.6))
-    _arrow(axes, (10.82, 5.17), (10.82, 4.63))
+    _arrow(axes, (10.82, 5.07), (10.82, 4.63))
     _arrow(axes, (9.13, 2.3), (9.82, 3.5))
     _arrow(axes, (10.82, 3.27), (10.82, 2.73))
     # A cell that another cell determines does not go through the models.

@@ -2,14 +2,14 @@
 
 Means, quantiles, probabilities and draws are all read from one posterior of a row's
 missing cells. It is made in this order: the network computes it; landmarks move the
-means of numbers; values of donor rows are mixed in; in rows of common patterns
-regressions move means again; and all are tilted where cells are missing because of
-their own values. Draws compute that of the
+means of numbers; values of donor rows are mixed in; it is pooled with what the leaves
+of forests hold; in rows of common patterns regressions move means again; and all are
+tilted where cells are missing because of their own values. Draws compute that of the
 network anew whenever the diffusion has revealed some of a row's cells, and tilt it.
 There donors are copied once, before the network, so that copied cells of one draw
-mostly come from one training row. Landmarks and patterns correct one cell at a time:
-once a draw is complete, each number is moved to the same quantile of its distribution
-with them.
+mostly come from one training row. Landmarks, forests and patterns correct one cell at a
+time: once a draw is complete, each number is moved to the same quantile of its
+distribution with them, and each level stays as often as that one allows.
 """
 
 from __future__ import annotations
@@ -219,10 +219,10 @@ class CellModel(CompletionModel):
     def _prepare_carrying(self, rows):
         """Make what moves draws to the distributions of the whole model, or None.
 
-        Draws know nothing of landmarks and patterns: a row has its pattern until cells
-        are revealed, and landmarks cost as much as the network. So a number at some
-        quantile of its distribution without them becomes that quantile of the one with
-        them.
+        Draws know nothing of landmarks, forests and patterns: a row has its pattern
+        until cells are revealed, and the others cost as much as the network. So a
+        number at some quantile of its distribution without them becomes that quantile
+        of the one with them; see `carried_from`.
         """
         carried = {self.landmarks, self.forests, self.patterns} - {None}
         take = torch.arange(len(rows), device=rows.values.device)
