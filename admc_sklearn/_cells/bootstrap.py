@@ -17,17 +17,17 @@ from .anchor.column_anchor import fit_anchor
 from .network.network import Prior
 
 
-def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.inf):
+def bootstrap_prior(network, rows, ridge, generator, deadline=math.inf):
     """Fit a prior to resampled rows, as another sample might have given it.
 
     The anchor is fitted to a bootstrap sample; frequencies are drawn by the Bayesian
     bootstrap (Rubin, 1981), which loses no level and no atom.
 
-    Shapes of ``values``, warped, and ``observed``: (n, d), on the anchor's device.
+    ``rows`` are tensors in the network's coordinates, on the anchor's device, and
     ``deadline`` is the deadline of the anchor's fit.
     """
-    n = len(values)
-    rows = torch.randint(n, (n,), generator=generator).to(values.device)
+    n, values, observed = len(rows), rows.values, rows.observed
+    chosen = torch.randint(n, (n,), generator=generator).to(values.device)
     anchor = network.anchor
     rng = numpy_generator(generator)
     coordinates = copy.deepcopy(anchor.coordinates)
@@ -35,8 +35,8 @@ def bootstrap_prior(network, values, observed, ridge, generator, deadline=math.i
         counts = observed[:, coordinates.codes_of].sum(0)[:, None]
         coordinates.share = _other_frequencies(coordinates.share, counts, rng)
     replica = fit_anchor(
-        values[rows],
-        observed[rows],
+        values[chosen],
+        observed[chosen],
         coordinates,
         ridge,
         generator,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from .._shared.contract import Rows
 from .._shared.devices import exact_device
@@ -85,18 +86,15 @@ class _Fit:
         # Anchors are fitted in float64, which MPS does not have.
         self.exact = self.table.to(exact_device(self.device))
         now = time.monotonic()
-        # Makes an untrained network; None where training goes on.
-        self.make_network = None
         self.start_deadline = now + START_SHARE * (self.plan.deadline - now)
 
     def run(self, joint_columns, start):
         """Fit anchor, network, corrections, and the anchor anew to every row."""
         model = self._begin() if start is None else self._go_on(start)
         model.move_to(self.device)
-        network, history = model.network, []
-        validation = self._hold_out(network)
+        history, validation = [], self._hold_out(model.network)
         if validation is not None:
-            history = self._train(network, validation, joint_columns)
+            history = self._train_all(model, validation, joint_columns, start is None)
             if self.plan.max_epochs:  # else the anchor alone
                 self._learn_from_rows(model, validation)
             if self.wholes:
@@ -117,38 +115,51 @@ class _Fit:
         cells = Validation(network, rows.values, rows.observed, self.generator, unit)
         return cells if cells.hidden.sum() >= MIN_VALIDATION_CELLS else None
 
-    def _train(self, network, validation, joint_columns):
+    def _train_all(self, model, validation, joint_columns, is_new):
+        """Train the networks of a model, or make more of them; the first's history.
+
+        Coordinates are chosen by random splits: with few rows, the others choose
+        other ones.
+        """
+        network, others = model.network, list(model.network.others)
+        n_networks = 1 + len(others)
+        if is_new:
+            n_networks = self.settings.n_networks(len(self.kept))
         # The rest of the time is for what comes after the epochs.
-        now = time.monotonic()
-        end = now + TRAINING_SHARE * (self.plan.deadline - now)
-        settings = self.settings.training
+        started = time.monotonic()
+        end = started + TRAINING_SHARE * (self.plan.deadline - started)
+        deadlines = [
+            started + (end - started) * (k + 1) / n_networks for k in range(n_networks)
+        ]
+        history = self._train(network, validation, joint_columns, 0, deadlines[0])
+        for k in range(1, n_networks):
+            if time.monotonic() > min(end, self.plan.end):
+                break
+            if is_new:
+                other = self._untrained(self.max_coordinates).move_to(self.device)
+                others.append(other.network)
+                model.ridges += other.ridges
+            cells = self._hold_out(others[k - 1])
+            if cells is not None:
+                self._train(others[k - 1], cells, joint_columns, k, deadlines[k])
+        network.others = nn.ModuleList(others)
+        return history
+
+    def _train(self, network, validation, joint_columns, k, deadline):
+        """Train one network, the k-th; its history."""
+        plan, settings = replace(self.plan, deadline=deadline), self.settings.training
         if self.wholes:
             settings = replace(settings, joint_share=settings.whole_share)
-        rows, seed = self.table[self.kept], self.context.seed
-
-        def train(network, part, seed):
-            share = now + (end - now) * part / n_members
-            plan = replace(self.plan, deadline=share)
-            args = network, rows, plan, seed, joint_columns, settings
-            return run_epochs(CellTrainer(*args), validation.of(network))
-
-        n_members = 1 if self.make_network is None else self.settings.n_networks(rows)
-        history, others = train(network, 1, seed), []
-        for k in range(1, n_members):
-            if len(history) < 2 or time.monotonic() > min(end, self.plan.end):
-                break
-            other = CellModel(self.make_network(), (), {}).move_to(self.device).network
-            train(other, k + 1, seed + k)
-            others.append(other)
-        if others:
-            network.join(others)
+        rows, seed = self.table[self.kept], self.context.seed + k
+        args = network, rows, plan, seed, joint_columns, settings
+        history = run_epochs(CellTrainer(*args), validation)
         if len(history) > 1 and network.mean_head is not None:
             validation.weigh_means()
         return history
 
     def _learn_from_rows(self, model, validation):
         """Learn the corrections by similar training rows, one on top of the other."""
-        rows = self._warped(model, self.table[self.kept])
+        rows = self._warped(model.network, self.table[self.kept])
         known = rows, validation, self.generator, self.plan.end
         landmarks, donors = self.settings.landmarks, self.settings.donors
         if landmarks is not None:
@@ -159,7 +170,7 @@ class _Fit:
         if forests is not None:
             model.forests = fit_forests(model, *known, forests)
         if patterns is not None:
-            held = self._warped(model, self.table[self.held])
+            held = self._warped(model.network, self.table[self.held])
             model.patterns = fit_patterns(model, rows, held, self.plan.end, patterns)
 
     def _some_held(self):
@@ -169,21 +180,31 @@ class _Fit:
     def _use_every_row(self, model):
         """Fit the final anchor, its replicas and self-masking to held-out rows too."""
         network, end, generator = model.network, self.plan.end, self.generator
-        rows = self._warped(model, self.table)
-        exact = rows.to(exact_device(self.device))
-        table, (ridge, weakest) = (exact.values, exact.observed), model.ridges
-        if time.monotonic() < end:  # else the one of the rows kept has to do
-            network.prior = _prior(network, exact, ridge, generator, end)
+        rows = self._warped(network, self.table)
+        exact = [
+            self._warped(one, self.table).to(exact_device(self.device))
+            for one in network.all
+        ]
+        for one, own, (ridge, _) in zip(network.all, exact, model.ridges, strict=True):
+            if time.monotonic() < end:  # else the one of the rows kept has to do
+                one.prior = _prior(one, own, ridge, generator, end)
         if model.donors is not None:
             model.donors.add(network, rows[self.held])
         if model.forests is not None and time.monotonic() < end:
             model.forests.learn(network, rows, self.context.seed)
         if model.patterns is not None:
             model.patterns.learn(network, rows)
-        model.replicas += [
-            bootstrap_prior(network, *table, weakest, generator, end)
-            for _ in range(self.context.n_bootstraps)
-        ]
+        for _ in range(self.context.n_bootstraps):
+            # All networks take the same rows, or their average would vary too little.
+            seed = int(torch.randint(2**31, (), generator=generator))
+            networks = zip(network.all, exact, model.ridges, strict=True)
+            replica = [
+                bootstrap_prior(
+                    one, own, weakest, torch.Generator().manual_seed(seed), end
+                )
+                for one, own, (_, weakest) in networks
+            ]
+            model.replicas.append(nn.ModuleList(replica))
         choice = self.context.self_masking
         if choice and time.monotonic() < end:
             options = {
@@ -193,8 +214,8 @@ class _Fit:
             model.self_masking = fit_self_masking(network, rows, generator, **options)
 
     @staticmethod
-    def _warped(model, rows):
-        return Rows(model.network.warp(rows.values), rows.observed)
+    def _warped(network, rows):
+        return Rows(network.warp(rows.values), rows.observed)
 
     def _begin(self):
         """Make an untrained model."""
@@ -202,12 +223,13 @@ class _Fit:
         limits = self.settings.coordinates
         narrow = limits.max_coordinates
         for max_coordinates in (limits.max_coordinates_at_random, narrow):
+            self.max_coordinates = max_coordinates
             model = self._untrained(max_coordinates)
             found = model.network.anchor.coordinates
             is_wide = found.distances is not None and found.n_all > narrow
             if not is_wide or not choice:
                 break
-            rows = self._warped(model, self.exact)
+            rows = self._warped(model.network, self.exact)
             if choice == "auto" and not is_suspected(
                 model.network, rows, self.generator
             ):
@@ -228,21 +250,26 @@ class _Fit:
         name = automatic_size(self.context.size, self.arrays.observed)
         size = self.settings.sizes[name]
         values, observed = self.arrays.values, self.arrays.observed
-        parts = values, observed, warp, anchor, size, self.generator
-        self.make_network = lambda: build_network(*parts, self.settings.mean_head)
-        model = CellModel(self.make_network(), (ridge, weakest), self.wholes)
+        network = build_network(
+            values,
+            observed,
+            warp,
+            anchor,
+            size,
+            self.generator,
+            self.settings.mean_head,
+        )
+        model = CellModel(network, [(ridge, weakest)], self.wholes)
         return model.move_to(x.device)
 
     def _go_on(self, start):
         """Copy a model's network, its anchor fitted to the rows kept."""
         network = copy.deepcopy(start.network)
-        model = CellModel(network, start.ridges, self.wholes)
+        model = CellModel(network, list(start.ridges), self.wholes)
         model.move_to(self.exact.values.device)
-        rows = self._warped(model, self.exact)[self.kept]
-        ridge, _ = start.ridges
-        network.prior = _prior(
-            network, rows, ridge, self.generator, self.start_deadline
-        )
+        for one, (ridge, _) in zip(network.all, start.ridges, strict=True):
+            rows = self._warped(one, self.exact)[self.kept]
+            one.prior = _prior(one, rows, ridge, self.generator, self.start_deadline)
         return model
 
 

@@ -28,8 +28,6 @@ from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
 from .network.masked_diffusion import reveal_rounds, reverse
 
-# Values further beyond the training range, in standard deviations, count as this far.
-REACH = 10.0
 # First streams of the noise by which draws copy donors, and by which values of their
 # own weight are carried over; they are far from those of cells.
 DONOR_STREAM, CARRY_STREAM = 2**32, 2**33
@@ -41,9 +39,9 @@ class CellModel(CompletionModel):
     Parameters
     ----------
     network : CompletionNetwork
-    ridges : tuple of float
-        Ridges of its anchor, the best and the weakest that is as good; see
-        `choose_coordinates`.
+    ridges : list of tuple of float
+        Ridges of the anchors of all its networks, the best and the weakest that is as
+        good; see `choose_coordinates`.
     wholes : dict
         Columns of modalities that are lost as a whole, by name.
 
@@ -52,8 +50,8 @@ class CellModel(CompletionModel):
     dependence : float array of shape (M, M) or None
         See `judge_wholes`.
     landmarks, donors, forests, patterns, self_masking : Correction or None
-    replicas : list of Prior
-        Priors fitted to resampled rows; draws take turns with them.
+    replicas : list of lists of Prior
+        Priors of all networks, fitted to resampled rows; draws take turns with them.
     """
 
     def __init__(self, network, ridges, wholes):
@@ -95,13 +93,10 @@ class CellModel(CompletionModel):
 
     def coordinates(self, rows):
         """Rows of arrays as tensors in the network's coordinates, on its device."""
-        network, device = self.network, self.network.device
+        device = self.network.device
         values = torch.tensor(rows.values, dtype=torch.float32, device=device)
-        low, high = network.low, network.high
-        # A strong power transform makes astronomic numbers of values far outside the
-        # training range.
-        warped = network.warp(values).nan_to_num().clamp(low - REACH, high + REACH)
-        return Rows(warped, torch.tensor(rows.observed, device=device))
+        observed = torch.tensor(rows.observed, device=device)
+        return Rows(self.network.coordinates(values), observed)
 
     @one_thread()
     def summarise(self, rows, statistics):
@@ -201,14 +196,14 @@ class CellModel(CompletionModel):
         (B, d).
         """
         order, quantiles, *clocks = noise
-        prior = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
+        priors = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
         missing = ~rows.observed
         if donors is not None:
             candidates, z, tilts = donors
             rows = self.donors.draw(rows, candidates, z, *clocks, tilts)
 
         def posteriors(values, observed, targets):
-            plain = self.network(values, observed, targets, prior=prior)
+            plain = self.network(values, observed, targets, priors=priors)
             tilts = [] if self.self_masking is None else [self.self_masking]
             return self._corrected(plain, Rows(values, observed), tilts)
 
@@ -297,6 +292,7 @@ class CellModel(CompletionModel):
         """Mean attention of modalities to each other in these rows: a DataFrame.
 
         None where none is lost as a whole. A modality's is the mean of its columns'.
+        Of several networks it is the first one's.
         """
         if not self.wholes:
             return None
@@ -334,7 +330,8 @@ class CellModel(CompletionModel):
         if torch.device(device).type != "mps":
             return self.to(device)
         patterns, self.patterns = self.patterns, None
-        priors = [self.network.prior, *self.replicas]
+        priors = [network.prior for network in self.network.all]
+        priors += [prior for replica in self.replicas for prior in replica]
         anchors = [prior.anchor for prior in priors]
         for prior in priors:
             prior.anchor = None

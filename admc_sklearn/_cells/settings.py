@@ -36,8 +36,9 @@ class CellSettings:
     mean_head : bool
         Whether the network has a `MeanHead`.
     max_networks, network_rows : int
-        As many networks are trained and averaged as together see so many training
-        rows, up to this number. (NOTES, "Several networks".)
+        As many networks, each with an anchor of its own, are fitted and averaged as
+        together see so many training rows, up to this number. (NOTES, "Several
+        networks".)
     landmarks : LandmarkSettings, or None for no correction by landmarks
     donors : DonorSettings, or None for no donor rows
     forests : ForestSettings, or None for no forests
@@ -50,7 +51,7 @@ class CellSettings:
     sizes: Mapping[str, NetworkSize] = field(default_factory=lambda: dict(SIZES))
     training: TrainingSettings = field(default_factory=TrainingSettings)
     mean_head: bool = True
-    max_networks: int = 4
+    max_networks: int = 3
     network_rows: int = 2000
     landmarks: LandmarkSettings | None = field(default_factory=LandmarkSettings)
     donors: DonorSettings | None = field(default_factory=DonorSettings)
@@ -58,6 +59,6 @@ class CellSettings:
     patterns: PatternSettings | None = field(default_factory=PatternSettings)
     self_masking: SelfMaskingSettings = field(default_factory=SelfMaskingSettings)
 
-    def n_networks(self, rows):
-        """Networks that are trained to these rows."""
-        return max(1, min(self.max_networks, self.network_rows // len(rows)))
+    def n_networks(self, n_rows):
+        """Networks that are trained to so many rows."""
+        return max(1, min(self.max_networks, self.network_rows // max(1, n_rows)))

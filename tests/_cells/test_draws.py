@@ -115,7 +115,7 @@ def test_bootstraps_vary_as_other_samples_would():
     frame = pd.DataFrame(rng.normal(size=(200, 2))).add_prefix("x")
     frame["k"] = pd.Categorical(np.where(rng.random(200) < 0.3, "a", "b"))
     model = quick(max_epochs=0, n_bootstraps=80).fit(frame).model_
-    anchors = [replica.anchor for replica in model.replicas]
+    anchors = [replica[0].anchor for replica in model.replicas]
     means = np.array([anchor.gaussian.mean[:2].numpy() for anchor in anchors])
     covs = np.array([anchor.gaussian.cov[:2, :2].numpy() for anchor in anchors])
     p = model.network.anchor.coordinates.share[0, 0].item()
@@ -130,7 +130,7 @@ def test_bootstraps_vary_as_other_samples_would():
     ]:
         assert got == pytest.approx(expected, rel=0.4)
     assert shares.mean() == pytest.approx(p, abs=5 * shares.std() / 80**0.5)
-    margins = torch.stack([replica.margin(0) for replica in model.replicas])
+    margins = torch.stack([replica[0].margin(0) for replica in model.replicas])
     assert (margins.std(0)[:, 0][model.network.heads[0].atoms.valid] > 0).all()
 
 
@@ -139,7 +139,7 @@ def test_draws_take_turns_with_the_bootstraps():
     X[::2, 1] = np.nan
     imputer = quick(max_epochs=0, n_bootstraps=2).fit(X)
     before = imputer.sample(X, 5)
-    imputer.model_.replicas[1].anchor.gaussian.mean += 0.5
+    imputer.model_.replicas[1][0].anchor.gaussian.mean += 0.5
     after = imputer.sample(X, 5)
     changed = [not np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
     assert changed == [False, True, False, True, False]
@@ -157,7 +157,7 @@ def test_bootstraps_take_the_weakest_ridge(monkeypatch):
     model = quick(max_epochs=0, n_bootstraps=5).fit(X).model_
     correlation = [
         float(prior.anchor.gaussian.cov[0, 1]) / float(prior.anchor.gaussian.cov[0, 0])
-        for prior in (model.network.prior, *model.replicas)
+        for prior in (model.network.prior, *(replica[0] for replica in model.replicas))
     ]
     assert correlation[0] == pytest.approx(0.5, abs=0.02)
     assert min(correlation[1:]) > 0.9
@@ -173,7 +173,7 @@ def test_bootstraps_keep_rare_levels_and_pickle():
     again = pickle.loads(pickle.dumps(imputer))
     for a, b in zip(imputer.sample(frame, 5), again.sample(frame, 5), strict=True):
         pd.testing.assert_frame_equal(a, b)
-    for replica in imputer.model_.replicas:
+    for (replica,) in imputer.model_.replicas:
         assert (replica.anchor.coordinates.share > 0).sum() == 3
     # Points and probabilities are those of the one anchor fitted to all rows.
     plain = quick(n_bootstraps=0).fit(frame)

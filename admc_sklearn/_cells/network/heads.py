@@ -142,15 +142,3 @@ def _zero_head(module, n_columns, hidden):
     shape = (n_columns, hidden, module.n_outcomes)
     module.weight = nn.Parameter(torch.zeros(shape))
     module.bias = nn.Parameter(torch.zeros(n_columns, 1, module.n_outcomes))
-
-
-@torch.no_grad()
-def average_heads(head, heads):
-    """Let a head say the mean of what heads say of their summaries, side by side."""
-    for name, _ in list(head.named_parameters()):
-        parts = [getattr(own, name) for own in heads]
-        if name.endswith("weight"):
-            mean = torch.cat(parts, 1) / len(parts)
-        else:
-            mean = torch.stack(parts).mean(0)
-        setattr(head, name, nn.Parameter(mean))

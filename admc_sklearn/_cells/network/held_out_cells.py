@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -48,12 +47,6 @@ class Validation:
                 self.parts,
                 network.device,
             )
-
-    def of(self, network):
-        """Return the same cells for another network of the same anchor."""
-        other = copy.copy(self)
-        other.network = network
-        return other
 
     def _complete(self, index):
         """Posteriors of a part's hidden cells, and the mean head's means or None."""

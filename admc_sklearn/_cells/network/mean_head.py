@@ -48,30 +48,3 @@ class MeanHead(nn.Module):
         completed = completed.nan_to_num().clamp(-REACH, REACH)
         x = torch.cat([summaries, completed, observed.to(completed.dtype)], 1)
         return completed + self.last(self.second(self.first(x).relu()).relu())
-
-
-class MeanHeads(nn.Module):
-    """The average of several mean heads, each of its own part of the summaries.
-
-    Parameters
-    ----------
-    heads : list of MeanHead
-
-    Attributes
-    ----------
-    weight : float tensor of shape (d,)
-        As that of `MeanHead`.
-    """
-
-    def __init__(self, heads):
-        super().__init__()
-        self.heads = nn.ModuleList(heads)
-        self.register_buffer("weight", torch.zeros_like(heads[0].weight))
-
-    def forward(self, summaries, completed, observed):
-        parts = summaries.chunk(len(self.heads), 1)
-        found = [
-            head(part, completed, observed)
-            for head, part in zip(self.heads, parts, strict=True)
-        ]
-        return torch.stack(found).mean(0)

@@ -15,9 +15,9 @@ from ..._shared.devices import GPU_SHARE, slices
 from .atoms import Atoms, column_atoms
 from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from .denoiser import Denoiser
-from .heads import LevelHead, NumericHead, average_heads
-from .mean_head import MeanHead, MeanHeads
-from .posterior import NUMBERS, PackedCells
+from .heads import LevelHead, NumericHead
+from .mean_head import MeanHead
+from .posterior import NUMBERS, PackedCells, averaged
 from .tilt import with_mean_moved
 
 MAX_TOKENS = 64
@@ -30,6 +30,8 @@ BATCHES_OF_GPU = 8
 MAX_BATCH_ROWS = 65_535 // GPU_SHARE
 # Heads of columns with like numbers of outcomes are computed together.
 HEAD_SIZES = (8, 64, 512)
+# Values further beyond the training range, in standard deviations, count as this far.
+REACH = 10.0
 # Scores of rare levels are large; as features they need not be.
 MAX_SCORE = 4.0
 
@@ -53,31 +55,6 @@ class Prior(nn.Module):
     def margin(self, k):
         """Margin of head k."""
         return getattr(self, f"margin_{k}")
-
-
-class Member(nn.Module):
-    """What summarises rows: a denoiser, and embeddings of levels if there are any.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-    levels : LevelEmbedding or None
-    """
-
-    def __init__(self, denoiser, levels):
-        super().__init__()
-        self.denoiser, self.levels = denoiser, levels
-
-    def inputs(self, features, codes):
-        """Features of cells, and what is added to some tokens."""
-        if codes is None:
-            return features, None
-        tokens, *known = codes
-        return features, (tokens, self.levels(*known))
-
-    def forward(self, features, codes, factors=None):
-        """Summarise rows, (B, hidden)."""
-        return self.denoiser(*self.inputs(features, codes), factors)
 
 
 class CompletionNetwork(nn.Module):
@@ -107,18 +84,24 @@ class CompletionNetwork(nn.Module):
         self.n_columns = d
         group = math.ceil(d / MAX_TOKENS)
         n_features = encoder.n_features + 3 if encoder is not None else 0
-        n_features = max(n_features, coordinates.used.shape[1] + 1)
-        denoiser = Denoiser(d, n_features, group, size, generator)
+        self.denoiser = Denoiser(
+            d,
+            max(n_features, coordinates.used.shape[1] + 1),
+            group,
+            size,
+            generator,
+        )
         self.dropout = size.dropout
         self.mean_head = mean_head
-        levels = None
-        self.is_plain = coordinates.is_plain
-        if not self.is_plain:
+        # Networks with anchors and coordinates of their own, whose outputs are averaged
+        # with this one's.
+        self.others = nn.ModuleList()
+        self.levels = None
+        if not coordinates.is_plain:
             n_levels = (coordinates.share > 0).sum(1).tolist()
-            levels = LevelEmbedding(n_levels, size.width)
+            self.levels = LevelEmbedding(n_levels, size.width)
             token = torch.as_tensor(coordinates.categorical) // group
             self.register_buffer("level_tokens", token)
-        self.members = nn.ModuleList([Member(denoiser, levels)])
         self.register_buffer("numeric", coordinates.numeric.clone())
         self.register_buffer("categorical", coordinates.codes_of.clone())
         low, high = torch.zeros(2, d)
@@ -127,28 +110,10 @@ class CompletionNetwork(nn.Module):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
-    def join(self, others):
-        """Average what the heads say with other networks of the same columns.
-
-        The members' summaries then stand side by side and the heads' weights one
-        below the other. Logits are averaged, so distributions geometrically.
-
-        Parameters
-        ----------
-        others : list of CompletionNetwork
-            Of the same anchor and atoms.
-        """
-        networks = [self, *others]
-        self.members = nn.ModuleList(m for own in networks for m in own.members)
-        for k, head in enumerate(self.heads):
-            average_heads(head, [own.heads[k] for own in networks])
-        if self.mean_head is not None:
-            self.mean_head = MeanHeads([own.mean_head for own in networks])
-
     @property
-    def denoiser(self):
-        """That of the first member; the others are of its shape."""
-        return self.members[0].denoiser
+    def all(self):
+        """List this network and the others."""
+        return [self, *self.others]
 
     @property
     def anchor(self):
@@ -161,17 +126,13 @@ class CompletionNetwork(nn.Module):
         return self.low.device
 
     @property
-    def _hidden(self):
-        return len(self.members) * self.denoiser.hidden
-
-    @property
     def n_outcomes(self):
         """Outcomes of all columns' heads."""
         return sum(len(head.columns) * head.n_outcomes for head in self.heads)
 
     def row_batches(self, n_rows):
         """Slices of rows whose posteriors fit the working set."""
-        per_row = max(self.n_outcomes, self.n_columns * self._hidden // 4)
+        per_row = max(self.n_outcomes, self.n_columns * self.denoiser.hidden // 4)
         elements = BATCH_ELEMENTS
         if self.device.type != "cpu":
             elements *= BATCHES_OF_GPU
@@ -202,14 +163,14 @@ class CompletionNetwork(nn.Module):
         out = values.new_zeros(n, self.n_columns, self.denoiser.n_features)
         flag = observed.to(values.dtype)
         if self.encoder is not None:
-            cells = slice(None) if self.is_plain else self.numeric
+            cells = slice(None) if self.levels is None else self.numeric
             seen = observed[:, cells]
             # The anchor's mean, within the observed range.
             mean = anchored.mean[:, cells].clamp(self.low[cells], self.high[cells])
             value = torch.where(seen, values[:, cells], mean)
             parts = [value, flag[:, cells], anchored.sd[:, cells]]
             known = torch.cat([self.encoder(value), torch.stack(parts, -1)], -1)
-            if self.is_plain:
+            if self.levels is None:
                 return known
             out[:, self.numeric, : known.shape[-1]] = known
         columns = self.categorical
@@ -220,38 +181,56 @@ class CompletionNetwork(nn.Module):
         return out
 
     def _inputs(self, values, observed, anchored):
-        """Features of cells, and where levels are, which and whether they are known."""
+        """Features of cells, and what is added to some tokens."""
         features = self.features(values, observed, anchored)
-        if self.is_plain:
+        if self.levels is None:
             return features, None
         columns = self.categorical
-        return features, (self.level_tokens, values[:, columns], observed[:, columns])
+        embedded = self.levels(values[:, columns], observed[:, columns])
+        return features, (self.level_tokens, embedded)
 
     def attention(self, values, observed):
         """Attention of each token to all, (B, T, T), while these rows are completed."""
-        inputs = self._inputs(values, observed, self.anchored(values, observed))
-        found = [m.denoiser.attention_weights(*m.inputs(*inputs)) for m in self.members]
-        return torch.stack(found).mean(0)
+        anchored = self.anchored(values, observed)
+        inputs = self._inputs(values, observed, anchored)
+        return self.denoiser.attention_weights(*inputs)
 
-    def forward(self, values, observed, targets, anchored=None, *, prior=None):
+    def coordinates(self, values):
+        """Values in own units as coordinates, (B, d), near the training range.
+
+        A strong power transform makes astronomic numbers of values far outside of it.
+        """
+        low, high = self.low - REACH, self.high + REACH
+        return self.warp(values).nan_to_num().clamp(low, high)
+
+    def forward(self, values, observed, targets, *, priors=None):
         """Posteriors of the target cells, one for every head that has any.
+
+        Where there are other networks their log-probabilities are averaged.
 
         Parameters
         ----------
         values : float32 tensor of shape (B, d)
             Warped numbers, codes of levels.
         observed, targets : bool tensors of shape (B, d)
-        anchored : Anchored, optional
-            The result of `anchored` for these rows, where it is there already.
-        prior : Prior, optional
-            Instead of the network's own.
+        priors : sequence of Prior, optional
+            Of this network and the others, instead of their own.
 
         Returns
         -------
         list of CellPosterior
         """
-        prior = prior or self.prior
-        anchored = anchored or self.anchored(values, observed, prior)
+        priors = [network.prior for network in self.all] if priors is None else priors
+        found = [self._alone(values, observed, targets, priors[0])]
+        truth = self.warp.inverse(values) if len(self.others) else None
+        for network, prior in zip(self.others, priors[1:], strict=True):
+            own = network.coordinates(truth)
+            found.append(network._alone(own, observed, targets, prior))
+        return [averaged(parts) for parts in zip(*found, strict=True)]
+
+    def _alone(self, values, observed, targets, prior):
+        """Posteriors of this network without the others."""
+        anchored = self.anchored(values, observed, prior)
         summaries = self.summarise(values, observed, anchored)
         posteriors = self.by_likelihood(summaries, targets, anchored, prior)
         if self.mean_head is None or not bool(self.mean_head.weight.any()):
@@ -263,12 +242,8 @@ class CompletionNetwork(nn.Module):
         ]
 
     def summarise(self, values, observed, anchored, factors=None):
-        """Summaries of rows, (B, hidden) of each member side by side.
-
-        ``factors`` are those of dropout.
-        """
-        inputs = self._inputs(values, observed, anchored)
-        return torch.cat([member(*inputs, factors) for member in self.members], 1)
+        """Summaries of rows, (B, hidden); ``factors`` are those of dropout."""
+        return self.denoiser(*self._inputs(values, observed, anchored), factors)
 
     def means(self, summaries, values, observed, anchored):
         """Means of the mean head for summaries of rows, (B, d), in own units."""

@@ -302,3 +302,15 @@ class LevelPosterior(CellPosterior):
         brier = q.square().sum(-1) - 2 * right + 1
         spread = (1 - self.share.square().sum(-1)).clamp_min(1e-3)
         return brier / spread[:, None]
+
+
+def averaged(posteriors):
+    """One posterior of the mean log-probabilities of several of the same cells.
+
+    Where in an atom a value lies is as the first one says.
+    """
+    first, *others = posteriors
+    if not others:
+        return first
+    logits = [torch.log_softmax(posterior.logits, -1) for posterior in posteriors]
+    return first.with_logits(torch.stack(logits).mean(0))
