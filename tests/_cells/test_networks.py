@@ -1,4 +1,4 @@
-"""Several networks of small tables, each with its anchor: their average is one model."""
+"""Several networks of small tables, each with its anchor: one model on average."""
 
 import copy
 
