@@ -64,7 +64,8 @@ def step_work(imputer, X):
     with torch.no_grad():
         anchored = network.anchored(values, kept)
         with FlopCounterMode(display=False) as counter:
-            network(values, kept, targets, anchored)
+            summaries = network.summarise(values, kept, anchored)
+            network.by_likelihood(summaries, targets, anchored, network.prior)
     held = min(n // 2, math.ceil(imputer.validation_fraction * n), MAX_HELD_ROWS)
     return BACKWARD * counter.get_total_flops(), math.ceil((n - held) / size)
 

@@ -136,9 +136,9 @@ def test_draws_have_the_shares_and_means_of_the_posterior(steps):
     frame, incomplete = lost(120, 2)
     n_draws = 300
     # One cell of a row: draws of two follow from each other, as the network has it.
-    draws = steps.sample(incomplete.assign(c=frame["c"] / 3), n_draws)
+    draws = steps.sample(incomplete.assign(c=frame["c"] / 10), n_draws)
     share = np.mean([draw["side"].eq("up") for draw in draws], axis=0)
-    proba = steps.predict_proba(incomplete.assign(c=frame["c"] / 3), "side")[:, 1]
+    proba = steps.predict_proba(incomplete.assign(c=frame["c"] / 10), "side")[:, 1]
     noise = proba * (1 - proba) / n_draws
     assert noise.mean() > 0.02 / n_draws  # it is not all sure
     assert np.mean((share - proba) ** 2) < 1.4 * noise.mean()

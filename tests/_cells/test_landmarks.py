@@ -45,8 +45,8 @@ def board():
     incomplete[::5, 2] = np.nan
     new_incomplete[:, 2] = np.nan
     imputer = ADMCImputer(max_epochs=2, random_state=0, self_masking=False)
-    # Donors, mean head and patterns would complete the board as well.
-    alone = CellSettings(mean_head=False, donors=None, patterns=None)
+    # Donors, mean head, forests and patterns would complete the board as well.
+    alone = CellSettings(mean_head=False, donors=None, forests=None, patterns=None)
     imputer._settings = Settings(cells=alone)
     imputer.fit(incomplete)
     return imputer, new, new_incomplete

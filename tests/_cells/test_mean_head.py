@@ -10,7 +10,7 @@ from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.settings import Settings
 from tests.conftest import hide
 
-ALONE = CellSettings(landmarks=None, donors=None, patterns=None)
+ALONE = CellSettings(landmarks=None, donors=None, forests=None, patterns=None)
 
 
 def waves(n, seed):

@@ -189,6 +189,7 @@ def test_the_loss_is_the_log_likelihood_of_values_not_of_their_atoms_alone():
     X += 0.4 * np.random.default_rng(1).normal(size=X.shape)
     values, observed = standardised(X)
     network, _ = anchor_alone(values, observed)  # a dozen wide atoms a column
+    network.others = torch.nn.ModuleList()
     head, network.mean_head = network.mean_head, None
     x, o = torch.tensor(values), torch.tensor(observed)
     trainer = _trainer.CellTrainer(network, Rows(x, o), plan(), 0)
@@ -329,7 +330,7 @@ def test_the_final_anchor_is_that_of_all_rows():
     X, _, _ = gaussian_table(150, 3, 0)
     values, observed = standardised(X)
     model, _ = fit(values, observed, plan(max_epochs=0))
-    network, ridge = model.network, model.ridges[0]
+    network, (ridge, _) = model.network, model.ridges[0]
     gaussian = network.anchor.gaussian
     x = network.warp(torch.tensor(values)).double()
     # Four of five rows are kept; their mean is off by 0.04 standard deviations.
