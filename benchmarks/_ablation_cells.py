@@ -138,6 +138,8 @@ def run(options):
                         print(record, flush=True)
                     if options.csv:
                         pd.DataFrame(records).to_csv(options.csv, index=False)
+    if not records:
+        raise SystemExit(f"None of these tables is in {options.data}/tabular.")
     print(summarise(pd.DataFrame(records)).round(2).to_string())
 
 

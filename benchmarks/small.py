@@ -239,7 +239,7 @@ def summarise(frame):
     return pd.DataFrame(rows).set_index("rows")
 
 
-def main():
+def main(words=None):
     """Measure and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder that holds tabular/NAME.parquet")
@@ -251,7 +251,7 @@ def main():
     parser.add_argument(
         "--imputers", nargs="+", default=list(IMPUTERS), choices=list(IMPUTERS)
     )
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.data:
         run(options)
