@@ -168,7 +168,9 @@ class _Fit:
             model.donors = fit_donors(model, *known, donors)
         forests, patterns = self.settings.forests, self.settings.patterns
         if forests is not None:
-            model.forests = fit_forests(model, *known, forests)
+            every = self._warped(model.network, self.table)
+            late = self.generator, self.plan.end
+            model.forests = fit_forests(model.network, every, *late, forests)
         if patterns is not None:
             held = self._warped(model.network, self.table[self.held])
             model.patterns = fit_patterns(model, rows, held, self.plan.end, patterns)
@@ -190,8 +192,6 @@ class _Fit:
                 one.prior = _prior(one, own, ridge, generator, end)
         if model.donors is not None:
             model.donors.add(network, rows[self.held])
-        if model.forests is not None and time.monotonic() < end:
-            model.forests.learn(network, rows, self.context.seed)
         if model.patterns is not None:
             model.patterns.learn(network, rows)
         for _ in range(self.context.n_bootstraps):

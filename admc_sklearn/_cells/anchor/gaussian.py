@@ -20,7 +20,7 @@ MIN_SD = 1e-4
 # Of a conditional variance, whatever the ridge may have added to it.
 MIN_VARIANCE_LEFT = 0.01
 # The prior is worth so many rows.
-RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 # Elements of one batch of (n, d, d) matrices; keeps the working set within ~100 MB.
 _BATCH_ELEMENTS = 4_000_000
 _BATCH_PATTERNS = 512

@@ -11,7 +11,9 @@ geometrically,
 
     q  proportional to  p^(1 - w) f^w,
 
-so that whichever of the two is sure outweighs the other. Held-out rows choose w.
+so that whichever of the two is sure outweighs the other. Every tree leaves out a third
+of the rows. So each row has trees that do not know it, and these have to add to the
+anchor what is more than chance, over all rows.
 
 Draws are made without this correction and carried over to the corrected distribution
 afterwards; see `CellModel`.
@@ -25,12 +27,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import in_threads, slices
 from ..._shared.held_out import is_gain
-from ..network.posterior import LEVELS, NUMBERS
 
 # Entries of leaves that are gathered at once.
 KEPT_ENTRIES = 2_000_000
@@ -62,12 +63,12 @@ class ForestSettings:
     max_rows, max_columns : int
         Larger tables have no forests: there the network knows more, and forests cost
         more. (NOTES, "Forests".)
-    weights : tuple of float
-        Candidates for w. (NOTES, "Forests".)
+    bag_share : float
+        Share of the training rows that a tree knows. (Not measured.)
     weight : float
-        The one that is taken unless held-out rows say otherwise. (NOTES, "Forests".)
+        w, where forests add to the anchor. (NOTES, "Forests".)
     min_errors : float
-        Standard errors by which another weight has to be better. (NOTES, "Forests".)
+        Standard errors by which they have to. (NOTES, "Forests".)
     own_share : float
         Share of the other distribution that is mixed into that of the leaves, which
         does not know all values. (Not measured.)
@@ -83,9 +84,9 @@ class ForestSettings:
     min_samples: int = 20
     max_rows: int = 3000
     max_columns: int = 64
-    weights: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)
+    bag_share: float = 0.67
     weight: float = 0.4
-    min_errors: float = 1.5
+    min_errors: float = 1.0
     own_share: float = 0.1
 
 
@@ -107,31 +108,36 @@ class Forests(Correction):
         to the second child. A leaf is its own child.
     root : int tensor of shape (d, T)
         Root of every tree, -1 in columns that have no forest.
+    bag : bool tensor of shape (n, T)
+        Whether a tree knows a training row.
     depth : int
     start, size : int tensors of shape (n_nodes,)
         Where the outcomes of a leaf stand in ``outcome``, and how many.
     outcome, mass : tensors of shape (n_entries,)
         Outcomes of training cells in the leaves, and their shares of the leaf's cells.
-    weight : float tensor of shape (2,)
-        w of numbers and of levels.
+    weight : float tensor of shape (d,)
+        w of every column.
     """
 
     def __init__(self, network, settings=DEFAULT):
         super().__init__()
         self.settings = settings
-        self.register_buffer("weight", network.low.new_zeros(2))
+        self.register_buffer("weight", torch.zeros_like(network.low))
 
-    def learn(self, network, rows, seed):
-        """Fit the forests to rows, tensors in the network's coordinates."""
-        samples = _Samples(network, rows, seed, self.settings)
-        d = network.n_columns
-        n_trees = max(1, min(self.settings.n_trees, self.settings.max_trees // d))
+    def learn(self, samples):
+        """Fit the forests to samples of training rows."""
+        network, settings = samples.network, self.settings
+        d, n = network.n_columns, samples.n_rows
+        n_trees = max(2, min(settings.n_trees, settings.max_trees // d))
+        order = np.random.default_rng(samples.seed).random((n, n_trees)).argsort(0)
+        bag = order < max(2, round(settings.bag_share * n))
 
         def fit(column):
-            return samples.grow(column, n_trees, seed)
+            return samples.grow(column, bag)
 
         trees = in_threads(fit, range(d), torch.device("cpu"))
         self._store(trees, d, n_trees, network.device)
+        self.register_buffer("bag", torch.as_tensor(bag, device=network.device))
 
     def _store(self, trees, d, n_trees, device):
         """Put the trees of all columns below each other."""
@@ -162,56 +168,58 @@ class Forests(Correction):
             return posteriors
         points = inputs(network, rows)
         # Where nothing is observed the columns' own frequencies are all there is.
-        usable = rows.observed.any(1)
-        return [
-            self.pooled(posterior, self.mass_of(posterior, points, usable))
-            if bool(self.weight[posterior.kind])
-            else posterior
-            for posterior in posteriors
-        ]
+        usable = rows.observed.any(1, keepdim=True).expand(-1, self.root.shape[1])
+        return [self._pooled(posterior, points, usable) for posterior in posteriors]
 
-    def pooled(self, posterior, mass, weight=None):
-        """Pool a posterior with masses of outcomes, (g, T, K), by their weight."""
-        weight = self.weight[posterior.kind] if weight is None else weight
-        own = torch.log_softmax(posterior.logits, -1)
-        share = self.settings.own_share
-        other = ((1 - share) * mass + share * own.exp()).clamp_min(TINY).log()
-        has_mass = mass.sum(-1, keepdim=True) > 0
-        both = (1 - weight) * own + weight * other
-        return posterior.with_logits(torch.where(has_mass, both, own))
+    def _pooled(self, posterior, points, usable):
+        weight = self.weight[posterior.cells.columns]  # (g, 1)
+        if not bool(weight.any()):
+            return posterior
+        mass = self.mass_of(posterior, points, usable)
+        return pooled(posterior, mass, weight, self.settings.own_share)
 
     def mass_of(self, posterior, points, usable):
         """Masses of outcomes of the cells of a posterior, (g, T, K).
 
         0 everywhere where there is no forest. ``points`` are `inputs` of the rows,
-        (B, f), and ``usable`` says for which of them, (B,).
+        (B, f), and ``usable`` says by which trees, (B, T).
         """
         cells, n_outcomes = posterior.cells, posterior.logits.shape[-1]
         mass = posterior.logits.new_zeros(posterior.logits.shape)
         root = self.root[cells.columns.expand_as(cells.rows)]  # (g, T, trees)
-        filled = cells.filled & usable[cells.rows] & (root[..., 0] >= 0)
-        flat = mass.view(-1, n_outcomes)
-        place = filled.flatten().nonzero()[:, 0]
-        root, row = root.flatten(0, 1)[place], cells.rows.flatten()[place]
-        n_trees = self.root.shape[1]
-        for part in slices(len(place), 16 * n_trees, KEPT_ENTRIES, mass.device):
-            leaves = self._leaves(points[row[part]], root[part]).flatten()
+        walks = usable[cells.rows] & cells.filled[..., None] & (root >= 0)
+        count = walks.sum(-1).flatten()
+        place, tree = walks.flatten(0, 1).nonzero(as_tuple=True)
+        root, row = root.flatten(0, 1)[place, tree], cells.rows.flatten()[place]
+        for part in slices(len(place), 16, KEPT_ENTRIES, mass.device):
+            leaves = self._leaves(points, row[part], root[part])
             size = self.size[leaves]
-            owner = place[part].repeat_interleave(n_trees).repeat_interleave(size)
+            owner = place[part].repeat_interleave(size)
             first = (size.cumsum(0) - size).repeat_interleave(size)
             inside = torch.arange(len(owner), device=owner.device) - first
             entry = self.start[leaves].repeat_interleave(size) + inside
             at = owner * n_outcomes + self.outcome[entry].long()
-            flat.view(-1).index_add_(0, at, self.mass[entry] / n_trees)
+            mass.view(-1).index_add_(0, at, self.mass[entry] / count[owner])
         return mass
 
-    def _leaves(self, points, node):
-        """Leaves that rows (N, f) reach from nodes (N, T), (N, T)."""
+    def _leaves(self, points, row, node):
+        """Leaves that rows (W,) of points (B, f) reach from nodes (W,), (W,)."""
         for _ in range(self.depth):
-            value = points.gather(1, self.feature[node].long())
-            right = value > self.threshold[node]
+            right = points[row, self.feature[node].long()] > self.threshold[node]
             node = self.child[2 * node + right]
         return node
+
+
+def pooled(posterior, mass, weight, own_share=DEFAULT.own_share):
+    """Pool a posterior geometrically with masses of its outcomes.
+
+    Shape of ``mass``: (g, T, K), 0 everywhere where it is not known; of ``weight``:
+    (g, 1).
+    """
+    own = torch.log_softmax(posterior.logits, -1)
+    other = ((1 - own_share) * mass + own_share * own.exp()).clamp_min(TINY).log()
+    weight = torch.where(mass.sum(-1) > 0, weight, 0.0)[..., None]
+    return posterior.with_logits((1 - weight) * own + weight * other)
 
 
 @dataclass(frozen=True)
@@ -228,55 +236,65 @@ class _Tree:
     depth: int
 
 
-class _Samples:
-    """Training rows with hidden cells, as inputs and outcomes of forests."""
+class Samples:
+    """Training rows with hidden cells, as inputs and outcomes of forests.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+    rows : Rows
+        Tensors in the network's coordinates.
+    seed : int
+    settings : ForestSettings
+    """
 
     def __init__(self, network, rows, seed, settings):
-        self.network, self.settings = network, settings
-        n = len(rows)
+        self.network, self.seed, self.settings = network, seed, settings
+        self.n_rows = n = len(rows)
         self.copies = int(np.clip(settings.n_samples // n, 2, settings.max_copies))
         rng = np.random.default_rng(seed)
         values = rows.values.repeat(self.copies, 1)
         observed = rows.observed.repeat(self.copies, 1)
         rate = rng.uniform(*settings.hide_rates, (len(values), 1))
         noise = torch.tensor(rng.random(observed.shape) < rate, device=values.device)
-        self.hidden = (observed & noise).cpu().numpy()
-        kept = Rows(values, observed & ~noise)
-        parts = network.row_batches(len(values))
+        self.hidden = observed & noise
+        self.rows = Rows(values, observed & ~noise)
+        self.parts = network.row_batches(len(values))
         points = in_threads(
-            lambda part: inputs(network, kept[part]), parts, network.device
+            lambda part: inputs(network, self.rows[part]), self.parts, network.device
         )
-        self.points = torch.cat(points).cpu().numpy()
-        self.outcome = network.index(values).cpu().numpy()
-        self.truth = network.warp.inverse(values).cpu().numpy()
-        self.is_level = np.isin(
-            np.arange(network.n_columns), network.categorical.cpu().numpy()
-        )
+        self.points, self.outcome = torch.cat(points), network.index(values)
+        self._points = self.points.cpu().numpy()
+        self._truth = network.warp.inverse(values).cpu().numpy()
 
-    def grow(self, column, n_trees, seed):
-        """Trees of a column: a list of _Tree, empty where it has too few cells."""
+    def grow(self, column, bag):
+        """Trees of a column: a list of _Tree, empty where it has too few cells.
+
+        ``bag`` says which rows each of them knows, (n, T).
+        """
         settings = self.settings
-        own = np.flatnonzero(self.hidden[:, column])
-        outcome = self.outcome[own, column]
-        if len(own) < settings.min_samples or len(np.unique(outcome)) < 2:
+        own = self.hidden[:, column].nonzero()[:, 0].cpu().numpy()
+        outcome = self.outcome[own, column].cpu().numpy()
+        if len(own) < settings.min_samples:
             return []
+        row, grown = own % self.n_rows, []
         # Copies of a row beside each other do not make a leaf of several rows.
-        n_rows = len(np.unique(own % (len(self.hidden) // self.copies)))
-        min_leaf = max(2, round(settings.min_leaf * len(own) / n_rows))
-        is_level = self.is_level[column]
-        forest = (ExtraTreesClassifier if is_level else ExtraTreesRegressor)(
-            n_trees,
-            min_samples_leaf=min_leaf,
-            max_features=settings.max_features,
-            random_state=(seed + column) % 2**32,
-            n_jobs=1,
-        )
-        target = outcome if is_level else self.truth[own, column]
-        forest.fit(self.points[own], target)
-        leaves = forest.apply(self.points[own])
-        trees = [estimator.tree_ for estimator in forest.estimators_]
-        parts = zip(trees, leaves.T, strict=True)
-        return [_compact(tree, leaf, outcome) for tree, leaf in parts]
+        per_row = len(own) / len(np.unique(row))
+        is_level = bool((self.network.categorical == column).any())
+        target = outcome if is_level else self._truth[own, column]
+        for k, known in enumerate(bag.T):
+            some = known[row]
+            if len(np.unique(outcome[some])) < 2:
+                return []
+            tree = (ExtraTreeClassifier if is_level else ExtraTreeRegressor)(
+                min_samples_leaf=max(2, round(settings.min_leaf * per_row)),
+                max_features=settings.max_features,
+                random_state=(self.seed + column * len(bag.T) + k) % 2**32,
+            )
+            points = self._points[own[some]]
+            tree = tree.fit(points, target[some]).tree_
+            grown.append(_compact(tree, tree.apply(points), outcome[some]))
+        return grown
 
 
 def _compact(tree, leaf, outcome):
@@ -325,19 +343,14 @@ def inputs(network, rows):
 
 
 @torch.no_grad()
-def fit_forests(
-    model, rows, validation, generator, deadline=math.inf, settings=DEFAULT
-):
-    """Fit forests, and choose by how much they count.
+def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
+    """Fit forests, if they add to the anchor.
 
     Parameters
     ----------
-    model : CellModel
-        With the corrections before this one.
+    network : CompletionNetwork
     rows : Rows
         Tensors in the network's coordinates.
-    validation : Validation
-        Held-out rows.
     generator : torch.Generator on the CPU
     deadline : float
         Time of `time.monotonic` after which nothing is begun.
@@ -347,56 +360,56 @@ def fit_forests(
     -------
     Forests or None
     """
-    network = model.network
     too_large = len(rows) > settings.max_rows
     too_large = too_large or network.n_columns > settings.max_columns
     if too_large or time.monotonic() > deadline:
         return None
     forests = Forests(network, settings)
     seed = int(torch.randint(2**31, (), generator=generator))
-    forests.learn(network, rows, seed)
-    if not bool((forests.root >= 0).any()):
-        return None
-    scores = _scores(model, forests, validation)
-    for kind in (NUMBERS, LEVELS):
-        forests.weight[kind] = _choose(scores[kind], settings)
-    return forests if bool(forests.weight.any()) else None
+    samples = Samples(network, rows, seed, settings)
+    forests.learn(samples)
+    gains = _gains(forests, samples)
+    # What a column's few cells do not tell is drawn to what the table's tell.
+    gains = (gains + gains.mean(1, keepdim=True)).T
+    known = (forests.root[:, 0] >= 0) & is_gain(gains, settings.min_errors)
+    forests.weight = torch.where(known, settings.weight, forests.weight)
+    return forests if bool(known.any()) else None
 
 
-def _scores(model, forests, validation):
-    """Scores of held-out rows for every weight, (n_weights, n_rows), by kind."""
-    network, settings = model.network, forests.settings
+def _gains(forests, samples):
+    """Gains of the anchor's scores by rows and columns, (n_rows, d).
+
+    A row's cells are completed by a mixture of the anchor and of trees that do not know
+    the row. Few trees are ragged, which costs scores that the whole forest does not
+    lose: so each of two halves of them is one factor of the score.
+    """
+    network, weight = samples.network, forests.settings.weight
+    anchor = network.without_corrections()
+    n_trees = forests.root.shape[1]
+    half = torch.arange(n_trees, device=network.device) % 2 == 0
 
     def judge(part):
-        rows = Rows(validation.values[part], validation.kept[part])
-        points, usable = inputs(network, rows), rows.observed.any(1)
-        found = rows.values.new_zeros(2, len(settings.weights), len(points))
-        for posterior in model.posteriors(rows, validation.hidden[part]):
-            cells = posterior.cells
-            outcome = cells.gather(validation.outcome[part])
-            mass = forests.mass_of(posterior, points, usable)
-            for k, weight in enumerate(settings.weights):
-                score = forests.pooled(posterior, mass, weight).score(outcome)
-                own = cells.rows[cells.filled]
-                found[posterior.kind, k].index_add_(0, own, score[cells.filled])
+        rows, points = samples.rows[part], samples.points[part]
+        row = torch.arange(part.start, part.stop, device=network.device)
+        row = row % samples.n_rows
+        usable = ~forests.bag[row] & rows.observed.any(1, keepdim=True)
+        found = points.new_zeros(samples.n_rows, len(forests.root))
+        for posterior in anchor(rows.values, rows.observed, samples.hidden[part]):
+            cells, own = posterior.cells, torch.softmax(posterior.logits, -1)
+            outcome = cells.gather(samples.outcome[part])
+            masses = [
+                forests.mass_of(posterior, points, usable & some)
+                for some in (half, ~half)
+            ]
+            known = cells.filled & (masses[0].sum(-1) > 0) & (masses[1].sum(-1) > 0)
+            mixed = [
+                posterior.with_logits(((1 - weight) * own + weight * mass).log())
+                for mass in masses
+            ]
+            gain = posterior.score(outcome) - mixed[0].score(outcome, mixed[1])
+            place = row[cells.rows], cells.columns.expand_as(cells.rows)
+            place = tuple(part[known] for part in place)
+            found.index_put_(place, gain[known], accumulate=True)
         return found
 
-    found = torch.cat(in_threads(judge, validation.parts, network.device), -1)
-    n_rows = len(validation.rows)
-    return found.view(2, len(settings.weights), -1, n_rows).sum(2)
-
-
-def _choose(scores, settings):
-    """Weight for scores of held-out rows, (n_weights, n_rows).
-
-    A few rows say little: the usual weight is left for another one's sake only where
-    that gains more than the noise.
-    """
-    total = scores.sum(1)
-    if not bool(total.any()):
-        return 0.0
-    usual = settings.weights.index(settings.weight)
-    best = int(total.argmin())
-    gain = scores[usual] - scores[best]
-    is_better = best != usual and bool(is_gain(gain, settings.min_errors))
-    return settings.weights[best] if is_better else settings.weight
+    return torch.stack(in_threads(judge, samples.parts, network.device)).sum(0)

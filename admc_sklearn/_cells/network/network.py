@@ -5,6 +5,7 @@ One call gives the posteriors of the target cells, given a row's observed cells.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -109,6 +110,16 @@ class CompletionNetwork(nn.Module):
             low[head.columns], high[head.columns] = head.limits
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+
+    def without_corrections(self):
+        """Return a copy whose posteriors are those of the anchors."""
+        other = copy.deepcopy(self)
+        for network in other.all:
+            network.mean_head = None
+            for head in network.heads:
+                for parameter in head.parameters():
+                    parameter.requires_grad_(False).zero_()
+        return other
 
     @property
     def all(self):
