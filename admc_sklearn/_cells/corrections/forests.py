@@ -12,8 +12,8 @@ geometrically,
     q  proportional to  p^(1 - w) f^w,
 
 so that whichever of the two is sure outweighs the other. Every tree leaves out a third
-of the rows. So each row has trees that do not know it, and these have to add to the
-anchor what is more than chance, over all rows.
+of the rows. So each row has trees that do not know it, and columns in which these
+complete cells clearly worse than the anchor, over all rows, have no forest.
 
 Draws are made without this correction and carried over to the corrected distribution
 afterwards; see `CellModel`.
@@ -66,9 +66,10 @@ class ForestSettings:
     bag_share : float
         Share of the training rows that a tree knows. (Not measured.)
     weight : float
-        w, where forests add to the anchor. (NOTES, "Forests".)
+        w, where forests do not lose against the anchor. (NOTES, "Forests".)
     min_errors : float
-        Standard errors by which they have to. (NOTES, "Forests".)
+        Standard errors by which they have to gain; below 0 they may lose so many, since
+        pooling loses little where few rows leave the gain open. (NOTES, "Forests".)
     own_share : float
         Share of the other distribution that is mixed into that of the leaves, which
         does not know all values. (Not measured.)
@@ -86,7 +87,7 @@ class ForestSettings:
     max_columns: int = 64
     bag_share: float = 0.67
     weight: float = 0.4
-    min_errors: float = 1.0
+    min_errors: float = -1.0
     own_share: float = 0.1
 
 
@@ -344,7 +345,7 @@ def inputs(network, rows):
 
 @torch.no_grad()
 def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
-    """Fit forests, if they add to the anchor.
+    """Fit forests, where they do not lose against the anchor.
 
     Parameters
     ----------
@@ -369,7 +370,7 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
     samples = Samples(network, rows, seed, settings)
     forests.learn(samples)
     gains = _gains(forests, samples)
-    # What a column's few cells do not tell is drawn to what the table's tell.
+    # What the few cells of a column leave open, those of the table decide.
     gains = (gains + gains.mean(1, keepdim=True)).T
     known = (forests.root[:, 0] >= 0) & is_gain(gains, settings.min_errors)
     forests.weight = torch.where(known, settings.weight, forests.weight)
