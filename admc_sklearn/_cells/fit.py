@@ -162,12 +162,15 @@ class _Fit:
         rows = self._warped(model.network, self.table[self.kept])
         known = rows, validation, self.generator, self.plan.end
         landmarks, donors = self.settings.landmarks, self.settings.donors
-        if landmarks is not None:
+        forests, patterns = self.settings.forests, self.settings.patterns
+        # Forests take the place of landmarks where a table is small enough for them.
+        shape = self.table.values.shape
+        has_forests = forests is not None and forests.serves(*shape)
+        if landmarks is not None and not has_forests:
             model.landmarks = fit_landmarks(model.network, *known, landmarks)
         if donors is not None:
             model.donors = fit_donors(model, *known, donors)
-        forests, patterns = self.settings.forests, self.settings.patterns
-        if forests is not None:
+        if has_forests:
             every = self._warped(model.network, self.table)
             late = self.generator, self.plan.end
             model.forests = fit_forests(model.network, every, *late, forests)

@@ -231,7 +231,7 @@ def test_summaries_and_draws_read_one_distribution():
     frame.loc[2::4, "side"] = None
     imputer = ADMCImputer(max_epochs=3, self_masking=True, random_state=0).fit(frame)
     model = imputer.model_
-    assert model.landmarks is not None
+    assert model.forests is not None
     assert model.donors is not None
     assert model.patterns is not None
     assert model.self_masking is not None

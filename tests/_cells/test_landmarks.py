@@ -106,7 +106,9 @@ def test_gaussian_tables_gain_nothing_and_lose_nothing():
     new, _, _ = gaussian_table(1500, 5, 0)
     incomplete = hide(X, 0.3, 0)
     test = hide(new, 0.3, 1)
-    imputer = quick(max_epochs=1).fit(incomplete)
+    imputer = quick(max_epochs=1)
+    imputer._settings = Settings(cells=CellSettings(forests=None))
+    imputer.fit(incomplete)
     lost = np.isnan(test)
     errors = [
         np.sqrt(np.mean(((i.transform(test) - new) / new.std(0))[lost] ** 2))
@@ -117,14 +119,24 @@ def test_gaussian_tables_gain_nothing_and_lose_nothing():
 
 def test_without_held_out_cells_there_are_none():
     X, _, _ = gaussian_table(12, 3, 0)
-    assert quick().fit(hide(X, 0.2, 0)).model_.landmarks is None
+    imputer = quick()
+    imputer._settings = Settings(cells=CellSettings(forests=None))
+    assert imputer.fit(hide(X, 0.2, 0)).model_.landmarks is None
+
+
+def test_forests_take_their_place():
+    X, _, _ = gaussian_table(200, 4, 0)
+    model = quick().fit(hide(X, 0.2, 0)).model_
+    assert model.landmarks is None
 
 
 def test_training_goes_on_without_the_old_landmarks(board):
     X = steps(1500, 2)
     X[::3, 2] = np.nan
-    imputer = quick(max_epochs=1, warm_start=True).fit(X)
-    first = imputer.model_.landmarks
+    imputer = quick(max_epochs=1, warm_start=True)
+    imputer._settings = Settings(cells=CellSettings(forests=None))
+    first = imputer.fit(X).model_.landmarks
+    assert isinstance(first, LandmarkRegression)
     again = imputer.fit(X).model_.landmarks
     assert isinstance(again, LandmarkRegression)
     assert again is not first

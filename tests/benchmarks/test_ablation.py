@@ -33,7 +33,7 @@ def parts_of(name):
             if hasattr(head, "inner_weight")
         ),
         "the mean head": network.mean_head is not None,
-        "landmarks": model.landmarks is not None,
+        "forests": model.forests is not None,
     }
 
 
@@ -45,12 +45,12 @@ def whole():
 PARTS = "median distances", "attention", "positions in atoms", "the mean head"
 
 
-@pytest.mark.parametrize("part", [*PARTS, "landmarks"])
+@pytest.mark.parametrize("part", [*PARTS, "forests"])
 def test_a_variant_lacks_its_part_alone(part, whole):
     assert whole[part]
     without = parts_of(f"without {part}")
     assert not without[part]
-    others = [name for name in whole if name not in (part, "landmarks")]
+    others = [name for name in whole if name not in (part, "forests")]
     if part != "median distances":  # power transforms are chosen beside them
         assert [without[name] for name in others] == [whole[name] for name in others]
 
@@ -58,7 +58,7 @@ def test_a_variant_lacks_its_part_alone(part, whole):
 def test_the_anchor_alone_has_neither_training_nor_corrections():
     found = parts_of("anchor alone")
     assert not found["positions in atoms"]
-    assert not found["landmarks"]
+    assert not found["forests"]
 
 
 def test_energy_scores_of_draws_that_are_right_are_the_lowest():

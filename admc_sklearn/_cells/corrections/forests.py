@@ -90,6 +90,10 @@ class ForestSettings:
     min_errors: float = -1.0
     own_share: float = 0.1
 
+    def serves(self, n_rows, n_columns):
+        """Whether a table of this shape has forests."""
+        return n_rows <= self.max_rows and n_columns <= self.max_columns
+
 
 DEFAULT = ForestSettings()
 
@@ -361,9 +365,8 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
     -------
     Forests or None
     """
-    too_large = len(rows) > settings.max_rows
-    too_large = too_large or network.n_columns > settings.max_columns
-    if too_large or time.monotonic() > deadline:
+    is_served = settings.serves(len(rows), network.n_columns)
+    if not is_served or time.monotonic() > deadline:
         return None
     forests = Forests(network, settings)
     seed = int(torch.randint(2**31, (), generator=generator))
