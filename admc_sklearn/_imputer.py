@@ -235,7 +235,7 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         categorical cells count by their Brier score, which is 1 for the frequencies
         alone); ``seconds`` since training began. Epoch 0 is the anchor alone. The frame
         is empty where there were too few cells to hold any out: then the anchor alone
-        is used.
+        is used. Small tables have several networks: the first one's.
 
     n_epochs_ : int
         The epoch whose weights are kept, which is the one of the lowest ``valid_rmse``.
