@@ -1,5 +1,7 @@
 """Everything is where the table is: on a GPU that only pretends to be one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,7 @@ def parts(model):
     names = {
         "landmarks": model.landmarks is not None,
         "donors": model.donors is not None,
+        "forests": model.forests is not None,
         "folds": model.network.anchor.coordinates.distances is not None,
         "self-masking": model.self_masking is not None,
         "replicas": len(model.replicas) > 0,
@@ -55,21 +58,25 @@ def parts(model):
         (
             lambda: hide(rings(250, 0), 0.2, 0),
             {"self_masking": True},
-            {"landmarks", "self-masking"},
+            {"forests", "self-masking"},
         ),
-        (lambda: mixed_rings(250, 0), {"n_bootstraps": 1}, {"landmarks", "replicas"}),
+        (lambda: mixed_rings(250, 0), {"n_bootstraps": 1}, {"forests", "replicas"}),
+        (lambda: hide(rings(250, 0), 0.2, 0), {}, {"landmarks"}),
         (folded, {}, {"folds"}),
         (repeated, {}, {"donors"}),
         (lambda: hide(gaussian_table(120, 80, 0)[0], 0.1, 0), {}, {"factors"}),
         (with_blocks, {"modalities": {"views": list(range(25))}}, {"blocks"}),
     ],
-    ids=["numbers", "mixed", "folds", "donors", "wide", "blocks"],
+    ids=["numbers", "mixed", "landmarks", "folds", "donors", "wide", "blocks"],
 )
 def test_nothing_is_mixed_with_what_is_elsewhere(table, options, expected):
     X = table()
     imputer = ADMCImputer(
         max_epochs=1, batch_size=64, device="cuda", random_state=0, **options
     )
+    if "landmarks" in expected:  # where there are no forests
+        cells = replace(imputer._settings.cells, forests=None)
+        imputer._settings = replace(imputer._settings, cells=cells)
     with pretended_gpu() as gpu:
         imputer.fit(X)
         assert imputer.device_.type == "cuda"

@@ -25,6 +25,8 @@ from admc_sklearn._cells.network.posterior import (
     NumericPosterior,
     PackedCells,
 )
+from admc_sklearn._cells.settings import CellSettings
+from admc_sklearn._combined.settings import Settings
 from admc_sklearn._shared.contract import Rows
 from admc_sklearn._shared.held_out import is_gain
 from tests.conftest import gaussian_table, hide
@@ -185,7 +187,13 @@ def partly_repeated():
     rows = rng.integers(120, size=800)
     X = np.column_stack([distinct[rows], rng.normal(size=(800, 3))])
     incomplete = hide(X[:500], 0.2, 0)
-    return ADMCImputer(**OPTIONS).fit(incomplete), X[500:], incomplete
+    return with_landmarks().fit(incomplete), X[500:], incomplete
+
+
+def with_landmarks():
+    imputer = ADMCImputer(**OPTIONS)
+    imputer._settings = Settings(cells=CellSettings(forests=None))
+    return imputer
 
 
 def test_columns_that_recur_together_have_the_larger_weights(partly_repeated):
@@ -224,7 +232,7 @@ def test_corrections_without_a_gain_on_held_out_rows_are_left_out(
     refuse = lambda gains, *n_errors: torch.zeros(gains.shape[:-1]).bool()  # noqa: E731
     for module in (landmark_fit, donor_weights):
         monkeypatch.setattr(module, "is_gain", refuse)
-    model = ADMCImputer(**OPTIONS).fit(incomplete).model_
+    model = with_landmarks().fit(incomplete).model_
     assert model.landmarks is None
     assert model.donors is None
 

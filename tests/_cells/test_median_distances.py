@@ -89,7 +89,7 @@ def test_wide_tables_have_none():
 
 @pytest.mark.usefixtures("light_fits")
 def test_less_wide_ones_have_them_where_cells_do_not_hide_themselves():
-    X = many_vectors(300, 7)  # 28 columns and as many distances
+    X = many_vectors(700, 7)  # 28 columns and as many distances
     at_random = hide(X, 0.3, 0)
     by_rows = ampute(X, mechanism="mar", rate=0.3, random_state=0)
     by_value = ampute(X, mechanism="mnar", rate=0.3, random_state=0)

@@ -388,7 +388,6 @@ def _gains(forests, samples):
     lose: so each of two halves of them is one factor of the score.
     """
     network, weight = samples.network, forests.settings.weight
-    anchor = network.without_corrections()
     n_trees = forests.root.shape[1]
     half = torch.arange(n_trees, device=network.device) % 2 == 0
 
@@ -398,7 +397,8 @@ def _gains(forests, samples):
         row = row % samples.n_rows
         usable = ~forests.bag[row] & rows.observed.any(1, keepdim=True)
         found = points.new_zeros(samples.n_rows, len(forests.root))
-        for posterior in anchor(rows.values, rows.observed, samples.hidden[part]):
+        cells = rows.values, rows.observed, samples.hidden[part]
+        for posterior in network(*cells, by_anchor=True):
             cells, own = posterior.cells, torch.softmax(posterior.logits, -1)
             outcome = cells.gather(samples.outcome[part])
             masses = [

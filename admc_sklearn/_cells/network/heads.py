@@ -66,14 +66,19 @@ class NumericHead(nn.Module):
         return self.atoms.log_margin(mean, sd, share)[:, None]
 
     def posterior(self, cells, summary, prior, margin, anchored):
-        """`NumericPosterior` of cells, from their rows' summaries, (g, T, hidden)."""
+        """`NumericPosterior` of cells, from their rows' summaries, (g, T, hidden).
+
+        That of the anchor where the summaries are None.
+        """
         del prior
-        correction = torch.baddbmm(self.bias, summary, self.weight)
-        inner = torch.baddbmm(self.inner_bias, summary, self.inner_weight)
         mean = cells.gather(anchored.mean)
         sd = cells.gather(anchored.sd).clamp_min(MIN_SD)
         slots = torch.arange(len(self.columns), device=mean.device)[:, None]
-        logits = correction + self.atoms.log_mass(mean, sd, slots) + margin
+        logits = self.atoms.log_mass(mean, sd, slots) + margin
+        if summary is None:
+            return NumericPosterior(cells, logits, self.atoms, mean, sd)
+        logits = torch.baddbmm(self.bias, summary, self.weight) + logits
+        inner = torch.baddbmm(self.inner_bias, summary, self.inner_weight)
         shift, scale = inner.unbind(-1)
         inner_sd = sd * scale.clamp(*LOG_SCALE).exp()
         return NumericPosterior(cells, logits, self.atoms, mean + sd * shift, inner_sd)
@@ -127,14 +132,18 @@ class LevelHead(nn.Module):
         del anchor, share
 
     def posterior(self, cells, summary, prior, margin, anchored):
-        """`LevelPosterior` of cells, from their rows' summaries, (g, T, hidden)."""
+        """`LevelPosterior` of cells, from their rows' summaries, (g, T, hidden).
+
+        That of the anchor where the summaries are None.
+        """
         del margin
-        correction = torch.baddbmm(self.bias, summary, self.weight)
         device = prior.device
         mass = prior.log_mass(
             anchored, cells.rows.to(device), self.slots.to(device), self.n_outcomes
         )
-        logits = correction + mass.to(correction.dtype).to(correction.device)
+        logits = mass.to(self.share.dtype).to(self.share.device)
+        if summary is not None:
+            logits = torch.baddbmm(self.bias, summary, self.weight) + logits
         return LevelPosterior(cells, logits, self.share)
 
 

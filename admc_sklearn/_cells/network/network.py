@@ -5,7 +5,6 @@ One call gives the posteriors of the target cells, given a row's observed cells.
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -111,16 +110,6 @@ class CompletionNetwork(nn.Module):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
-    def without_corrections(self):
-        """Return a copy whose posteriors are those of the anchors."""
-        other = copy.deepcopy(self)
-        for network in other.all:
-            network.mean_head = None
-            for head in network.heads:
-                for parameter in head.parameters():
-                    parameter.requires_grad_(False).zero_()
-        return other
-
     @property
     def all(self):
         """List this network and the others."""
@@ -214,7 +203,7 @@ class CompletionNetwork(nn.Module):
         low, high = self.low - REACH, self.high + REACH
         return self.warp(values).nan_to_num().clamp(low, high)
 
-    def forward(self, values, observed, targets, *, priors=None):
+    def forward(self, values, observed, targets, *, priors=None, by_anchor=False):
         """Posteriors of the target cells, one for every head that has any.
 
         Where there are other networks their log-probabilities are averaged.
@@ -226,22 +215,26 @@ class CompletionNetwork(nn.Module):
         observed, targets : bool tensors of shape (B, d)
         priors : sequence of Prior, optional
             Of this network and the others, instead of their own.
+        by_anchor : bool
+            Whether they are those of the anchors alone.
 
         Returns
         -------
         list of CellPosterior
         """
         priors = [network.prior for network in self.all] if priors is None else priors
-        found = [self._alone(values, observed, targets, priors[0])]
+        found = [self._alone(values, observed, targets, priors[0], by_anchor)]
         truth = self.warp.inverse(values) if len(self.others) else None
         for network, prior in zip(self.others, priors[1:], strict=True):
             own = network.coordinates(truth)
-            found.append(network._alone(own, observed, targets, prior))
+            found.append(network._alone(own, observed, targets, prior, by_anchor))
         return [averaged(parts) for parts in zip(*found, strict=True)]
 
-    def _alone(self, values, observed, targets, prior):
+    def _alone(self, values, observed, targets, prior, by_anchor):
         """Posteriors of this network without the others."""
         anchored = self.anchored(values, observed, prior)
+        if by_anchor:
+            return self.by_likelihood(None, targets, anchored, prior)
         summaries = self.summarise(values, observed, anchored)
         posteriors = self.by_likelihood(summaries, targets, anchored, prior)
         if self.mean_head is None or not bool(self.mean_head.weight.any()):
@@ -270,15 +263,20 @@ class CompletionNetwork(nn.Module):
         return with_mean_moved(posterior, shift)
 
     def by_likelihood(self, summaries, targets, anchored, prior):
-        """Posteriors without the mean head, from summaries of rows."""
+        """Posteriors without the mean head, from summaries of rows.
+
+        Without summaries they are the anchor's.
+        """
         posteriors = []
         for k, head in enumerate(self.heads):
             cells = PackedCells.from_mask(targets, head.columns)
             if len(self.heads) > 1 and not cells.filled.any():
                 continue
-            # index_select: its gradient is far cheaper than that of an index.
-            own = summaries.index_select(0, cells.rows.flatten())
-            own = own.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            own = None
+            if summaries is not None:
+                # index_select: its gradient is far cheaper than that of an index.
+                own = summaries.index_select(0, cells.rows.flatten())
+                own = own.view(*cells.rows.shape, -1)  # (g, T, hidden)
             found = head.posterior(cells, own, prior.anchor, prior.margin(k), anchored)
             posteriors.append(found.of_head(k))
         return posteriors
