@@ -84,7 +84,7 @@ class ForestSettings:
     hide_rates: tuple[float, float] = (0.02, 0.5)
     min_samples: int = 20
     max_rows: int = 3000
-    max_columns: int = 64
+    max_columns: int = 48
     bag_share: float = 0.67
     weight: float = 0.4
     min_errors: float = -1.0
