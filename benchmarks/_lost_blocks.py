@@ -183,6 +183,27 @@ def has_mice():
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+def mice_draws(train, rows, n_draws, method, seed):
+    """Draws of rows by R's mice, which learns from the rows to train on alone.
+
+    NaN in columns that mice leaves out, since others nearly determine them.
+
+    Returns
+    -------
+    array of shape (n_draws, n, d)
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, drawn = Path(folder) / "given.csv", Path(folder) / "drawn.csv"
+        table = pd.DataFrame(np.concatenate([train, rows])).add_prefix("v")
+        table[".train"] = np.repeat([1, 0], [len(train), len(rows)])
+        table.to_csv(given, index=False)
+        options = [str(n_draws), method, str(seed)]
+        command = ["Rscript", str(MICE_SCRIPT), str(given), str(drawn)]
+        subprocess.run([*command, *options], check=True, capture_output=True)
+        found = pd.read_csv(drawn).to_numpy()
+    return found.reshape(n_draws, *rows.shape)
+
+
 class Mice:
     """R's mice with predictive mean matching, for every lost block anew.
 
@@ -195,20 +216,11 @@ class Mice:
 
     def fit(self, blocks):
         """Complete the test rows, one block at a time."""
-        n_train, n_test = len(blocks.train), len(blocks.test)
-        with tempfile.TemporaryDirectory() as folder:
-            given, drawn = Path(folder) / "given.csv", Path(folder) / "drawn.csv"
-            for name, own in blocks.columns.items():
-                rows = np.concatenate([blocks.train, blocks.without(name)])
-                table = pd.DataFrame(rows).add_prefix("v")
-                table[".train"] = np.repeat([1, 0], [n_train, n_test])
-                table.to_csv(given, index=False)
-                options = [str(N_DRAWS), "pmm", str(self.seed)]
-                command = ["Rscript", str(MICE_SCRIPT), str(given), str(drawn)]
-                subprocess.run([*command, *options], check=True, capture_output=True)
-                # Columns that others nearly determine are left out: their mean is 0.
-                found = np.nan_to_num(pd.read_csv(drawn).to_numpy())
-                self.draws_[name] = found.reshape(N_DRAWS, n_test, -1)[..., own]
+        for name, own in blocks.columns.items():
+            rows = blocks.without(name)
+            found = mice_draws(blocks.train, rows, N_DRAWS, "pmm", self.seed)
+            # The mean, 0, stands for what mice leaves out.
+            self.draws_[name] = np.nan_to_num(found)[..., own]
         return self
 
     def complete(self, blocks, name):

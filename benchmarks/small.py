@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
 from benchmarks._ablation_cells import energy_score
-from benchmarks._lost_blocks import MICE_SCRIPT, has_mice
+from benchmarks._lost_blocks import has_mice, mice_draws
 from benchmarks._protocol import load_numeric, split_frame
 from benchmarks.draws import coverage, crps
 
@@ -56,16 +55,7 @@ class Mice:
 
     def sample(self, X, n_draws):
         """Draws, (n_draws, n, d)."""
-        with tempfile.TemporaryDirectory() as folder:
-            given, drawn = Path(folder) / "given.csv", Path(folder) / "drawn.csv"
-            table = pd.DataFrame(np.vstack([self.train_, X])).add_prefix("v")
-            table[".train"] = np.repeat([1, 0], [len(self.train_), len(X)])
-            table.to_csv(given, index=False)
-            options = [str(n_draws), self.method, str(self.seed)]
-            command = ["Rscript", str(MICE_SCRIPT), str(given), str(drawn)]
-            subprocess.run([*command, *options], check=True, capture_output=True)
-            found = pd.read_csv(drawn).to_numpy()
-        found = found.reshape(n_draws, *X.shape)
+        found = mice_draws(self.train_, X, n_draws, self.method, self.seed)
         return np.where(np.isnan(found), 0.0, found)
 
 

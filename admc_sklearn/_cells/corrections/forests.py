@@ -113,8 +113,6 @@ class Forests(Correction):
         to the second child. A leaf is its own child.
     root : int tensor of shape (d, T)
         Root of every tree, -1 in columns that have no forest.
-    bag : bool tensor of shape (n, T)
-        Whether a tree knows a training row.
     depth : int
     start, size : int tensors of shape (n_nodes,)
         Where the outcomes of a leaf stand in ``outcome``, and how many.
@@ -130,7 +128,10 @@ class Forests(Correction):
         self.register_buffer("weight", torch.zeros_like(network.low))
 
     def learn(self, samples):
-        """Fit the forests to samples of training rows."""
+        """Fit the forests to samples of training rows.
+
+        Returns which rows each tree knows, (n, T).
+        """
         network, settings = samples.network, self.settings
         d, n = network.n_columns, samples.n_rows
         n_trees = max(2, min(settings.n_trees, settings.max_trees // d))
@@ -142,7 +143,7 @@ class Forests(Correction):
 
         trees = in_threads(fit, range(d), torch.device("cpu"))
         self._store(trees, d, n_trees, network.device)
-        self.register_buffer("bag", torch.as_tensor(bag, device=network.device))
+        return torch.as_tensor(bag, device=network.device)
 
     def _store(self, trees, d, n_trees, device):
         """Put the trees of all columns below each other."""
@@ -173,7 +174,7 @@ class Forests(Correction):
             return posteriors
         points = inputs(network, rows)
         # Where nothing is observed the columns' own frequencies are all there is.
-        usable = rows.observed.any(1, keepdim=True).expand(-1, self.root.shape[1])
+        usable = rows.observed.any(1, keepdim=True)
         return [self._pooled(posterior, points, usable) for posterior in posteriors]
 
     def _pooled(self, posterior, points, usable):
@@ -187,7 +188,7 @@ class Forests(Correction):
         """Masses of outcomes of the cells of a posterior, (g, T, K).
 
         0 everywhere where there is no forest. ``points`` are `inputs` of the rows,
-        (B, f), and ``usable`` says by which trees, (B, T).
+        (B, f), and ``usable`` says by which trees, (B, T) or (B, 1).
         """
         cells, n_outcomes = posterior.cells, posterior.logits.shape[-1]
         mass = posterior.logits.new_zeros(posterior.logits.shape)
@@ -371,8 +372,8 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
     forests = Forests(network, settings)
     seed = int(torch.randint(2**31, (), generator=generator))
     samples = Samples(network, rows, seed, settings)
-    forests.learn(samples)
-    gains = _gains(forests, samples)
+    bag = forests.learn(samples)
+    gains = _gains(forests, samples, bag)
     # What the few cells of a column leave open, those of the table decide.
     gains = (gains + gains.mean(1, keepdim=True)).T
     known = (forests.root[:, 0] >= 0) & is_gain(gains, settings.min_errors)
@@ -380,7 +381,7 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
     return forests if bool(known.any()) else None
 
 
-def _gains(forests, samples):
+def _gains(forests, samples, bag):
     """Gains of the anchor's scores by rows and columns, (n_rows, d).
 
     A row's cells are completed by a mixture of the anchor and of trees that do not know
@@ -395,7 +396,7 @@ def _gains(forests, samples):
         rows, points = samples.rows[part], samples.points[part]
         row = torch.arange(part.start, part.stop, device=network.device)
         row = row % samples.n_rows
-        usable = ~forests.bag[row] & rows.observed.any(1, keepdim=True)
+        usable = ~bag[row] & rows.observed.any(1, keepdim=True)
         found = points.new_zeros(samples.n_rows, len(forests.root))
         cells = rows.values, rows.observed, samples.hidden[part]
         for posterior in network(*cells, by_anchor=True):
