@@ -14,7 +14,7 @@ from admc_sklearn._cells import fit as _training
 from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
-from benchmarks.pooled import TRUTH, least_squares, simulate
+from benchmarks.pooled import DESIGNS, simulate, summary
 from tests.conftest import gaussian_table, hide, quick
 
 
@@ -96,7 +96,7 @@ def test_bootstraps_widen_draws_by_the_doubt_about_the_model():
     between = {0: [], 20: []}
 
     def measure(imputer, X):
-        pooled = pool_over_draws(imputer.sample(X, 20), least_squares)
+        pooled = pool_over_draws(imputer.sample(X, 20), DESIGNS["linear"].estimate)
         between[len(imputer.model_.replicas)].append(pooled.lambda_.mean())
 
     for seed in range(8):
@@ -194,7 +194,31 @@ def test_pooled_intervals_cover_where_complete_cases_do_not():
         .groupby("coefficient", sort=False)["estimate"]
         .mean()
     )
-    np.testing.assert_allclose(bias, TRUTH, atol=0.08)
+    np.testing.assert_allclose(bias, list(DESIGNS["linear"].truth.values()), atol=0.08)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_complete_data_estimate_what_a_design_says(design):
+    frames = []
+    for seed in range(40):
+        rows, lost = DESIGNS[design].table(400, seed)
+        assert 0.25 < lost.mean() < 0.75
+        estimate, variance, _ = DESIGNS[design].estimate(rows)
+        truth = np.array(list(DESIGNS[design].truth.values()))
+        frames.append((estimate - truth) / np.sqrt(variance))
+    z = np.array(frames)
+    assert np.abs(z.mean(0)).max() < 4 / np.sqrt(40)
+    np.testing.assert_allclose(z.std(0), 1.0, atol=0.35)
+
+
+def test_the_summary_of_repeats_says_how_often_intervals_cover():
+    repeats = [(0.4, True), (0.6, True), (0.9, False)]
+    keys = {"method": "pooled", "coefficient": "a", "design": "linear", "rows": 300}
+    fixed = keys | {"truth": 0.5, "error": 0.1, "width": 0.4}
+    frame = pd.DataFrame([fixed | {"estimate": e, "covered": c} for e, c in repeats])
+    found = summary(frame).iloc[0]
+    assert found["coverage"] == pytest.approx(2 / 3)
+    assert found["bias / sd"] == pytest.approx((1.9 / 3 - 0.5) / found["sd"])
 
 
 def test_crps_and_coverage_of_draws_that_are_right():
