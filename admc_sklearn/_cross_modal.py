@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._compat import Interval, _check_feature_names_in, _fit_context, _get_output_config
 from ._imputer import ADMCImputer
 from ._pickling import VersionedPickle
+from ._storing import Stored
 from ._table.column_selection import resolve_modalities
 from ._table.containers import as_table, is_frame
 from ._table.missing_markers import accepts_null, placeholder
@@ -23,7 +24,7 @@ from ._table.types import ArrayOrFrame, Table
 from ._table.validation import all_or_nothing
 
 
-class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
+class CrossModalFeatures(Stored, VersionedPickle, TransformerMixin, BaseEstimator):
     """Append the counterpart of every modality, generated from the other modalities.
 
     A modality that is observed can gain from its generated counterpart as well. For
@@ -91,6 +92,9 @@ class CrossModalFeatures(VersionedPickle, TransformerMixin, BaseEstimator):
         "imputer": "no_validation",
         "cv": [Interval(Integral, 0, None, closed="left")],
     }
+
+    _learnt = ("imputer_", "n_features_in_", "feature_names_in_", "modalities_")
+    _estimators = (ADMCImputer,)
 
     def __init__(self, imputer: ADMCImputer, *, cv: int = 5) -> None:
         self.imputer = imputer

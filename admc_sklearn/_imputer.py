@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -34,6 +33,7 @@ from ._shared.contract import FitContext, Report, Rows
 from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds
 from ._shared.training import TrainingPlan, summarise_history
+from ._storing import Stored, packed, unpacked
 from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.containers import is_frame
@@ -70,7 +70,7 @@ def _rows(cells):
     return Rows(cells.values, cells.observed)
 
 
-class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
+class ADMCImputer(Stored, VersionedPickle, TransformerMixin, BaseEstimator):
     """Complete missing values by an anchored, attention-based diffusion model.
 
     A table may be mixed: numbers, whole numbers, truth values, categories, dates and
@@ -379,6 +379,20 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    _learnt = (
+        "n_features_in_",
+        "feature_names_in_",
+        "_sampling_seed",
+        "_codec",
+        "categories_",
+        "indicator_",
+        "model_",
+        "history_",
+        "n_epochs_",
+        "dependence_",
+        "self_masking_",
+    )
+
     # How the models are fitted. Experiments set `Settings` in a subclass.
     _settings: Settings = Settings()
 
@@ -493,9 +507,12 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
+        self._resolved = {"categorical_features": np.flatnonzero(categorical).tolist()}
         modalities = {}
         if self.modalities is not None:
             modalities = resolve_modalities(self.modalities, X, names)
+            own = {k: np.asarray(modalities[k]).tolist() for k in self.modalities}
+            self._resolved["modalities"] = own
         if start is None:
             self._codec = TableCodec(self.missing_values)
             cells = self._codec.fit(X, names, categorical)
@@ -747,6 +764,18 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
         flags = self.indicator_.get_feature_names_out(names_in)
         return with_distinct(names, flags)
 
+    @property
+    def memory_usage_(self) -> pd.DataFrame:
+        """Bytes of the fitted model, and how many training rows it holds.
+
+        One line for each part: ``bytes`` of its arrays, and ``rows``. A pickle or a
+        file holds them; see `save` for how to leave the rows out.
+        """
+        check_is_fitted(self)
+        found = {} if self.model_ is None else self.model_.memory()
+        frame = pd.DataFrame.from_dict(found, orient="index", columns=["bytes", "rows"])
+        return frame.astype(np.int64)
+
     def _columns_out(self):
         if self.keep_empty_features:
             return np.arange(self.n_features_in_)
@@ -785,13 +814,12 @@ class ADMCImputer(VersionedPickle, TransformerMixin, BaseEstimator):
 
     def __getstate__(self):
         state = super().__getstate__()
-        if state.get("model_") is not None:
-            state["model_"] = copy.deepcopy(state["model_"]).move_to("cpu")
+        if "device_" in state:
             state["device_"] = str(state["device_"])
-        return state
+        return packed(state, self._learnt)
 
     def __setstate__(self, state):
-        super().__setstate__(state)
+        super().__setstate__(unpacked(state))
         if getattr(self, "model_", None) is not None:
             try:
                 self.device_ = resolve_device(self.device_)

@@ -84,7 +84,7 @@ class SoftImpute:
 
 
 class MeanOfDraws:
-    """Means of the draws of R's mice, which is given the table twice: to learn, to fill.
+    """Means of draws of R's mice, which is given a table twice: to learn, to fill.
 
     Columns that it leaves out are filled by the mean, 0.
     """

@@ -1,4 +1,4 @@
-"""The house: six floors, each importing only from those below, and two walls."""
+"""The house: seven floors, each importing only from those below, and two walls."""
 
 import ast
 from pathlib import Path
@@ -13,8 +13,10 @@ FLOORS = [
     {"_table"},
     {"_cells", "_blocks"},
     {"_combined"},
+    {"_storage"},
     {"missingness", "pooling", "evaluation", "_display"},
-    {"_version", "_compat", "_pickling", "_imputer", "_cross_modal", "__init__"},
+    {"_version", "_compat", "_pickling", "_storing"},
+    {"_imputer", "_cross_modal", "__init__"},
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -46,7 +48,7 @@ def test_a_room_imports_from_itself_and_from_the_floors_below(path):
     room = room_of(path.relative_to(PACKAGE).parts)
     floor = next(k for k, rooms in enumerate(FLOORS) if room in rooms)
     below = set().union(*FLOORS[:floor], {room})
-    if floor >= 4:  # what users import has no wall between its rooms
+    if floor >= 5:  # what users import has no wall between its rooms
         below |= FLOORS[floor]
     _, rooms = imports(path)
     assert rooms <= below

@@ -18,7 +18,7 @@ from torch import nn
 from .._shared.devices import in_threads
 from .._shared.noise import numpy_generator
 from .._shared.patterns import rows_by_pattern
-from .anchor import AnchorSettings, completed, fit_moments
+from .anchor import AnchorSettings, BlockAnchor, completed, fit_moments
 from .kernel_features import KernelFeatures, KernelSettings
 
 # The anchors of the folds and the final one are fitted to so many rows at most, in
@@ -182,18 +182,21 @@ def _fit_anchor(rows, features, deadline, settings):
 
 
 class ScaledLatents(nn.Module):
-    """The latents themselves as features, each modality's of total variance one."""
+    """The latents themselves as features, each modality's of total variance one.
+
+    Parameters
+    ----------
+    owner : int tensor of shape (D,)
+        Modality of every latent.
+    variance : float64 tensor of shape (D,)
+    """
 
     maps = ()  # no landmarks
 
-    def __init__(self, rows):
+    def __init__(self, owner, variance):
         super().__init__()
-        owner = rows.owner
-        seen = rows.available[:, owner]
-        spread = torch.where(seen, rows.latents, 0.0).square().sum(0)
-        spread = spread / seen.sum(0).clamp_min(1)
-        total = rows.latents.new_zeros(rows.available.shape[1])
-        total.index_add_(0, owner, spread)
+        total = variance.new_zeros(int(owner.max()) + 1)
+        total.index_add_(0, owner, variance)
         self.register_buffer("owner", owner.clone())
         self.register_buffer("scale", total.clamp_min(1e-12).rsqrt()[owner])
 
@@ -204,8 +207,33 @@ class ScaledLatents(nn.Module):
 
 def fit_linear(rows, deadline, settings):
     """Fit an anchor without curved features: far faster than `fit_curved`."""
-    features = ScaledLatents(rows)
+    seen = rows.available[:, rows.owner]
+    square = torch.where(seen, rows.latents, 0.0).square().sum(0)
+    features = ScaledLatents(rows.owner, square / seen.sum(0).clamp_min(1))
     return Fitted(features, _fit_anchor(rows, features, deadline, settings))
+
+
+def straightened(fitted):
+    """`Fitted` whose features are the latents themselves, and no landmarks.
+
+    Its anchor is the part of the other one that is over the latents.
+    """
+    anchor = fitted.anchor
+    d, owner = anchor.n_latents, anchor.owner_z
+    mean, moments = anchor.mean[:d], anchor.moments[:d, :d]
+    features = ScaledLatents(owner, moments.diagonal().clamp_min(0))
+    scale = features.scale
+    across = moments * scale
+    moments = torch.cat(
+        [
+            torch.cat([moments, across], 1),
+            torch.cat([across.T, across * scale[:, None]], 1),
+        ]
+    )
+    mean = torch.cat([mean, mean * scale])
+    settings = anchor.settings
+    anchor = BlockAnchor(owner, owner, mean, moments, anchor.n_rows, settings)
+    return Fitted(features, anchor)
 
 
 def _fill(rows, deadline, settings):

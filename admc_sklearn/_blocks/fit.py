@@ -13,7 +13,7 @@ from .._shared.devices import exact_device
 from .._shared.held_out import deal_folds, hold_out
 from .._shared.patterns import choose_patterns
 from .._shared.training import run_epochs
-from .cross_fit import CrossFit, LatentRows
+from .cross_fit import CrossFit, LatentRows, straightened
 from .denoiser import ModalityDenoiser
 from .model import BlockModel
 from .trainer import (
@@ -132,6 +132,9 @@ def fit_blocks(rows, modalities, context, start=None, rival=math.inf):
         history = run_epochs(trainer, validation)
         # It sets the gate of the weights that are kept.
         model.lost_error, _ = validation.measure()
+        straight = straightened(cross.parts[0])
+        error = validation.error_of(straight)
+        model.held_out_errors = model.lost_error, error
     model.eval()
     return model, history
 

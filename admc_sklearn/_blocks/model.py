@@ -9,9 +9,11 @@ import torch
 from scipy.special import ndtri
 from torch import nn
 
+from .._shared.contract import without
 from .._shared.devices import in_threads, slices
 from .._shared.noise import row_uniforms
 from .._shared.patterns import rows_by_pattern
+from .cross_fit import Fitted, straightened
 from .gaussian_diffusion import coefficients, reverse
 
 # Rows are completed in batches of so many numbers, in order to bound the memory.
@@ -40,6 +42,8 @@ class BlockModel(nn.Module):
         self.denoiser = denoiser
         self.dependence = np.full((len(encoders), len(encoders)), np.nan)
         self.lost_error = math.nan
+        # Of the model and of it `without_rows`, as `lost_error` is.
+        self.held_out_errors = math.nan, math.nan
         variance = self.anchor.moments.diagonal()[: self.anchor.n_latents]
         total = variance.new_zeros(len(encoders))
         total.index_add_(0, self.anchor.owner_z, variance)
@@ -56,6 +60,19 @@ class BlockModel(nn.Module):
         self.register_buffer("gate", torch.ones(()))
         # One draw of a row takes so many random numbers.
         self.n_outputs = ends[-1] + sum(len(own) for own in columns)
+
+    def without_rows(self):
+        """Copy of the model without landmarks: its anchor is linear, and alone.
+
+        The denoiser stays for what it attends to; its gate is closed.
+        """
+        if not len(self.features.maps):
+            return self
+        straight = straightened(Fitted(self.features, self.anchor))
+        gate = torch.zeros_like(self.gate)
+        return without(
+            self, features=straight.features, anchor=straight.anchor, gate=gate
+        )
 
     @property
     def n_landmarks(self):

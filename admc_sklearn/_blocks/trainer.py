@@ -212,6 +212,21 @@ class BlockValidation:
             self.batches.append(batch)
 
     @torch.no_grad()
+    def error_of(self, fitted):
+        """Root mean squared error of an anchor by itself; see `measure`."""
+        total = 0.0
+        for latents, _, kept, _, hidden in self.batches:
+            exact = latents.to(fitted.anchor.mean)
+            features = fitted.features(exact, kept)
+            for pattern, rows in rows_by_pattern(kept):
+                conditional = fitted.anchor.conditional(pattern)
+                found = fitted.anchor.predict(features[rows], conditional)
+                error = exact[rows][:, conditional.latents] - found
+                own = hidden[rows][:, conditional.latents]
+                total += float(torch.where(own, error, 0.0).square().sum())
+        return math.sqrt(total / max(1.0, self.n_cells))
+
+    @torch.no_grad()
     def measure(self):
         """Root mean squared error in standardised units, and nats a latent.
 

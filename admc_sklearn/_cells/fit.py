@@ -177,6 +177,13 @@ class _Fit:
         if patterns is not None:
             held = self._warped(model.network, self.table[self.held])
             model.patterns = fit_patterns(model, rows, held, self.plan.end, patterns)
+        error = validation.error_of(model)
+        apart = model.without_rows()
+        holds_rows = len(apart.corrections) < len(model.corrections)
+        model.held_out_errors = (
+            error,
+            validation.error_of(apart) if holds_rows else error,
+        )
 
     def _some_held(self):
         """Rows held out, no more than blocks are validated on, as arrays."""

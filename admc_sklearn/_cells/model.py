@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .._shared.contract import CompletionModel, Report, Rows
+from .._shared.contract import CompletionModel, Report, Rows, n_bytes, without
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
@@ -68,6 +68,28 @@ class CellModel(CompletionModel):
         every = self.landmarks, self.donors, self.forests, self.patterns
         every = *every, self.self_masking
         return [correction for correction in every if correction is not None]
+
+    def without_rows(self):
+        """Copy of the model without the corrections that hold training rows."""
+        return without(self, landmarks=None, donors=None, patterns=None)
+
+    def memory(self):
+        """Bytes of each part and training rows in it: a dict of pairs, by name."""
+        found = {"network": (n_bytes(self.network), 0)}
+        if len(self.replicas):
+            found["bootstraps"] = n_bytes(self.replicas), 0
+        rows = {
+            "landmarks": lambda part: len(part.points),
+            "donors": lambda part: len(part.values),
+            "forests": lambda part: 0,
+            "patterns": lambda part: part.n_rows,
+            "self_masking": lambda part: 0,
+        }
+        for name, count in rows.items():
+            part = getattr(self, name)
+            if part is not None:
+                found[name] = n_bytes(part), count(part)
+        return found
 
     def posteriors(self, rows, targets=None):
         """Posteriors of the missing cells, or of the ``targets`` if they are given.

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from .._blocks.model import complete_blocks, draw_blocks
-from .._shared.contract import CompletionModel, Report, Rows
+from .._shared.contract import CompletionModel, Report, Rows, n_bytes, without
 from .._shared.devices import exact_device, one_thread
 from .._shared.noise import row_keys
 
@@ -46,6 +46,21 @@ class CombinedModel(CompletionModel):
     def lost_error(self):
         """That of the model of blocks."""
         return self.blocks.lost_error
+
+    @property
+    def held_out_errors(self):
+        """Those of the model of blocks."""
+        return self.blocks.held_out_errors
+
+    def without_rows(self):
+        """Copy of the model whose blocks are completed by straight lines."""
+        cells = None if self.cells is None else self.cells.without_rows()
+        return without(self, cells=cells, blocks=self.blocks.without_rows())
+
+    def memory(self):
+        """Bytes of each part and training rows in it: a dict of pairs, by name."""
+        found = {} if self.cells is None else self.cells.memory()
+        return {"blocks": (n_bytes(self.blocks), self.blocks.n_landmarks)} | found
 
     def cell_rows(self, rows):
         """Rows of the cells, with the leading latents of the blocks beside them."""

@@ -7,6 +7,7 @@ of a cell; M modalities; D coordinates or latents.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,10 +110,13 @@ class CompletionModel(nn.Module):
     ``partition`` says which columns are cells and which are blocks; None where all are
     cells. ``lost_error`` is the root mean squared error, in standardised units, of
     modalities that held-out rows lose as a whole; NaN where it was not measured.
+    ``held_out_errors`` are those of hidden cells of held-out rows, by the model and by
+    it `without_rows`; NaN where they were not measured.
     """
 
     partition = None
     lost_error = math.nan
+    held_out_errors = math.nan, math.nan
 
     def summarise(self, rows, statistics):
         """Posterior means and quantiles of the missing cells.
@@ -172,9 +176,33 @@ class CompletionModel(nn.Module):
         """Return the `Report` of the fit."""
         return Report()
 
+    def without_rows(self):
+        """Copy of the model that holds no training row; parts are shared."""
+        raise NotImplementedError
+
+    def memory(self):
+        """Bytes of each part and training rows in it: a dict of pairs, by name."""
+        raise NotImplementedError
+
     def move_to(self, device):
         """Move to a device and return itself; what needs float64 avoids MPS."""
         raise NotImplementedError
+
+
+def n_bytes(module):
+    """Bytes of the tensors of a module, each counted once."""
+    every = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    return sum(t.numel() * t.element_size() for t in every.values())
+
+
+def without(module, **parts):
+    """Shallow copy of a module with other parts in the place of its own."""
+    copied = copy.copy(module)
+    copied._modules = {k: v for k, v in module._modules.items() if k not in parts}
+    copied._buffers = dict(module._buffers)
+    for name, part in parts.items():
+        setattr(copied, name, part)
+    return copied
 
 
 class Correction(nn.Module):

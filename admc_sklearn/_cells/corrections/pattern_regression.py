@@ -115,15 +115,15 @@ class KernelRegression(nn.Module):
     ----------
     choice : int tensor of shape (t,)
         Kernel of each column.
-    widths, ridges : list of float
-        Of each kernel.
+    kernels, widths, ridges : lists of str, of float and of float
+        Each kernel's name in `KERNELS`, its width and its ridge.
     """
 
     def __init__(self, points, targets, settings=DEFAULT):
         super().__init__()
-        self.kernels = [KERNELS[name] for name in settings.kernels]
+        self.kernels = list(settings.kernels)
         few = points[: settings.n_choice_rows]
-        self.widths = [self._width(few, *kernel[:2]) for kernel in self.kernels]
+        self.widths = [self._width(few, *KERNELS[name][:2]) for name in self.kernels]
         errors = self._errors_left_out(few, targets[: len(few)], settings.ridges)
         # The ridge of a kernel is that which serves all columns, a kernel's error that
         # of each column.
@@ -139,7 +139,7 @@ class KernelRegression(nn.Module):
 
     def weights(self, k, rows, points):
         """Kernel k of rows (n, k) and points (m, k): (n, m)."""
-        norm, _, shape = self.kernels[k]
+        norm, _, shape = KERNELS[self.kernels[k]]
         exactly = "donot_use_mm_for_euclid_dist"
         distances = torch.cdist(rows, points, p=norm, compute_mode=exactly)
         return shape(distances / self.widths[k])
@@ -223,6 +223,12 @@ class PatternRegression(Correction):
         super().__init__()
         self.settings = settings
         self.patterns = nn.ModuleList(patterns)
+
+    @property
+    def n_rows(self):
+        """Training rows of the pattern with the most of them."""
+        every = [len(r.points) for p in self.patterns for r in p.regressions]
+        return max(every, default=0)
 
     def rows_of(self, observed):
         """Whether rows have one of the patterns, (B,)."""

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from ..._shared.contract import Rows
 from ..._shared.devices import in_threads
 from ..._shared.held_out import weigh_steps
 from .masked_diffusion import absorb
@@ -92,6 +93,21 @@ class Validation:
         squared = max(0.0, squared - share * (2 * along - share * square))
         count = max(1, int(self.hidden.sum()))
         return math.sqrt(squared / count), nats / count
+
+    @torch.no_grad()
+    def error_of(self, model):
+        """Root mean squared error of the cells as a `CellModel` completes them."""
+
+        def squared(part):
+            truth, rows = self.truth[part], Rows(self.values[part], self.kept[part])
+            return sum(
+                float(p.cells.total(p.error(p.cells.gather(truth))))
+                for p in model.posteriors(rows, self.hidden[part])
+            )
+
+        model.eval()
+        found = in_threads(squared, self.parts, self.network.device)
+        return math.sqrt(sum(found) / max(1, int(self.hidden.sum())))
 
     @torch.no_grad()
     def weigh_means(self):
