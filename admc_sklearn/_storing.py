@@ -128,12 +128,13 @@ class Stored:
         arrays, content = read(path)
         reader = Reader(arrays, _named(cls), os.path.getsize(path))
         try:
-            made = reader.read(content["made"])
-            if type(made) is not cls:
+            name = content["made"]["is"]
+            if name != cls.__name__:
                 raise BadFile(
-                    f"{path} holds an estimator of class {type(made).__name__}, "
-                    f"not {cls.__name__}: load it by {type(made).__name__}.load."
+                    f"{path} holds {name[:50]}, not {cls.__name__}: load it by "
+                    "the class that saved it."
                 )
+            made = reader.read(content["made"])
             made._validate_params()
             imputer = _imputer_of(made)
             imputer._validate_params()

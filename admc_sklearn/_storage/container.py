@@ -154,7 +154,7 @@ def _check_arrays(header, n_bytes, path):
             raise BadFile(f"{path} is damaged: array {name[:50]!r} is not described.")
         shape, offsets = entry["shape"], entry["data_offsets"]
         counts = [*shape, *offsets] if _are_lists(shape, offsets) else [-1]
-        if entry["dtype"] not in DTYPES or not all(
+        if entry["dtype"] not in [*DTYPES] or not all(
             type(count) is int and 0 <= count < 2**48 for count in counts
         ):
             raise BadFile(f"{path} is damaged: array {name[:50]!r} has no valid shape.")

@@ -74,10 +74,12 @@ class Writer:
             return [self.write(v, f"{path}.{k}") for k, v in enumerate(value)]
         if type(value) in self.estimators.values():
             return self._estimator(value, path)
+        if (found := self._marker(value)) is not None:
+            return found
         for kinds, write in self._WRITERS.items():
             if isinstance(value, kinds):
                 return write(self, value, path)
-        found = self._marker(value) or self._dtype(value)
+        found = self._dtype(value)
         if found is not None:
             return found
         raise ValueError(
@@ -223,6 +225,8 @@ class Writer:
 
     def _time(self, value, path):
         name = type(value).__name__
+        if TIMES.get(name) is not type(value):
+            raise ValueError(f"{path} holds a {name}, which a file cannot hold.")
         if name == "Period":
             return {"is": name, "of": [value.ordinal, value.freqstr]}
         if name in ("Timestamp", "Timedelta"):
@@ -314,6 +318,7 @@ class Writer:
         Decimal: _decimal,
         pd.Interval: _interval,
         datetime.tzinfo: _tzinfo,
+        (*TIMES.values(),): _time,
     }
 
 
