@@ -28,6 +28,7 @@ from ._compat import (
     _get_output_config,
     available_if,
 )
+from ._exporting import Exported
 from ._pickling import VersionedPickle
 from ._shared.contract import FitContext, Report, Rows
 from ._shared.devices import resolve_device
@@ -70,7 +71,7 @@ def _rows(cells):
     return Rows(cells.values, cells.observed)
 
 
-class ADMCImputer(Stored, VersionedPickle, TransformerMixin, BaseEstimator):
+class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstimator):
     """Complete missing values by an anchored, attention-based diffusion model.
 
     A table may be mixed: numbers, whole numbers, truth values, categories, dates and

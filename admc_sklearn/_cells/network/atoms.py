@@ -265,7 +265,10 @@ def _cut(low, high, mean, sd):
     float32 has no digits left to say where in a bin the far tail lies.
     """
     a, b = (((end - mean) / sd).clamp(-8, 8) for end in (low, high))
-    gap = torch.special.ndtr(b) - torch.special.ndtr(a)
+    # On the side where both masses are small, and the difference keeps its digits.
+    flip = a > 0
+    upper, lower = torch.where(flip, -a, b), torch.where(flip, -b, a)
+    gap = torch.special.ndtr(upper) - torch.special.ndtr(lower)
     return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
 
 

@@ -159,7 +159,7 @@ class CompletionNetwork(nn.Module):
 
     def features(self, values, observed, anchored):
         """Features of every column's cell, (B, d, f)."""
-        n = len(values)
+        n = values.shape[0]
         out = values.new_zeros(n, self.n_columns, self.denoiser.n_features)
         flag = observed.to(values.dtype)
         if self.encoder is not None:

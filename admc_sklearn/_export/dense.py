@@ -1,0 +1,500 @@
+"""The model of cells as ordinary operators, of one size for every pattern.
+
+The fitted model looks at the missing cells alone, which are others in every row. An
+exchange format wants arrays whose shapes do not depend on values: here every cell is a
+target, whatever is observed, and the completed table takes what it needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from .._cells.anchor.factor_model import FactorAnchor
+from .._cells.anchor.gaussian import MIN_SD, MIN_VARIANCE_LEFT
+from .._cells.anchor.power_transform import _TINY, PowerTransform
+from .._cells.corrections.forests import pooled
+from .._cells.network.atoms import MIN_WIDTH
+from .._cells.network.posterior import NEGLIGIBLE, NUMBERS, averaged
+from .._cells.network.tilt import with_mean_moved
+
+_SQRT_2PI = math.sqrt(2 * math.pi)
+
+
+class DenseCells:
+    """All cells of some columns, with the interface of `PackedCells`.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    columns : int tensor of shape (g,)
+    """
+
+    def __init__(self, n, columns):
+        self.own = columns
+        self.size = len(columns)
+        self.columns = columns[:, None]
+        self.rows = torch.arange(n)[None].expand(len(columns), n)
+        self.filled = torch.ones(len(columns), n, dtype=torch.bool)
+
+    def gather(self, table):
+        """Cells' entries of a (B, d) table: (g, B)."""
+        return table[:, self.own].T
+
+
+class DenseWarp(nn.Module):
+    """A `PowerTransform` without log1p and expm1, which the format lacks.
+
+    They are computed in float64, all else in float32 as it is there: near an origin
+    what the last digit of a value says is magnified.
+    """
+
+    def __init__(self, warp):
+        super().__init__()
+        self.is_identity = warp.is_identity
+        for name in PowerTransform.fields:
+            self.register_buffer(name, getattr(warp, name).clone())
+        self.register_buffer("above", _kept_off(self.power))
+        self.register_buffer("below", _kept_off(2.0 - self.power))
+
+    def forward(self, values):
+        """Warped values, (n, d) -> (n, d)."""
+        if self.is_identity:
+            return values
+        x = (values - self.origin) / self.unit
+        power = torch.where(x >= 0, self.above, self.below)
+        size = _expm1(power * _log1p(x.abs())) / power
+        warped = (torch.sign(x) * size - self.shift) / self.scale
+        return torch.where(self.power == 1, values, warped)
+
+    def inverse(self, warped, columns=slice(None)):
+        """Values of warped ones in the given columns; shapes are broadcast."""
+        if self.is_identity:
+            return warped
+        z = warped * self.scale[columns] + self.shift[columns]
+        power = torch.where(z >= 0, self.above[columns], self.below[columns])
+        size = _expm1(_log1p((power * z.abs()).clamp_min(_TINY - 1)) / power)
+        values = torch.sign(z) * size * self.unit[columns] + self.origin[columns]
+        return torch.where(self.power[columns] == 1, warped, values)
+
+
+def _log1p(x):
+    return torch.log(1 + x.double()).float()
+
+
+def _expm1(x):
+    return (torch.exp(x.double()) - 1).float()
+
+
+def _kept_off(power):
+    """Powers off their removable singularity."""
+    return torch.where(power.abs() < _TINY, torch.full_like(power, _TINY), power)
+
+
+def inverted(matrices, size):
+    """Inverse of positive definite matrices (n, k, k), by Gauss and Jordan in place."""
+    eye = torch.eye(size, dtype=matrices.dtype)
+    for k in range(size):
+        unit = eye[k]
+        pivot = matrices[:, k, k][:, None, None]
+        column = (matrices[:, :, k] - unit)[:, :, None]
+        row = (matrices[:, k] + unit)[:, None]
+        matrices = matrices - column * row / pivot
+    return matrices
+
+
+class DenseAnchor(nn.Module):
+    """The anchor conditioned on what is observed, by a masked solve of fixed size.
+
+    Parameters
+    ----------
+    anchor : ColumnAnchor
+    """
+
+    def __init__(self, anchor):
+        super().__init__()
+        self.anchor, c = anchor, anchor.coordinates
+        self.size = c.n_all
+        if not c.is_plain:
+            place = c.used.nonzero()
+            self.register_buffer("used_column", place[:, 0])
+            self.register_buffer("used_score", place[:, 1])
+        gaussian = anchor.gaussian
+        self.is_full = not isinstance(gaussian, FactorAnchor)
+        if self.is_full:
+            self.register_buffer("square", gaussian.precision @ gaussian.precision)
+
+    def base(self, values, observed):
+        """Cells of columns to cells of coordinates: (B, d) twice -> (B, D) twice."""
+        c = self.anchor.coordinates
+        if c.is_plain:
+            return values, observed
+        scores = c.scores(values)[:, self.used_column, self.used_score]
+        x = torch.cat([values[:, c.numeric], scores.to(values.dtype)], 1)
+        return x, observed[:, c.column]
+
+    def condition(self, values, observed):
+        """Moments of rows, as `Anchored` names them."""
+        c = self.anchor.coordinates
+        x, o = self.base(values, observed)
+        if c.distances is not None:
+            x, o = c.distances.append(x, o)
+        moments = self._full if self.is_full else self._factors
+        mean, variance, cov = moments(x, o, c.n_base)
+        known, n = o[:, : c.n_base], values.dtype
+        mean = torch.where(known, x[:, : c.n_base], mean.to(n))
+        sd = variance.clamp_min(MIN_SD**2).sqrt().to(n)
+        sd = torch.where(known, torch.zeros_like(sd), sd)
+        found = SimpleNamespace(mean=self._columns(mean), sd=self._columns(sd))
+        if c.is_plain:
+            return found
+        score_mean, cov = self.anchor._unused(mean[:, c.slots].double(), cov)
+        r, shape = c.slots.shape[1], cov.shape
+        precision = inverted(cov.reshape(-1, r, r), r).reshape(shape)
+        found.score_mean, found.score_precision = score_mean, precision
+        return found
+
+    def _columns(self, coordinates):
+        c = self.anchor.coordinates
+        if c.is_plain:
+            return coordinates[:, : c.n_columns]
+        out = coordinates.new_zeros(coordinates.shape[0], c.n_columns)
+        return out.index_copy(1, c.numeric, coordinates[:, : c.n_numeric])
+
+    def _full(self, x, o, n_first):
+        gaussian = self.anchor.gaussian
+        missing = ~o
+        both = missing[:, :, None] & missing[:, None]
+        eye = torch.eye(self.size, dtype=torch.float64)
+        # Where a cell is observed stands the identity, so that the size is fixed.
+        inverse = inverted(torch.where(both, gaussian.precision, eye), self.size)
+        inverse = torch.where(both, inverse, torch.zeros_like(inverse))
+        known = torch.where(o, x.double() - gaussian.mean, torch.zeros_like(x.double()))
+        pull = known @ gaussian.precision
+        deviation = -(inverse @ pull[..., None])[..., 0]
+        variance = torch.diagonal(inverse, dim1=1, dim2=2)
+        if gaussian.excess:
+            relief = ((inverse @ self.square) * inverse).sum(-1)
+            less = variance - gaussian.excess * relief
+            variance = torch.maximum(less, MIN_VARIANCE_LEFT * variance)
+        mean = (deviation + gaussian.mean)[:, :n_first]
+        return mean, variance[:, :n_first], self._blocks(inverse)
+
+    def _blocks(self, cov):
+        """Covariances of the scores of each categorical column, (n, C, r, r)."""
+        c = self.anchor.coordinates
+        if c.is_plain:
+            return None
+        found = cov[:, c.slots[:, :, None], c.slots[:, None]]
+        seen = torch.diagonal(found, dim1=2, dim2=3)[:, :, :1] == 0  # observed levels
+        eye = torch.eye(c.slots.shape[1], dtype=cov.dtype)
+        return torch.where(seen[..., None], eye, found)
+
+    def _factors(self, x, o, n_first):
+        factors, c = self.anchor.gaussian, self.anchor.coordinates
+        k, kind = factors.loadings.shape[1], torch.float64
+        loadings, noise = factors.loadings.to(kind), factors.noise.to(kind)
+        scaled = loadings / noise[:, None]
+        outer = (scaled[:, :, None] * loadings[:, None, :]).flatten(1)
+        eye = torch.eye(k, dtype=kind)
+        precision = (o.to(kind) @ outer).reshape(-1, k, k) + eye
+        cov = inverted(precision, k)
+        known = torch.where(o, x.to(kind) - factors.mean, torch.zeros_like(x.to(kind)))
+        z = (cov @ (known @ scaled)[..., None])[..., 0]
+        square = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
+        mean = factors.mean + z @ loadings.T
+        variance = noise + cov.flatten(1) @ square.T
+        joint = None
+        if not c.is_plain:
+            own = loadings[c.slots]  # (C, r, k)
+            joint = own @ cov[:, None] @ own.mT + noise[c.slots].diag_embed()
+        return mean[:, :n_first], variance[:, :n_first], joint
+
+
+class DenseNetwork(nn.Module):
+    """One network: the posteriors of all cells.
+
+    Parameters
+    ----------
+    network : CompletionNetwork
+        Without others; its parts are used, its warps replaced by `DenseWarp`.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.anchor = DenseAnchor(network.anchor)
+        head = network.mean_head
+        self.has_means = head is not None and bool(head.weight.any())
+
+    def forward(self, values, observed, by_anchor):
+        """Posteriors of all cells, for every head, and the rows' anchored moments."""
+        network = self.network
+        n = values.shape[0]
+        anchored = self.anchor.condition(values, observed)
+        prior = network.prior
+        summaries = None
+        if not by_anchor:
+            summaries = network.summarise(values, observed, anchored)
+        found = []
+        for k, head in enumerate(network.heads):
+            cells = DenseCells(n, head.columns)
+            own = None
+            if summaries is not None:
+                own = summaries[None].expand(len(head.columns), -1, -1)
+            posterior = head.posterior(
+                cells, own, prior.anchor, prior.margin(k), anchored
+            )
+            found.append(posterior.of_head(k))
+        if summaries is not None and self.has_means:
+            means = network.means(summaries, values, observed, anchored)
+            found = [self._moved(p, means) if p.kind == NUMBERS else p for p in found]
+        return found, anchored
+
+    def _moved(self, posterior, means):
+        cells = posterior.cells
+        weight = self.network.mean_head.weight[cells.columns]
+        shift = weight * (cells.gather(means) - mean_of(posterior))
+        return with_mean_moved(posterior, shift)
+
+
+def _ndtr(x):
+    """Distribution function of the standard normal, its digits kept in the tail.
+
+    By the rational approximation of erfc in Numerical Recipes, section 6.2, whose
+    relative error is 1.2e-7.
+    """
+    z = x.abs() * math.sqrt(0.5)
+    t = 1 / (1 + 0.5 * z)
+    terms = (
+        *(-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806),
+        *(0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277),
+    )
+    total = torch.zeros_like(t)
+    for term in reversed(terms):
+        total = total * t + term
+    tail = 0.5 * t * torch.exp(-z * z + total)
+    return torch.where(x > 0, 1 - tail, tail)
+
+
+def _cut(low, high, mean, sd):
+    """As `atoms._cut`."""
+    a, b = (((end - mean) / sd).clamp(-8, 8) for end in (low, high))
+    # Both ends on the side where the tail is small, so that the gap keeps its digits.
+    flip = a > 0
+    upper, lower = torch.where(flip, -a, b), torch.where(flip, -b, a)
+    gap = _ndtr(upper) - _ndtr(lower)
+    return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
+
+
+def mean_of(posterior):
+    """Posterior means in own units, (g, B), as `NumericPosterior.mean`."""
+    atoms, share = posterior.atoms, torch.softmax(posterior.logits, -1)
+    center = atoms.center[:, None]
+    mean = (share * center).sum(-1)
+    if not atoms.has_bins:
+        return mean
+    low, high = atoms.low[:, None], atoms.high[:, None]
+    inner_mean, inner_sd = (
+        posterior.inner_mean[..., None],
+        posterior.inner_sd[..., None],
+    )
+    a, b, gap, sharp = _cut(low, high, inner_mean, inner_sd)
+    density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
+    shift = density / (_SQRT_2PI * gap.clamp_min(1e-6))
+    flat = 1.0 / (1.0 + ((b - a) / 3.46).square().square())
+    cut = torch.minimum(torch.maximum(inner_mean + inner_sd * shift, low), high)
+    slots = torch.arange(atoms.low.shape[0])[:, None, None]
+    cut = atoms.warp.inverse(cut, slots) + flat * atoms.offset[:, None]
+    own_low, own_high = atoms.own_low[:, None], atoms.own_high[:, None]
+    rough = torch.where(a > 0, own_low, own_high)
+    rough = torch.where(b - a > MIN_WIDTH, rough, center.expand_as(rough))
+    inside = torch.where(sharp, cut, rough)
+    inside = torch.minimum(torch.maximum(inside, own_low), own_high)
+    unsure = share > NEGLIGIBLE / (own_high - own_low).clamp_min(1e-30)
+    return mean + (
+        torch.where(unsure, share, torch.zeros_like(share)) * (inside - center)
+    ).sum(-1)
+
+
+def _ndtri(p):
+    """Quantile of the standard normal (Wichura, 1988, AS 241, its first version)."""
+    q = p - 0.5
+    middle = 0.180625 - q * q
+    num = (5.9109374720e01 * middle + 1.5929113202e02) * middle + 5.0434271938e01
+    num = num * middle + 3.3871327179e00
+    den = (6.7187563600e01 * middle + 7.8757757664e01) * middle + 1.7895169469e01
+    centre = q * num / (den * middle + 1.0)
+    r = torch.sqrt(-torch.log(torch.minimum(p, 1 - p).clamp_min(1e-30)))
+    s = r - 1.6
+    num = (1.7023821103e-01 * s + 1.3067284816e00) * s + 2.7568153900e00
+    num = num * s + 1.4234372777e00
+    near = num / ((1.2021132975e-01 * s + 7.3700164250e-01) * s + 1.0)
+    s = r - 5.0
+    num = (1.7337203997e-02 * s + 4.2868294337e-01) * s + 3.0812263860e00
+    num = num * s + 6.6579051150e00
+    far = num / ((1.2258202635e-02 * s + 2.4197894225e-01) * s + 1.0)
+    tail = torch.sign(q) * torch.where(r <= 5.0, near, far)
+    return torch.where(q.abs() <= 0.425, centre, tail)
+
+
+def quantile_of(posterior, level):
+    """Posterior quantile in own units, (g, B), as ``NumericPosterior.point``."""
+    atoms, share = posterior.atoms, torch.softmax(posterior.logits, -1)
+    below = share.cumsum(-1)
+    last = atoms.valid.sum(-1)[:, None] - 1
+    atom = torch.minimum((below < level).sum(-1), last)[..., None]
+    inside = share.gather(-1, atom)[..., 0]
+    start = below.gather(-1, atom)[..., 0] - inside
+    u = ((level - start) / inside.clamp_min(1e-12)).clamp(1e-6, 1 - 1e-6)
+    low, high = (
+        end[:, None].expand_as(share).gather(-1, atom)[..., 0]
+        for end in (atoms.low, atoms.high)
+    )
+    mean, sd = posterior.inner_mean, posterior.inner_sd
+    a, _, gap, sharp = _cut(low, high, mean, sd)
+    # Quantiles by the tail in which both ends of the atom have their digits.
+    flip = a > 0
+    b = ((high - mean) / sd).clamp(-8, 8)
+    first = _ndtr(torch.where(flip, -b, a))
+    z = _ndtri(first + torch.where(flip, 1 - u, u) * gap)
+    inner = mean + sd * torch.where(flip, -z, z)
+    found = torch.where(sharp, inner, low + u * (high - low))
+    found = torch.minimum(torch.maximum(found, low), high)
+    slots = torch.arange(atoms.low.shape[0])[:, None]
+    return atoms.warp.inverse(found, slots)
+
+
+class DenseForests(nn.Module):
+    """Forests whose leaves are rows of a table, padded to the largest.
+
+    Parameters
+    ----------
+    forests : Forests
+    """
+
+    def __init__(self, forests):
+        super().__init__()
+        self.settings, self.depth = forests.settings, forests.depth
+        is_served = (forests.weight > 0) & (forests.root[:, 0] >= 0)
+        self.serves = is_served.tolist()
+        for name in ("feature", "threshold", "child", "root", "weight"):
+            self.register_buffer(name, getattr(forests, name))
+        largest = max(1, int(forests.size.max())) if len(forests.size) else 1
+        place = torch.arange(largest)
+        inside = place < forests.size[:, None]
+        entry = (forests.start[:, None] + place).clamp_max(len(forests.outcome) - 1)
+        self.register_buffer("outcome", forests.outcome[entry].to(torch.int32))
+        mass = torch.where(inside, forests.mass[entry], 0.0)
+        self.register_buffer("mass", mass)
+
+    def apply(self, posteriors, places, points, usable):
+        """Pool posteriors of all cells with what the leaves say.
+
+        ``places`` are the columns of every posterior, as lists.
+        """
+        parts = zip(posteriors, places, strict=True)
+        return [self._pooled(p, own, points, usable) for p, own in parts]
+
+    def _pooled(self, posterior, places, points, usable):
+        columns = posterior.cells.own
+        weight = self.weight[columns][:, None]
+        served = [k for k, j in enumerate(places) if self.serves[j]]
+        if not served:
+            return posterior
+        own, mass = columns[served], torch.zeros_like(posterior.logits)
+        root = self.root[own].flatten()  # (s trees,)
+        n, n_outcomes = points.shape[0], posterior.logits.shape[-1]
+        node = root[None].expand(n, -1)
+        for _ in range(self.depth):
+            value = points.gather(1, self.feature[node].long())
+            right = (value > self.threshold[node]).long()
+            node = self.child[2 * node + right]
+        n_trees = self.root.shape[1]
+        outcome = self.outcome[node].long()  # (n, s trees, e)
+        share = self.mass[node] / n_trees * usable[:, :, None]
+        found = torch.zeros(n, len(served), n_outcomes, dtype=share.dtype)
+        found = found.scatter_add(
+            2, outcome.reshape(n, len(served), -1), share.reshape(n, len(served), -1)
+        )
+        mass = mass.index_copy(0, torch.tensor(served), found.transpose(0, 1))
+        return pooled(posterior, mass, weight, self.settings.own_share)
+
+
+class DenseModel(nn.Module):
+    """A model of cells that holds no rows: standardised values to completed ones.
+
+    Parameters
+    ----------
+    model : CellModel
+    statistic : "mean" or float
+    """
+
+    def __init__(self, model, statistic):
+        super().__init__()
+        model = copy.deepcopy(model.without_rows()).move_to("cpu").eval()
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, PowerTransform):
+                    setattr(module, name, DenseWarp(child))
+        first = model.network
+        others, first.others = list(first.others), nn.ModuleList()
+        self.networks = nn.ModuleList(DenseNetwork(one) for one in (first, *others))
+        self.statistic, self.self_masking = statistic, model.self_masking
+        self.forests = None
+        if model.forests is not None:
+            self.forests = DenseForests(model.forests)
+        # Columns of every head.
+        self.places = [head.columns.tolist() for head in first.heads]
+
+    def forward(self, values, observed):
+        """Completed values (B, d) and posteriors, of standardised ones (B, d)."""
+        first = self.networks[0].network
+        x = first.coordinates(values)
+        truth = first.warp.inverse(x) if len(self.networks) > 1 else None
+        parts, anchored = [], None
+        for k, one in enumerate(self.networks):
+            own = x if k == 0 else one.network.coordinates(truth)
+            posteriors, moments = one(own, observed, False)
+            anchored = moments if k == 0 else anchored
+            parts.append(posteriors)
+        posteriors = [averaged(same) for same in zip(*parts, strict=True)]
+        if self.forests is not None:
+            points = self._points(x, observed, anchored)
+            usable = observed.any(1, keepdim=True).to(points.dtype)
+            posteriors = self.forests.apply(posteriors, self.places, points, usable)
+        if self.self_masking is not None:
+            posteriors = self.self_masking.apply(posteriors, None, None)
+        out = torch.zeros_like(values)
+        for posterior in posteriors:
+            out = out.index_copy(1, posterior.cells.own, self._point(posterior).T)
+        return torch.where(observed, values, out), posteriors
+
+    def _point(self, posterior):
+        if posterior.kind != NUMBERS:
+            return posterior.logits.argmax(-1).to(torch.float32)
+        if self.statistic == "mean":
+            return mean_of(posterior)
+        return quantile_of(posterior, self.statistic)
+
+    def _points(self, x, observed, anchored):
+        """As `forests.inputs`."""
+        one = self.networks[0]
+        network, c = one.network, one.network.anchor.coordinates
+        mean = anchored.mean.clamp(network.low, network.high)
+        filled = torch.where(observed, x, mean)
+        points, known = one.anchor.base(filled, observed)
+        if not c.is_plain:
+            scores = anchored.score_mean[
+                :, one.anchor.used_column, one.anchor.used_score
+            ]
+            numeric, own = points[:, : c.n_numeric], points[:, c.n_numeric :]
+            seen = known[:, c.n_numeric :]
+            own = torch.where(seen, own, scores.to(points.dtype))
+            points = torch.cat([numeric, own], 1)
+        return torch.cat([points, observed.to(points.dtype)], 1)
