@@ -170,7 +170,7 @@ def _traced(graph, n_columns, outputs):
 
 
 def _columns(imputer):
-    """What the numbers of every column mean: a list of dicts."""
+    """Say what the numbers of every column mean: a list of dicts."""
     codec, found = imputer._codec, []
     for name, column in zip(
         codec.columns_.names_, codec.columns_.columns_, strict=True

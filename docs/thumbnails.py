@@ -50,6 +50,15 @@ def which_imputer(axis, names):
     _bars(axis, rmse.sort_values(), "RMSE of hidden cells")
 
 
+def serving(axis, names):
+    """Draw how long requests took."""
+    milliseconds = 1000 * names["seconds"]
+    axis.hist(milliseconds, bins=20, color=INK)
+    axis.set(yticks=[], title="milliseconds of a request")
+    axis.tick_params(labelsize=13)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+
+
 def mixed_table(axis, names):
     """Draw how often missing levels are found."""
     scores = names["scores"]
@@ -119,6 +128,7 @@ def latency_accuracy(axis, names):
 
 PANELS = {
     "plot_quick_start": quick_start,
+    "plot_serving": serving,
     "plot_which_imputer": which_imputer,
     "plot_mixed_table": mixed_table,
     "plot_uncertainty": uncertainty,

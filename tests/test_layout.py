@@ -13,9 +13,9 @@ FLOORS = [
     {"_table"},
     {"_cells", "_blocks"},
     {"_combined"},
-    {"_storage"},
+    {"_storage", "_export"},
     {"missingness", "pooling", "evaluation", "_display"},
-    {"_version", "_compat", "_pickling", "_storing"},
+    {"_version", "_compat", "_pickling", "_storing", "_exporting"},
     {"_imputer", "_cross_modal", "__init__"},
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -389,7 +389,8 @@ class DenseForests(nn.Module):
         place = torch.arange(largest)
         inside = place < forests.size[:, None]
         entry = (forests.start[:, None] + place).clamp_max(len(forests.outcome) - 1)
-        self.register_buffer("outcome", forests.outcome[entry].to(torch.int32))
+        outcome = torch.where(inside, forests.outcome[entry].int(), 0)
+        self.register_buffer("outcome", outcome)
         mass = torch.where(inside, forests.mass[entry], 0.0)
         self.register_buffer("mass", mass)
 

@@ -176,7 +176,7 @@ class DenseRelations(nn.Module):
 
 
 def _depth(rules):
-    """Passes after which nothing more can follow from anything."""
+    """Count the passes after which nothing more can follow from anything."""
     reached, passes = {}, 1
     for start in {rule.source for rule in rules}:
         reached, depth = {start}, 0

@@ -246,14 +246,14 @@ class Atoms(nn.Module):
         """
         low, high = self.low[column, atom], self.high[column, atom]
         a, _, gap, sharp = _cut(low, high, mean, sd)
-        inner = mean + sd * _ndtri(torch.special.ndtr(a) + u * gap)
+        inner = mean + sd * _ndtri(_ndtr(a) + u * gap)
         return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
 
     def level_within(self, mean, sd, column, atom, value):
         """Inverse of `quantile_within` in its last argument; 1/2 for points."""
         low, high = self.low[column, atom], self.high[column, atom]
         a, _, gap, sharp = _cut(low, high, mean, sd)
-        inner = (torch.special.ndtr((value - mean) / sd) - torch.special.ndtr(a)) / gap
+        inner = (_ndtr((value - mean) / sd) - _ndtr(a)) / gap
         flat = (value - low) / (high - low)
         level = torch.where(sharp, inner, flat).nan_to_num(0.5)
         return torch.where(high > low, level, 0.5).clamp(1e-6, 1 - 1e-6)
@@ -268,8 +268,13 @@ def _cut(low, high, mean, sd):
     # On the side where both masses are small, and the difference keeps its digits.
     flip = a > 0
     upper, lower = torch.where(flip, -a, b), torch.where(flip, -b, a)
-    gap = torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    gap = _ndtr(upper) - _ndtr(lower)
     return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
+
+
+def _ndtr(x):
+    """Distribution function of the standard normal; torch's own has no digits left."""
+    return 0.5 * torch.erfc(-x * _SQRT1_2)
 
 
 def _log_ndtr(x):
@@ -277,7 +282,7 @@ def _log_ndtr(x):
 
     erfc, which keeps its digits there, is many times as fast as torch's log_ndtr.
     """
-    return torch.log(0.5 * torch.erfc(-x * _SQRT1_2))
+    return torch.log(_ndtr(x))
 
 
 def _ndtri(p):

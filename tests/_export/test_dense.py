@@ -1,0 +1,113 @@
+"""The model as operators of fixed size completes as the model itself does."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import ndtr, ndtri
+
+from admc_sklearn import ADMCImputer
+from admc_sklearn._export import dense
+from admc_sklearn._export.dense import DenseModel
+from admc_sklearn._shared.contract import Rows
+from tests.conftest import gaussian_table, hide, lightly, quick, rings
+
+
+def mixed(n):
+    rng = np.random.default_rng(n)
+    a = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "a": a,
+            "skewed": np.exp(a + 0.3 * rng.normal(size=n)),
+            "count": rng.poisson(3, n),
+            "level": np.where(a + 0.5 * rng.normal(size=n) > 0, "x", "y"),
+            "word": rng.choice(list("abcd"), n),
+            "bent": a**2 + 0.2 * rng.normal(size=n),
+        }
+    )
+    return frame.mask(rng.random(frame.shape) < 0.25)
+
+
+def curved(n):
+    X = np.column_stack([rings(n, 1), np.exp(rings(n, 2)[:, :2])])
+    return hide(X, 0.25, 3)
+
+
+TABLES = {
+    "curved": lambda: curved(150),
+    "mixed": lambda: mixed(120),
+    "many rows": lambda: curved(3100),
+    "wide": lambda: hide(gaussian_table(80, 70, 1)[0], 0.2, 2),
+    "one column": lambda: hide(np.random.default_rng(0).normal(size=(60, 1)), 0.2, 1),
+    "never missing": lambda: np.column_stack(
+        [np.random.default_rng(1).normal(size=80), hide(rings(80, 1), 0.3, 1)]
+    ),
+}
+
+
+def check(imputer, X, n=60):
+    cells = imputer._codec.read(X)
+    rows = Rows(cells.values[:n].copy(), cells.observed[:n].copy())
+    rows.observed[0], rows.observed[1] = False, True
+    model = imputer.model_.without_rows()
+    for statistic in ("mean", 0.5):
+        expected = model.summarise(rows, [statistic])[0]
+        graph = DenseModel(imputer.model_, statistic).eval()
+        with torch.no_grad():
+            found, posteriors = graph(
+                torch.tensor(rows.values), torch.tensor(rows.observed)
+            )
+        # Of standardised numbers, and of codes.
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+    return posteriors
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_completions_are_those_of_the_model(name):
+    X = TABLES[name]()
+    with lightly():
+        imputer = ADMCImputer(max_epochs=2, random_state=0).fit(X)
+    check(imputer, X)
+
+
+def test_several_networks_and_forests():
+    X = mixed(150)
+    imputer = ADMCImputer(max_epochs=2, random_state=0).fit(X)
+    assert len(imputer.model_.network.others) > 0
+    assert imputer.model_.forests is not None
+    check(imputer, X)
+
+
+def test_self_masking_and_the_anchor_alone():
+    X = mixed(100)
+    check(quick(self_masking=True).fit(X), X)
+    check(ADMCImputer(max_epochs=0, random_state=0).fit(X), X)
+
+
+def test_probabilities_of_levels():
+    X = mixed(100)
+    imputer = quick().fit(X)
+    posteriors = check(imputer, X)
+    (level,) = [p for p in posteriors if p.kind == 1]
+    share = torch.softmax(level.logits, -1)[1, :60].numpy()
+    X.loc[: X.index[0], :] = np.nan  # as `check` has it
+    expected = imputer.predict_proba(X[:60], "word")
+    missing = X["word"][:60].isna().to_numpy()
+    np.testing.assert_allclose(share[missing], expected[missing], atol=1e-4)
+
+
+def test_normal_tails_and_quantiles():
+    x = torch.linspace(-8, 8, 2001, dtype=torch.float64)
+    np.testing.assert_allclose(dense._ndtr(x), ndtr(x), rtol=3e-7)
+    p = torch.linspace(1e-6, 1 - 1e-6, 2001, dtype=torch.float64)
+    np.testing.assert_allclose(dense._ndtri(p), ndtri(p), atol=2e-6)
+
+
+def test_inverses_in_place():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, 7, 7))
+    matrices = torch.tensor(root @ root.transpose(0, 2, 1) + np.eye(7))
+    np.testing.assert_allclose(
+        dense.inverted(matrices, 7), torch.linalg.inv(matrices), rtol=1e-9, atol=1e-12
+    )
