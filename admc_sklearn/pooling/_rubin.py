@@ -8,6 +8,7 @@ chapter 3), with the degrees of freedom of Barnard and Rubin (1999, Biometrika 8
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,15 +18,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import t as student_t
 
-from ._table.types import NumberOrArray
-
-__all__ = ["PooledEstimates", "pool_estimates", "pool_over_draws"]
+from .._table.types import NumberOrArray
 
 _Draw = TypeVar("_Draw")
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,6 +89,29 @@ class PooledEstimates:
     def p_value(self) -> NumberOrArray:
         """Two-sided p-value of the hypothesis that the parameter is 0."""
         return 2 * student_t.sf(np.abs(self.statistic), self.df)
+
+    @property
+    def monte_carlo_error(self) -> NumberOrArray:
+        """Standard deviation of ``estimate`` over other sets of as many draws."""
+        return np.sqrt(self.between / self.n_draws)
+
+    def n_draws_needed(self, variation: float = 0.05) -> int:
+        """Draws that make standard errors repeat (von Hippel, 2020, formula 2).
+
+        Parameters
+        ----------
+        variation : float, default=0.05
+            Coefficient of variation of standard errors over other sets of draws.
+
+        Returns
+        -------
+        int
+            Of the parameter that needs most.
+        """
+        if not variation > 0:
+            raise ValueError(f"variation must be positive, got {variation}.")
+        most = float(np.max(self.fmi))
+        return max(2, math.ceil(1 + 0.5 * (most / variation) ** 2))
 
     @property
     def conf_int(self) -> np.ndarray:
