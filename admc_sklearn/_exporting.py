@@ -127,11 +127,18 @@ def _graph(imputer, strategy, probabilities):
     probable = []
     if probabilities:
         probable = np.flatnonzero(codec.n_levels_[kept] > 0).tolist()
+    stays = np.zeros(len(codec.n_levels_), dtype=bool)
+    if not isinstance(imputer.impute_features, str):
+        names = getattr(imputer, "feature_names_in_", None)
+        row = np.zeros((1, len(stays)))
+        row = row if names is None else pd.DataFrame(row, columns=names)
+        stays = imputer._stays(row, None)[0]
     graph = Graph(
         codec,
         imputer.model_,
         STATISTICS[strategy],
         keep_whole,
+        stays,
         flags,
         imputer._columns_out(),
         probable,

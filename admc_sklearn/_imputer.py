@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, overload
 
@@ -155,6 +156,11 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         Whether to keep columns without a single observed value in `fit`. Their missing
         cells are filled with 0 (the epoch for dates, False, the first category of a
         categorical dtype, ``"missing_value"`` for text). With False they are dropped.
+
+    impute_features : "all", array-like or callable, default="all"
+        Columns to complete: names, indices, a mask or a `make_column_selector`. The
+        others inform them, and keep their missing cells. May be changed on a fitted
+        imputer.
 
     n_steps : int, default=8
         Number of rounds in which a draw reveals the missing cells of a row. A single
@@ -366,6 +372,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         "self_masking": ["boolean", StrOptions({"auto"})],
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
+        "impute_features": [StrOptions({"all"}), "array-like", slice, callable],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [_COUNT, StrOptions({"auto"})],
@@ -411,6 +418,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self_masking: bool | Literal["auto"] = "auto",
         add_indicator: bool = False,
         keep_empty_features: bool = True,
+        impute_features: Columns = "all",
         max_epochs: int = 60,
         max_time: float | None = None,
         batch_size: int | Literal["auto"] = "auto",
@@ -435,6 +443,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.self_masking = self_masking
         self.add_indicator = add_indicator
         self.keep_empty_features = keep_empty_features
+        self.impute_features = impute_features
         self.max_epochs = max_epochs
         self.max_time = max_time
         self.batch_size = batch_size
@@ -554,13 +563,16 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.self_masking_ = np.zeros(self.n_features_in_)
         self.self_masking_[kept] = report.self_masking
 
-    def transform(self, X: Table) -> ArrayOrFrame:
+    def transform(self, X: Table, where: ArrayLike | None = None) -> ArrayOrFrame:
         """Complete the missing cells of X; observed cells stay as they are.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows with any pattern of missing values, which `fit` need not have seen.
+        where : array-like of bool, of shape (n_samples, n_features), optional
+            Cells to complete; other missing cells stay missing, such as the income of
+            the dead. By default all are completed.
 
         Returns
         -------
@@ -575,6 +587,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         check_is_fitted(self)
         self._validate_params()
         X = check_table(self, X, reset=False)
+        stays = self._stays(X, where)
         cells = self._codec.read(X)
         agree = "means"
         if self.strategy == "sample":
@@ -583,20 +596,32 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
             values = self._summarise(cells, [statistic])[0]
         container = _get_output_config("transform", self)["dense"]
-        return self._decode(X, cells, values, container, agree)
+        return self._decode(X, cells, values, container, agree, stays)
 
     @overload
     def sample(
-        self, X: FrameT, n_draws: int = ..., random_state: RandomState = ...
+        self,
+        X: FrameT,
+        n_draws: int = ...,
+        random_state: RandomState = ...,
+        where: ArrayLike | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
     def sample(
-        self, X: ArrayLike, n_draws: int = ..., random_state: RandomState = ...
+        self,
+        X: ArrayLike,
+        n_draws: int = ...,
+        random_state: RandomState = ...,
+        where: ArrayLike | None = ...,
     ) -> np.ndarray: ...
 
     def sample(
-        self, X: Table, n_draws: int = 5, random_state: RandomState = None
+        self,
+        X: Table,
+        n_draws: int = 5,
+        random_state: RandomState = None,
+        where: ArrayLike | None = None,
     ) -> Any:
         """Joint draws of the missing cells of X from their posterior.
 
@@ -609,6 +634,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         random_state : int, RandomState instance or None, default=None
             Seed of the draws. None takes the seed drawn in `fit`, so that repeated
             calls agree.
+        where : array-like of bool, of shape (n_samples, n_features), optional
+            Cells to draw, as in `transform`.
 
         Returns
         -------
@@ -630,23 +657,32 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         seed = self._sampling_seed
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
+        stays = self._stays(X, where)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._draw(cells, n_draws, seed), "draws")
+        drawn = self._draw(cells, n_draws, seed)
+        return self._decode_all(X, cells, drawn, "draws", stays)
 
     @overload
     def predict_quantiles(
-        self, X: FrameT, quantiles: Sequence[float] | np.ndarray = ...
+        self,
+        X: FrameT,
+        quantiles: Sequence[float] | np.ndarray = ...,
+        where: ArrayLike | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
     def predict_quantiles(
-        self, X: ArrayLike, quantiles: Sequence[float] | np.ndarray = ...
+        self,
+        X: ArrayLike,
+        quantiles: Sequence[float] | np.ndarray = ...,
+        where: ArrayLike | None = ...,
     ) -> np.ndarray: ...
 
     def predict_quantiles(
         self,
         X: Table,
         quantiles: Sequence[float] | np.ndarray = (0.05, 0.5, 0.95),
+        where: ArrayLike | None = None,
     ) -> Any:
         """Quantiles of the missing cells of X, of each cell by itself.
 
@@ -656,6 +692,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             Rows with any pattern of missing values.
         quantiles : sequence of float, default=(0.05, 0.5, 0.95)
             Probabilities of the quantiles, strictly between 0 and 1.
+        where : array-like of bool, of shape (n_samples, n_features), optional
+            Cells to complete, as in `transform`.
 
         Returns
         -------
@@ -672,8 +710,10 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         check_is_fitted(self)
         probabilities = check_quantiles(quantiles)
         X = check_table(self, X, reset=False)
+        stays = self._stays(X, where)
         cells = self._codec.read(X)
-        return self._decode_all(X, cells, self._summarise(cells, probabilities))
+        found = self._summarise(cells, probabilities)
+        return self._decode_all(X, cells, found, stays=stays)
 
     @available_if(_has_categories)
     def predict_proba(self, X: Table, column: str | int) -> np.ndarray:
@@ -792,20 +832,44 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             return np.repeat(cells.values[None], n_draws, axis=0)
         return self.model_.draw(_rows(cells), n_draws, self.n_steps, seed)
 
-    def _decode_all(self, X, cells, completions, agree=None):
+    def _stays(self, X, where):
+        """Cells that are not to be completed, bool (n, d), or None."""
+        stays = None
+        if not isinstance(self.impute_features, str):
+            names = _check_feature_names_in(self, generate_names=True)
+            chosen = select_columns(self.impute_features, X, names, "impute_features")
+            stays = np.broadcast_to(~chosen, X.shape)
+        if where is None:
+            return stays
+        where = np.asarray(where)
+        if where.shape != tuple(X.shape) or where.dtype != bool:
+            raise ValueError(
+                f"where must be an array of bool of shape {tuple(X.shape)}; got "
+                f"{where.dtype} of shape {where.shape}."
+            )
+        return ~where if stays is None else stays | ~where
+
+    def _decode_all(self, X, cells, completions, agree=None, stays=None):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
         container = "native" if is_frame(X) else "default"
         tables = [
-            self._decode(X, cells, values, container, agree) for values in completions
+            self._decode(X, cells, values, container, agree, stays)
+            for values in completions
         ]
         return tables if is_frame(X) else np.stack(tables)
 
-    def _decode(self, X, cells, values, container, agree):
-        """Fill X: an array, or a frame in the ``container`` library."""
+    def _decode(self, X, cells, values, container, agree, stays):
+        """Fill X: an array, or a frame in the ``container`` library.
+
+        Cells that ``stays``, (n, d), marks keep what they are, if it is not None.
+        """
         numbers = self._codec.complete(cells, values, self.keep_whole_numbers, agree)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))
+        if stays is not None:
+            numbers = np.where(cells.missing & stays, cells.numbers, numbers)
+            cells = replace(cells, missing=cells.missing & ~stays)
         keep = self._columns_out()
         if container == "default" or not is_frame(X):
             completed = self._codec.to_array(X, cells, numbers, keep)

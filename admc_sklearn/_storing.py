@@ -153,14 +153,16 @@ class Stored:
         return made
 
     @classmethod
-    def _needed(cls):
-        """Attributes that a file has to hold: the parameters."""
-        return set(inspect.signature(cls).parameters)
+    def _defaults(cls):
+        """Parameters that an older file may lack, with their defaults."""
+        known = inspect.signature(cls).parameters
+        return {k: p.default for k, p in known.items() if p.default is not p.empty}
 
     @classmethod
     def _attributes(cls):
         """Attributes that a file may hold."""
-        return {*cls._needed(), *cls._learnt, "_sklearn_output_config"}
+        known = inspect.signature(cls).parameters
+        return {*known, *cls._learnt, "_sklearn_output_config"}
 
     def _parts_to_store(self):
         """Attributes to store, by name, checked."""

@@ -31,6 +31,8 @@ class Graph(nn.Module):
     model : CellModel or None
     statistic : "mean" or float
     keep_whole : bool
+    stays : bool array of shape (d,)
+        Columns that keep their missing cells.
     flags : int array
         Columns whose missing cells are flagged, after the others.
     columns : int array
@@ -39,7 +41,9 @@ class Graph(nn.Module):
         Categorical columns, among those that are modelled.
     """
 
-    def __init__(self, codec, model, statistic, keep_whole, flags, columns, probable):
+    def __init__(
+        self, codec, model, statistic, keep_whole, stays, flags, columns, probable
+    ):
         super().__init__()
         scaling = codec.scaling_
         self.d, self.n_kept = len(codec.n_levels_), len(scaling.kept_)
@@ -56,6 +60,7 @@ class Graph(nn.Module):
             "high": high,
             "whole": scaling.is_whole(keep_whole),
             "n_levels": codec.n_levels_[scaling.kept_].astype(np.float64),
+            "stays": np.asarray(stays, dtype=bool),
             "flags": np.asarray(flags, dtype=np.int64),
             "columns": np.asarray(columns, dtype=np.int64),
         }
@@ -88,6 +93,7 @@ class Graph(nn.Module):
         if len(self.empty):
             filled = torch.where(missing, zero, numbers)
             numbers = numbers.index_copy(1, self.empty, filled[:, self.empty])
+        numbers = torch.where(missing & self.stays, X.double(), numbers)
         out = numbers[:, self.columns].float()
         if len(self.flags):
             out = torch.cat([out, missing[:, self.flags].float()], 1)

@@ -377,9 +377,9 @@ class Reader:
     def _estimator(self, kind, parts):
         parts = self._parts(parts)
         made = object.__new__(kind)
-        if set(parts) - kind._attributes() or kind._needed() - set(parts):
-            raise ValueError(f"{kind.__name__} lacks or has other parts")
-        vars(made).update(parts)
+        if left := set(parts) - kind._attributes():
+            raise ValueError(f"{kind.__name__} has no {sorted(left)}")
+        vars(made).update({**kind._defaults(), **parts})
         return made
 
     def _instance(self, name, parts):
