@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as npst
 from sklearn.compose import make_column_selector
 from sklearn.linear_model import LogisticRegression
 
-from admc_sklearn.missingness import MECHANISMS, ampute
+from admc_sklearn.missingness import ampute
+from admc_sklearn.missingness._ampute import MECHANISMS
 
 N = 4000
 

@@ -33,7 +33,7 @@ from sklearn.utils import check_consistent_length
 from .._shared.progress import tqdm
 from .._table.containers import as_table
 from .._table.types import Estimator, Mechanism, Modalities, RandomState, Table
-from ..missingness import MECHANISMS
+from ..missingness._ampute import MECHANISMS
 from ._ranking import _ranks
 from ._result_file import FIGURES, KEY, ResultFile, describe, fingerprint
 from ._runs import Downstream, measure_all

@@ -13,11 +13,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
-from ._table.column_selection import resolve_modalities
-from ._table.remove_cells import Table as CellTable
-from ._table.types import FrameT, Mechanism, Modalities, RandomState, Rates, Table
-
-__all__ = ["ampute"]
+from .._table.column_selection import resolve_modalities
+from .._table.remove_cells import Table as CellTable
+from .._table.types import FrameT, Mechanism, Modalities, RandomState, Rates, Table
 
 MECHANISMS = ("mcar", "mar", "mnar", "modality")
 # Share of the columns that "mar" leaves complete, as in the field's protocol.
@@ -26,10 +24,6 @@ COMPLETE_SHARE = 0.3
 _MAX_OFFSET, _MAX_INTERCEPT = 10.0, 40.0
 # Half a standard error: a rate missed in expectation by more is worth a warning.
 _TOLERANCE = 0.5
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 @overload
