@@ -99,6 +99,11 @@ class Exported:
 
 def _refuse(imputer):
     """Raise an error where the graph cannot hold what the imputer does."""
+    if imputer.derived:
+        raise ValueError(
+            f"derived: a graph cannot hold the functions of {list(imputer.derived)}: "
+            "set_params(derived=None) and compute these columns after it."
+        )
     model = imputer.model_
     if model is not None and model.partition is not None:
         raise ValueError(

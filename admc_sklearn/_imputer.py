@@ -39,6 +39,7 @@ from ._storing import Stored, packed, unpacked
 from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.containers import is_frame
+from ._table.derived import recompute, resolve_derived
 from ._table.missing_markers import accepts_null
 from ._table.types import (
     ArrayOrFrame,
@@ -161,6 +162,14 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         Columns to complete: names, indices, a mask or a `make_column_selector`. The
         others inform them, and keep their missing cells. May be changed on a fitted
         imputer.
+
+    derived : dict or None, default=None
+        Columns that are functions of others, ``{column: (function, [columns])}``, as in
+        ``{"bmi": (lambda w, h: w / h**2, ["weight", "height"])}``. The function takes
+        arrays of the parts' values. A missing derived cell is computed from its parts;
+        where it is known, a missing part is solved for (of several the last one,
+        beside the completions of the others), so that the completed table fulfils the
+        relation, as every draw does. May be changed on a fitted imputer.
 
     n_steps : int, default=8
         Number of rounds in which a draw reveals the missing cells of a row. A single
@@ -372,6 +381,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         "self_masking": ["boolean", StrOptions({"auto"})],
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
+        "derived": [Mapping, None],
         "impute_features": [StrOptions({"all"}), "array-like", slice, callable],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
@@ -419,6 +429,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         add_indicator: bool = False,
         keep_empty_features: bool = True,
         impute_features: Columns = "all",
+        derived: Mapping[Any, tuple[Any, Sequence[Any]]] | None = None,
         max_epochs: int = 60,
         max_time: float | None = None,
         batch_size: int | Literal["auto"] = "auto",
@@ -444,6 +455,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.add_indicator = add_indicator
         self.keep_empty_features = keep_empty_features
         self.impute_features = impute_features
+        self.derived = derived
         self.max_epochs = max_epochs
         self.max_time = max_time
         self.batch_size = batch_size
@@ -529,6 +541,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         else:
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
+        self._rules(X)  # fails early
         self.indicator_ = None
         if self.add_indicator:
             self.indicator_ = MissingIndicator(error_on_new=False)
@@ -832,6 +845,11 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             return np.repeat(cells.values[None], n_draws, axis=0)
         return self.model_.draw(_rows(cells), n_draws, self.n_steps, seed)
 
+    def _rules(self, X):
+        """List the `Derived` columns."""
+        names = _check_feature_names_in(self, generate_names=True)
+        return resolve_derived(self.derived or {}, X, names, self._codec.n_levels_)
+
     def _stays(self, X, where):
         """Cells that are not to be completed, bool (n, d), or None."""
         stays = None
@@ -864,6 +882,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         Cells that ``stays``, (n, d), marks keep what they are, if it is not None.
         """
         numbers = self._codec.complete(cells, values, self.keep_whole_numbers, agree)
+        if self.derived:
+            scaling, shape = self._codec.scaling_, cells.missing.shape[1]
+            low, high = np.zeros((2, shape))
+            low[scaling.kept_], high[scaling.kept_] = scaling.low_, scaling.high_
+            numbers = numbers.astype(np.float64)
+            recompute(self._rules(X), numbers, cells.missing, low, high)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))

@@ -7,7 +7,9 @@ import inspect
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +99,13 @@ class Stored:
         return pd.Series({"bytes": Path(path).stat().st_size, **about}, dtype=object)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, device: str | None = None):
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        device: str | None = None,
+        derived: Mapping[Any, Any] | None = None,
+    ):
         """Load an estimator from a file that `save` wrote.
 
         Nothing in the file is run, and nothing is imported on its word. It is checked
@@ -111,6 +119,9 @@ class Stored:
         device : str, optional
             Torch device to run on. By default that of the ``device`` parameter, or the
             CPU where this machine does not have it.
+        derived : dict, optional
+            The parameter of that name of the saved imputer, whose functions no file
+            holds.
 
         Returns
         -------
@@ -138,6 +149,7 @@ class Stored:
             made._validate_params()
             imputer = _imputer_of(made)
             imputer._validate_params()
+            _hand_over(imputer, derived, path)
             _settle(imputer, device)
             _compare(_probe(imputer), reader.read(content["probe"]))
         except BadFile:
@@ -167,8 +179,12 @@ class Stored:
     def _parts_to_store(self):
         """Attributes to store, by name, checked."""
         for name in inspect.signature(type(self)).parameters:
-            _refuse_functions(self, name, getattr(self, name))
-        return {k: v for k, v in vars(self).items() if k in self._attributes()}
+            if name != "derived":  # of which `load` is given the functions
+                _refuse_functions(self, name, getattr(self, name))
+        own = {k: v for k, v in vars(self).items() if k in self._attributes()}
+        if own.get("derived"):
+            own["derived"] = dict.fromkeys(own["derived"])
+        return own
 
 
 def packed(state, names):
@@ -247,6 +263,17 @@ def _refuse_functions(estimator, name, value):
             f"{where} is a function, which a file that runs no code cannot hold: "
             f"{advice}, and save again."
         )
+
+
+def _hand_over(imputer, derived, path):
+    """Give a loaded imputer the functions that its file does not hold."""
+    needed = list(imputer.derived or {})
+    if sorted(map(str, needed)) != sorted(map(str, derived or {})):
+        raise BadFile(
+            f"{path} was saved with derived columns {needed}, whose functions no file "
+            "holds: hand them over, load(path, derived={...})."
+        )
+    imputer.derived = derived
 
 
 def _settle(imputer, device):
