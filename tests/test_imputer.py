@@ -224,7 +224,8 @@ def test_a_pickle_from_another_device_opens_here(frame):
     imputer = quick().fit(frame)
     expected = imputer.transform(frame)
     state = imputer.__getstate__()
-    assert state["model_"].network.low.device.type == "cpu"
+    arrays = state["_packed"]["arrays"].values()
+    assert all(isinstance(array, np.ndarray) for array in arrays)  # on no device
     state["device_"] = "cuda:7"
     twin = ADMCImputer()
     twin.__setstate__(state)
