@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -67,6 +69,12 @@ def _check(table, new, recipe, options):
     if recipe.seed % 3 == 0:
         twin = pickle.loads(pickle.dumps(imputer))
         laws.require(_equal(twin.transform(table), completed), "a pickle differs")
+        with tempfile.TemporaryDirectory() as folder:
+            imputer.save(Path(folder) / "file")
+            twin = ADMCImputer.load(Path(folder) / "file")
+        laws.require(_equal(twin.transform(table), completed), "a saved file differs")
+        drawn = [each.sample(table, 1)[0] for each in (twin, imputer)]
+        laws.require(_equal(*drawn), "draws of a saved file differ")
     if recipe.seed % 3 == 1:
         refitted = imputer.fit(table).transform(table)
         laws.require(_equal(refitted, completed), "a refit differs")

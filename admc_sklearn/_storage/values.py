@@ -27,6 +27,7 @@ TIMES = {
     kind.__name__: kind
     for kind in (
         datetime.date,
+        datetime.time,
         datetime.datetime,
         datetime.timedelta,
         pd.Timestamp,
@@ -220,6 +221,9 @@ class Writer:
             "of": self.write([name, keys.tolist(), *rest], path),
         }
 
+    def _bytes(self, value, path):
+        return {"is": "bytes", "of": value.hex()}
+
     def _decimal(self, value, path):
         return {"is": "Decimal", "of": str(value)}
 
@@ -235,7 +239,7 @@ class Writer:
         if name == "timedelta":
             return {"is": name, "of": [value.days, value.seconds, value.microseconds]}
         zone = self._zone(getattr(value, "tzinfo", None), path)
-        text = (value.replace(tzinfo=None) if name == "datetime" else value).isoformat()
+        text = (value if name == "date" else value.replace(tzinfo=None)).isoformat()
         return {"is": name, "of": [text, zone]}
 
     def _interval(self, value, path):
@@ -316,6 +320,7 @@ class Writer:
         np.random.RandomState: _random_state,
         np.generic: _scalar,
         Decimal: _decimal,
+        bytes: _bytes,
         pd.Interval: _interval,
         datetime.tzinfo: _tzinfo,
         (*TIMES.values(),): _time,
@@ -529,6 +534,13 @@ class Reader:
 
     def _read_date(self, found):
         return datetime.date.fromisoformat(found["of"][0])
+
+    def _read_time(self, found):
+        text, zone = found["of"]
+        return datetime.time.fromisoformat(text).replace(tzinfo=_zone(zone))
+
+    def _read_bytes(self, found):
+        return bytes.fromhex(found["of"])
 
     def _read_datetime(self, found):
         text, zone = found["of"]
