@@ -40,7 +40,8 @@ autosummary_generate = True
 # What scikit-learn adds to every estimator is described there.
 autodoc_default_options = {
     "members": True,
-    "exclude-members": "set_fit_request, set_predict_proba_request",
+    "exclude-members": "set_fit_request, set_predict_proba_request, "
+    "set_transform_request",
 }
 numpydoc_show_class_members = False
 # Types stand in the docstrings, in words.
