@@ -5,6 +5,7 @@ of its own, and run this script there. It needs the package and its dependencies
 """
 
 import pickle
+import tempfile
 import time
 from importlib.metadata import version
 from importlib.resources import files
@@ -51,6 +52,10 @@ def check_numbers():
     again = pickle.loads(pickle.dumps(imputer))
     assert np.array_equal(again.transform(X_incomplete), completed)
     assert not hasattr(clone(imputer), "model_")
+    with tempfile.TemporaryDirectory() as folder:
+        imputer.save(f"{folder}/model")
+        again = ADMCImputer.load(f"{folder}/model")
+    assert np.array_equal(again.transform(X_incomplete), completed)
     pooled = pool_over_draws(draws, lambda Z: (Z.mean(axis=0), Z.var(axis=0) / len(Z)))
     assert np.isfinite(pooled.conf_int).all()
 
