@@ -573,8 +573,12 @@ class Reader:
         return pd.CategoricalDtype(levels, ordered=found["ordered"])
 
     def _read_string(self, found):
-        na = {} if found["na"] == "NA" else {"na_value": np.nan}
-        return pd.StringDtype(found["of"], **na)
+        if found["na"] == "NA":
+            return pd.StringDtype(found["of"])
+        try:
+            return pd.StringDtype(found["of"], na_value=np.nan)
+        except TypeError:  # pandas before 2.3 has text of this kind as objects
+            return np.dtype(object)
 
     def _read_pandas(self, found):
         return pd.api.types.pandas_dtype(found["of"])
