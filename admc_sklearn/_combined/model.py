@@ -16,9 +16,6 @@ from .._shared.contract import CompletionModel, Report, Rows, n_bytes, without
 from .._shared.devices import exact_device, one_thread
 from .._shared.noise import row_keys
 
-# The cells see so many leading latents of a block.
-N_LEADS = 8
-
 
 class CombinedModel(CompletionModel):
     """A model of cells and a model of blocks, each beside what the other completes.
@@ -167,7 +164,7 @@ def _with_leads(partition, encoders, rows):
     for encoder, own in zip(encoders, partition.blocks, strict=True):
         block = rows[:, own]
         latents, available = encoder.encode(block.values, block.observed)
-        leads = (latents / np.sqrt(encoder.variance_))[:, :N_LEADS]
+        leads = (latents / np.sqrt(encoder.variance_))[:, : partition.n_leads]
         parts.append(np.where(available[:, None], leads, 0.0).clip(-10, 10))
         seen.append(np.repeat(available[:, None], leads.shape[1], axis=1))
     values = np.concatenate(parts, 1).astype(np.float32)

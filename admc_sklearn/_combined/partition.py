@@ -24,11 +24,15 @@ class PartitionSettings:
     max_cell_columns : int
         A table of so many columns is completed cell by cell, too, and held-out rows
         choose between both. (NOTES, "Narrow modalities".)
+    n_leads : int
+        Leading latents of each block that the cells beside it see. (NOTES, "Leading
+        latents beside cells".)
     """
 
     min_columns: int = 5
     max_partial: float = 0.2
     max_cell_columns: int = 64
+    n_leads: int = 8
 
 
 DEFAULT = PartitionSettings()
@@ -48,12 +52,15 @@ class Partition:
         Names of the blocks.
     joint_columns : list of int array
         Positions, among ``cells``, of modalities that are lost as a whole.
+    n_leads : int
+        Leading latents of each block that the cells see.
     """
 
     cells: np.ndarray
     blocks: list
     names: list
     joint_columns: list
+    n_leads: int = 8
 
     def all_joint_columns(self):
         """Joint columns where blocks are cells too, as positions in the table."""
@@ -92,7 +99,8 @@ def divide(modalities, observed, n_levels, encoded=(), settings=DEFAULT):
     taken = np.concatenate(list(blocks.values())) if blocks else np.empty(0, dtype=int)
     cells = np.setdiff1d(np.arange(observed.shape[1]), taken)
     joint = [np.searchsorted(cells, columns) for columns in small]
-    return Partition(cells, list(blocks.values()), list(blocks), joint)
+    own = list(blocks.values()), list(blocks)
+    return Partition(cells, *own, joint, settings.n_leads)
 
 
 def given_encoders(encoders, modalities, shared, codec):
