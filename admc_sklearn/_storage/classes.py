@@ -1,13 +1,13 @@
 """The classes of which a file may hold instances, and the parts of each.
 
 It is the whole list: what a file names beyond it is refused, and nothing is imported on
-a file's word. A part that is new, gone or renamed is a new format: raise `FORMAT`, and
-let older files be read still.
+a file's word. A part that is gone or renamed, or new without a default, is a new format:
+raise `FORMAT`, and let older files be read still.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 
 from .._blocks.anchor import AnchorSettings, BlockAnchor
 from .._blocks.cross_fit import FeatureMap, ScaledLatents
@@ -175,10 +175,15 @@ CLASSES = {kind.__name__: kind for kind in (*_PARTS, *_RECORDS)}
 TRANSIENT = {"BlockAnchor": {"_kept": dict}}
 
 
+def _has_default(field):
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
 def _parts_of(kind):
     """How each part is held, by its name: as "buffer", "parameter" or "field"."""
     if is_dataclass(kind):
-        return {field.name: "field" for field in fields(kind)}
+        # A field that came later has its default in older files.
+        return {f.name + "?" * _has_default(f): "field" for f in fields(kind)}
     kinds = zip(("buffer", "parameter", "field"), _PARTS[kind], strict=True)
     return {name: how for how, names in kinds for name in names.split()}
 
