@@ -1,8 +1,8 @@
 """The classes of which a file may hold instances, and the parts of each.
 
 It is the whole list: what a file names beyond it is refused, and nothing is imported on
-a file's word. A part that is gone or renamed, or new without a default, is a new format:
-raise `FORMAT`, and let older files be read still.
+a file's word. A part that is gone or renamed, or new without a default, is a new
+format: raise `FORMAT`, and let older files be read still.
 """
 
 from __future__ import annotations
