@@ -71,7 +71,8 @@ def draw(found, path):
             axis.annotate(
                 NAMES[row.imputer],
                 (row.s, row.error),
-                xytext=(4, 4),
+                xytext=(-5, -10) if is_ours else (4, 4),
+                ha="right" if is_ours else "left",
                 textcoords="offset points",
                 fontsize=8,
             )
