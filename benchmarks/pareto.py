@@ -31,6 +31,8 @@ NAMES = {
     "mice_rf": "mice, rf",
     "mean": "mean",
 }
+# Of labels, in points; the others stand above.
+PLACES = {"admc": (-5, -18), "anchor": (-5, -9)}
 
 
 def points(frame):
@@ -71,14 +73,14 @@ def draw(found, path):
             axis.annotate(
                 NAMES[row.imputer],
                 (row.s, row.error),
-                xytext=(-5, -10) if is_ours else (4, 4),
+                xytext=PLACES.get(row.imputer, (4, 4)),
                 ha="right" if is_ours else "left",
                 textcoords="offset points",
                 fontsize=8,
             )
         title = f"{n} rows" if n < 20_000 else "all rows"
         axis.set(xscale="log", title=title, xlabel="seconds, one thread")
-        axis.margins(x=0.35)
+        axis.margins(x=0.35, y=0.15)
     np.atleast_1d(axes)[0].set_ylabel("RMSE over that of the mean")
     figure.savefig(path, dpi=120)
 
