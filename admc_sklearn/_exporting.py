@@ -28,8 +28,8 @@ class Exported:
     def export_onnx(
         self,
         path: str | os.PathLike,
-        *,
         strategy: Literal["mean", "median"] = "mean",
+        *,
         probabilities: bool = False,
     ) -> pd.Series:
         """Export the fitted imputer as one ONNX graph.

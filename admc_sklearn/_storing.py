@@ -38,7 +38,7 @@ class Stored:
     _learnt: tuple = ()
     _estimators: tuple = ()
 
-    def save(self, path: str | os.PathLike, *, include_rows: bool = True) -> pd.Series:
+    def save(self, path: str | os.PathLike, include_rows: bool = True) -> pd.Series:
         """Save the fitted estimator to one file that holds no code.
 
         The file is a safetensors file: every array of the model by name, and all else
@@ -102,8 +102,8 @@ class Stored:
     def load(
         cls,
         path: str | os.PathLike,
-        *,
         device: str | None = None,
+        *,
         derived: Mapping[Any, Any] | None = None,
     ):
         """Load an estimator from a file that `save` wrote.
