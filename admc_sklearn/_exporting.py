@@ -19,6 +19,8 @@ from ._version import __version__
 
 # What common runtimes have.
 OPSET = 18
+# A graph holds the regressions of all patterns of blocks.
+MAX_BLOCKS = 8
 STATISTICS = {"mean": "mean", "median": 0.5}
 
 
@@ -42,7 +44,9 @@ class Exported:
 
         The graph holds no training row. What rows alone complete, donors, landmarks
         and regressions of patterns, is left out, as by ``save(include_rows=False)``;
-        it completes as an imputer does that was saved so.
+        it completes as an imputer does that was saved so. Modalities that are blocks
+        are completed by straight lines. Where a row holds a part of a block, the other
+        cells of that block stay NaN.
 
         Parameters
         ----------
@@ -65,8 +69,9 @@ class Exported:
             If ``onnx`` and ``onnxscript`` are not installed: ``pip install
             admc_sklearn[onnx]``.
         ValueError
-            If the strategy is unknown; if a modality is completed as a block, or a
-            column has more than a thousand levels, which the graph does not hold.
+            If the strategy is unknown, or for what a graph does not hold: encoders of
+            users, derived columns, more than eight blocks, and columns of more than a
+            thousand levels.
         """
         check_is_fitted(self)
         if strategy not in STATISTICS:
@@ -104,11 +109,15 @@ def _refuse(imputer):
             f"derived: a graph cannot hold the functions of {list(imputer.derived)}: "
             "set_params(derived=None) and compute these columns after it."
         )
-    model = imputer.model_
-    if model is not None and model.partition is not None:
+    partition = getattr(imputer.model_, "partition", None)
+    if partition is not None and imputer.encoders:
         raise ValueError(
-            "A graph cannot hold modalities that are completed as blocks yet: fit "
-            "without `modalities`, or save the imputer."
+            "encoders: a graph cannot hold objects of other packages. Fit without them."
+        )
+    if partition is not None and len(partition.blocks) > MAX_BLOCKS:
+        raise ValueError(
+            f"A graph holds up to {MAX_BLOCKS} modalities that are completed as "
+            f"blocks, not {len(partition.blocks)}: save the imputer instead."
         )
     names = imputer._codec.columns_.names_
     for name, column in zip(names, imputer._codec.columns_.columns_, strict=True):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 
 from admc_sklearn import ADMCImputer
-from tests.conftest import ROOT, gaussian_table, hide, quick
+from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table, hide, quick
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 pytestmark = [
@@ -183,14 +184,38 @@ def test_an_imputer_that_learnt_nothing(tmp_path):
     np.testing.assert_array_equal(found, np.zeros((4, 2)))
 
 
-def test_what_a_graph_cannot_hold_is_refused(tmp_path):
-    X = gaussian_table(100, 12, 3)[0]
-    X[:40, :6] = X[60:, 6:] = np.nan
+def test_modalities_that_are_blocks(tmp_path):
+    import onnxruntime
+
+    X = gaussian_table(150, 13, 3)[0]
+    rng = np.random.default_rng(0)
+    X[rng.random(150) < 0.3, :6] = np.nan
+    X[rng.random(150) < 0.3, 6:12] = np.nan
+    X[::7, 12] = np.nan
     blocks = {"first": list(range(6)), "second": list(range(6, 12))}
-    imputer = ADMCImputer(modalities=blocks, max_epochs=0).fit(X)
-    if imputer.model_.partition is not None:
-        with pytest.raises(ValueError, match="blocks"):
-            imputer.export_onnx(tmp_path / "model.onnx")
+    imputer = ADMCImputer(modalities=blocks, max_epochs=1, random_state=0)
+    imputer._settings = BLOCKS_ALONE
+    imputer.fit(X)
+    imputer.export_onnx(tmp_path / "model.onnx")
+    imputer.save(tmp_path / "model", include_rows=False)
+    plain = ADMCImputer.load(tmp_path / "model")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
+    X = X.astype(np.float32)
+    (found,) = session.run(None, {"X": X})
+    np.testing.assert_allclose(found, plain.transform(X), atol=2e-4)
+    part = X[:3].copy()
+    part[0, :3] = np.nan  # of a block that is there
+    part[0, 3:6] = 0.5
+    (found,) = session.run(None, {"X": part})
+    assert np.isnan(found[0, :3]).all()
+    assert np.isfinite(found[0, 3:]).all()
+    imputer.set_params(encoders={"first": PCA(2)})
+    with pytest.raises(ValueError, match="encoders: a graph cannot hold"):
+        imputer.export_onnx(tmp_path / "model.onnx")
+
+
+def test_what_a_graph_cannot_hold_is_refused(tmp_path):
+    imputer = ADMCImputer(max_epochs=0).fit(gaussian_table(60, 3, 3)[0])
     with pytest.raises(ValueError, match="strategy"):
         imputer.export_onnx(tmp_path / "model.onnx", strategy="sample")
     assert not list(tmp_path.iterdir())

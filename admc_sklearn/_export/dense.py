@@ -499,3 +499,117 @@ class DenseModel(nn.Module):
             own = torch.where(seen, own, scores.to(points.dtype))
             points = torch.cat([numeric, own], 1)
         return torch.cat([points, observed.to(points.dtype)], 1)
+
+
+class DenseCombined(nn.Module):
+    """Cells and blocks of a model that holds no rows, blocks by straight lines.
+
+    A block is there where all its cells are. Where only some are, the others stay NaN,
+    and those that are there inform nothing.
+
+    Parameters
+    ----------
+    model : CombinedModel
+    statistic : "mean" or float
+        Of the cells; blocks have their mean, which is their median too.
+    """
+
+    def __init__(self, model, statistic):
+        super().__init__()
+        model = model.without_rows()
+        self.partition, blocks = model.partition, model.blocks
+        self.means = self.cells = None
+        if model.cells is not None:
+            self.means = self.cells = DenseModel(model.cells, "mean")
+            if statistic != "mean":
+                self.cells = DenseModel(model.cells, statistic)
+        self.places = [] if self.cells is None else self.cells.places
+        self.n_levels = [int(model.n_levels[j]) for j in self.partition.cells]
+        for k, encoder in enumerate(blocks.encoders):
+            for name in ("mean_", "components_", "variance_"):
+                array = torch.as_tensor(getattr(encoder, name))
+                self.register_buffer(f"{name}{k}", array)
+        self.n_blocks = len(self.partition.blocks)
+        self.latents_of = blocks.slices
+        anchor = blocks.anchor
+        self.register_buffer("scale", blocks.features.scale)
+        self.register_buffer("owner", anchor.owner_z)
+        self.register_buffer("center", anchor.mean[: anchor.n_latents])
+        self._store_patterns(anchor, len(blocks.encoders))
+
+    def _store_patterns(self, anchor, n_modalities):
+        """Regressions of the latents for every pattern, as one table."""
+        d, k = anchor.n_latents, self.n_blocks
+        slopes = torch.zeros(2**k, d, d, dtype=torch.float64)
+        for number in range(2**k):
+            available = torch.ones(n_modalities, dtype=torch.bool)
+            available[:k] = torch.tensor([bool(number >> j & 1) for j in range(k)])
+            if not available.any():
+                continue
+            found = anchor.conditional(available)
+            rows = found.features.nonzero()
+            slopes[number, rows, found.latents.nonzero()[:, 0]] = found.slopes
+        self.register_buffer("slopes", slopes)
+
+    def _encode(self, k, values):
+        """Latents of modality k, (B, l)."""
+        centered = values.double() - getattr(self, f"mean_{k}")
+        return centered @ getattr(self, f"components_{k}").T
+
+    def forward(self, values, observed):
+        """Completed values (B, d) and posteriors, of standardised ones (B, d)."""
+        own = [torch.as_tensor(block) for block in self.partition.blocks]
+        whole = torch.stack([observed[:, block].all(1) for block in own], 1)
+        latents = [self._encode(k, values[:, block]) for k, block in enumerate(own)]
+        latents = [
+            torch.where(whole[:, [k]], z, torch.zeros_like(z))
+            for k, z in enumerate(latents)
+        ]
+        out, posteriors = values, []
+        if self.cells is not None:
+            cells = torch.as_tensor(self.partition.cells)
+            x, o = self._beside(values[:, cells], observed[:, cells], latents, whole)
+            means, posteriors = self.means(x, o)
+            found = means
+            if self.cells is not self.means:
+                found, posteriors = self.cells(x, o)
+            out = out.index_copy(1, cells, found[:, : len(cells)])
+            latents.append(self._encode(self.n_blocks, self._expanded(means)))
+        z = torch.cat(latents, 1)
+        bits = torch.tensor([2**k for k in range(self.n_blocks)])
+        number = (whole.long() * bits).sum(1)
+        shown = torch.cat([whole, torch.ones_like(whole[:, :1])], 1)
+        shown = shown[:, self.owner.clamp_max(self.n_blocks)]
+        given = torch.where(shown, (z - self.center) * self.scale, torch.zeros_like(z))
+        mean = self.center + (given[:, None] @ self.slopes[number])[:, 0]
+        for k, block in enumerate(own):
+            decoded = mean[:, self.latents_of[k]] @ getattr(self, f"components_{k}")
+            decoded = (decoded + getattr(self, f"mean_{k}")).to(values.dtype)
+            absent = ~observed[:, block].any(1, keepdim=True)
+            lost = torch.full_like(decoded, torch.nan)
+            decoded = torch.where(absent, decoded, lost)
+            decoded = torch.where(observed[:, block], values[:, block], decoded)
+            out = out.index_copy(1, block, decoded)
+        return out, posteriors
+
+    def _beside(self, values, observed, latents, whole):
+        """Cells with the leading latents of the blocks beside them."""
+        parts, seen = [values], [observed]
+        for k, z in enumerate(latents):
+            root = getattr(self, f"variance_{k}").sqrt()
+            leads = (z / root)[:, : self.partition.n_leads].clamp(-10, 10)
+            parts.append(leads.to(values.dtype))
+            seen.append(whole[:, [k]].expand(-1, leads.shape[1]))
+        return torch.cat(parts, 1), torch.cat(seen, 1)
+
+    def _expanded(self, cells):
+        """Completed cells as numbers: levels as standardised indicators."""
+        parts = []
+        for j, k in enumerate(self.n_levels):
+            column = cells[:, j].double()[:, None]
+            if k:
+                hit = torch.trunc(column) == torch.arange(k)
+                parts.append(hit.double() * math.sqrt(k))
+            else:
+                parts.append(column.clamp(-10, 10))
+        return torch.cat(parts, 1)

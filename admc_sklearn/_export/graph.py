@@ -13,7 +13,7 @@ from torch import nn
 
 from .._cells.network.posterior import LEVELS
 from .._table.relations import Line
-from .dense import DenseModel
+from .dense import DenseCombined, DenseModel
 
 # What standardised values are cut to, as `Standardiser.encode` does.
 REACH = 1e6
@@ -47,7 +47,13 @@ class Graph(nn.Module):
         super().__init__()
         scaling = codec.scaling_
         self.d, self.n_kept = len(codec.n_levels_), len(scaling.kept_)
-        self.dense = None if model is None else DenseModel(model, statistic)
+        self.dense = None
+        if model is not None:
+            kind = DenseModel if model.partition is None else DenseCombined
+            self.dense = kind(model, statistic)
+        self.cell_columns = None
+        if model is not None and model.partition is not None:
+            self.cell_columns = model.partition.cells.tolist()
         self.counts = codec.n_levels_[scaling.kept_].tolist()
         self.probable, self.relations = probable, DenseRelations(codec.relations_)
         low, high = scaling.low_, scaling.high_
@@ -132,11 +138,15 @@ class Graph(nn.Module):
     def _probabilities(self, posteriors, own, observed):
         found = []
         for column in self.probable:
+            # Beside blocks columns are counted among the cells.
+            slot = column
+            if self.cell_columns is not None:
+                slot = self.cell_columns.index(column)
             for posterior, places in zip(posteriors, self.dense.places, strict=True):
-                if posterior.kind != LEVELS or column not in places:
+                if posterior.kind != LEVELS or slot not in places:
                     continue
                 k = self.counts[column]
-                share = torch.softmax(posterior.logits[places.index(column)], -1)[:, :k]
+                share = torch.softmax(posterior.logits[places.index(slot)], -1)[:, :k]
                 code = own[:, column].clamp(0, k - 1).nan_to_num()
                 known = (code[:, None] == torch.arange(k)).to(share.dtype)
                 found.append(torch.where(observed[:, [column]], known, share))

@@ -10,9 +10,17 @@ from scipy.special import ndtr, ndtri
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn._export import dense
-from admc_sklearn._export.dense import DenseModel
+from admc_sklearn._export.dense import DenseCombined, DenseModel
 from admc_sklearn._shared.contract import Rows
-from tests.conftest import FEW_TREES, gaussian_table, hide, lightly, quick, rings
+from tests.conftest import (
+    BLOCKS_ALONE,
+    FEW_TREES,
+    gaussian_table,
+    hide,
+    lightly,
+    quick,
+    rings,
+)
 
 
 def mixed(n):
@@ -83,6 +91,31 @@ def test_several_networks_and_forests():
     assert len(imputer.model_.network.others) > 0
     assert imputer.model_.forests is not None
     check(imputer, X)
+
+
+def test_blocks_beside_cells():
+    """With the linear anchor that is left without training rows."""
+    X = pd.DataFrame(gaussian_table(200, 13, 3)[0]).add_prefix("v")
+    X["level"] = np.where(X["v0"] > 0, "x", "y")
+    rng = np.random.default_rng(0)
+    X.loc[rng.random(200) < 0.3, [f"v{k}" for k in range(6)]] = np.nan
+    X.loc[rng.random(200) < 0.3, [f"v{k}" for k in range(6, 12)]] = np.nan
+    X.loc[::7, "v12"], X.loc[::5, "level"] = np.nan, None
+    names = list(X)
+    for columns in (names, names[:12]):
+        modalities = {"first": names[:6], "second": names[6:12]}
+        imputer = ADMCImputer(modalities=modalities, max_epochs=1, random_state=0)
+        imputer._settings = BLOCKS_ALONE
+        imputer.fit(X[columns])
+        cells = imputer._codec.read(X[columns])
+        rows = Rows(cells.values[:60].copy(), cells.observed[:60].copy())
+        rows.observed[0] = False
+        for statistic in ("mean", 0.5):
+            expected = imputer.model_.without_rows().summarise(rows, [statistic])[0]
+            graph = DenseCombined(imputer.model_, statistic).eval()
+            with torch.no_grad():
+                found, _ = graph(torch.tensor(rows.values), torch.tensor(rows.observed))
+            np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
 def test_self_masking_and_the_anchor_alone():
