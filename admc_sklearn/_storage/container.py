@@ -67,6 +67,8 @@ def write(path, arrays, content, package):
     header = {"format": str(FORMAT), "package": package, "content": text}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} for {path.name}.")
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:

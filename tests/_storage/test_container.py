@@ -166,5 +166,7 @@ def test_an_unknown_format_names_those_that_are_known(file):
 
 
 def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        write(tmp_path / "folder" / "model", {}, {}, "0.2.0")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none")
