@@ -573,10 +573,11 @@ class Reader:
         return pd.CategoricalDtype(levels, ordered=found["ordered"])
 
     def _read_string(self, found):
-        if found["na"] == "NA":
-            return pd.StringDtype(found["of"])
+        na = {} if found["na"] == "NA" else {"na_value": np.nan}
         try:
-            return pd.StringDtype(found["of"], na_value=np.nan)
+            return pd.StringDtype(found["of"], **na)
+        except ImportError:  # without pyarrow pandas holds text by itself
+            return pd.StringDtype("python", **na)
         except TypeError:  # pandas before 2.3 has text of this kind as objects
             return np.dtype(object)
 

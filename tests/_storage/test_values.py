@@ -108,6 +108,19 @@ def test_a_tensor_comes_back_in_its_order_in_memory(order):
     assert found.stride() == value.stride()
 
 
+def test_text_of_arrow_is_read_where_arrow_is_not_installed(monkeypatch):
+    plain = pd.StringDtype
+
+    def without_arrow(storage, **options):
+        if storage != "python":
+            raise ImportError("pyarrow is required")
+        return plain(storage, **options)
+
+    content = Writer({}).write(plain("pyarrow"), "here")
+    monkeypatch.setattr(pd, "StringDtype", without_arrow)
+    assert Reader({}, {}, 10).read(content) == plain("python")
+
+
 def test_what_occurs_twice_is_stored_once():
     tensor, writer = torch.arange(5.0), Writer({})
     content = writer.write([tensor, tensor], "here")
