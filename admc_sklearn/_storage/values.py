@@ -581,19 +581,28 @@ class Reader:
         except TypeError:  # pandas before 2.3 has text of this kind as objects
             return np.dtype(object)
 
+    # Dtypes of libraries that are not installed are of no use: nothing is written in
+    # them, since no table of theirs can come in.
     def _read_pandas(self, found):
-        return pd.api.types.pandas_dtype(found["of"])
+        try:
+            return pd.api.types.pandas_dtype(found["of"])
+        except ImportError:
+            return np.dtype(object)
 
     def _read_arrow(self, found):
-        return pd.ArrowDtype.construct_from_string(
-            f"{found['of']}[pyarrow]"
-        ).pyarrow_dtype
+        try:
+            dtype = pd.ArrowDtype.construct_from_string(f"{found['of']}[pyarrow]")
+        except (ImportError, NameError):  # pandas 2.0 has a NameError there
+            return None
+        return dtype.pyarrow_dtype
 
     def _read_polars(self, found):
-        import polars
-
         if found["of"] not in POLARS:
             raise ValueError(f"no dtype of polars: {found['of']}")
+        try:
+            import polars
+        except ImportError:
+            return None
         return getattr(polars, found["of"])(*found["with"])
 
 
