@@ -173,8 +173,10 @@ def summary(frame):
     return pd.DataFrame(records).set_index(keys)
 
 
-def main():
+def main(words=None):
     """Repeat, and print the summary."""
+    from benchmarks import pooled  # other processes do not know what __main__ is
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--designs", nargs="+", default=["linear"], choices=DESIGNS)
     parser.add_argument("--rows", nargs="+", type=int, default=[300])
@@ -184,7 +186,7 @@ def main():
     parser.add_argument("--epochs", type=int, help="max_epochs; 0 is the anchor alone")
     parser.add_argument("--mice", nargs="*", default=MICE, choices=MICE)
     parser.add_argument("--csv", help="where every repeat is written")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     mice = options.mice if has_mice() else []
     if len(mice) < len(options.mice):
         print("R's mice is not installed: it is left out.")
@@ -193,7 +195,7 @@ def main():
     for design in options.designs:
         for n_rows in options.rows:
             frames += joblib.Parallel(n_jobs=options.jobs)(
-                joblib.delayed(simulate)(
+                joblib.delayed(pooled.simulate)(
                     seed, options.draws, design, n_rows, mice, **extra
                 )
                 for seed in range(options.repeats)

@@ -1,6 +1,8 @@
 """Draws that can be trusted: quantiles, known posteriors, proper imputation."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from admc_sklearn._cells.anchor.power_transform import PowerTransform
 from admc_sklearn.pooling import pool_over_draws
 from benchmarks.draws import coverage, crps
 from benchmarks.pooled import DESIGNS, simulate, summary
-from tests.conftest import gaussian_table, hide, quick
+from tests.conftest import ROOT, gaussian_table, hide, quick
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,16 @@ def test_complete_data_estimate_what_a_design_says(design):
     z = np.array(frames)
     assert np.abs(z.mean(0)).max() < 4 / np.sqrt(40)
     np.testing.assert_allclose(z.std(0), 1.0, atol=0.35)
+
+
+@pytest.mark.slow
+def test_the_command_runs_in_two_processes(tmp_path):
+    words = "--rows 60 --repeats 2 --draws 2 --epochs 0 --jobs 2 --mice --csv"
+    command = [sys.executable, "-m", "benchmarks.pooled", *words.split()]
+    subprocess.run([*command, str(tmp_path / "csv")], check=True, cwd=ROOT)
+    found = pd.read_csv(tmp_path / "csv")
+    assert found["seed"].nunique() == 2
+    assert np.isfinite(found["estimate"]).all()
 
 
 def test_the_summary_of_repeats_says_how_often_intervals_cover():
