@@ -30,9 +30,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import small
-from benchmarks._lost_blocks import has_mice
 from benchmarks._missing_patterns import PATTERNS, error, hide
 from benchmarks._protocol import load_numeric
+from benchmarks._resumed import append, available, measured
 
 TABLES = "iris wine diabetes breast_cancer california letter concrete wine_red magic"
 TABLES = (TABLES + " bean").split()
@@ -160,12 +160,7 @@ def _r_tables(n_tables):
 def run(options):
     """Measure what is not in the CSV yet."""
     path = options.out / "patterns.csv"
-    done = set()
-    if path.exists():
-        done = set(map(tuple, pd.read_csv(path)[KEYS].to_numpy().tolist()))
-    names = [n for n in options.imputers if has_mice() or not n.startswith("mice")]
-    if len(names) < len(options.imputers):
-        print("R's mice is not installed: it is left out.")
+    done, names = measured(path, KEYS), available(options.imputers)
     for table, X in tables(options):
         for pattern in options.patterns:
             for seed in options.seeds:
@@ -178,8 +173,7 @@ def run(options):
                     record = dict(zip(KEYS, (table, pattern, seed, name), strict=True))
                     record |= measure(IMPUTERS[name](seed), incomplete, truth, lost)
                     record |= {"n": len(X), "d": X.shape[1], "lost": lost.mean()}
-                    frame = pd.DataFrame([record]).reindex(columns=COLUMNS)
-                    frame.to_csv(path, mode="a", header=not path.exists(), index=False)
+                    append(path, record, COLUMNS)
                 print(table, X.shape, pattern, seed, flush=True)
 
 

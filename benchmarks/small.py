@@ -30,8 +30,9 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
 from benchmarks._ablation_cells import energy_score
-from benchmarks._lost_blocks import has_mice, mice_draws
+from benchmarks._lost_blocks import mice_draws
 from benchmarks._protocol import load_numeric, split_frame
+from benchmarks._resumed import append, available, measured
 from benchmarks.draws import coverage, crps
 
 TABLES = "breast_cancer diabetes iris wine bean beijing_pm25 california concrete "
@@ -167,13 +168,7 @@ def cut(X, seed, mechanism):
 def run(options):
     """Measure what is not in the CSV yet."""
     path = options.out / "small.csv"
-    done = set()
-    if path.exists():
-        done = set(map(tuple, pd.read_csv(path)[KEYS].to_numpy().tolist()))
-    names = list(options.imputers)
-    if not has_mice() and any(name.startswith("mice") for name in names):
-        print("R's mice is not installed: it is left out.")
-        names = [name for name in names if not name.startswith("mice")]
+    done, names = measured(path, KEYS), available(options.imputers)
     for table, n, seed, X in tables(options):
         for mechanism in options.mechanisms:
             split = cut(X, seed, mechanism)
@@ -185,18 +180,13 @@ def run(options):
                     record |= measure(IMPUTERS[name](seed), split)
                 except (ValueError, subprocess.CalledProcessError) as error:
                     record["error"] = f"{type(error).__name__}: {error}"[:200]
-                _append(path, record)
+                append(path, record, COLUMNS)
                 print(_line(record), flush=True)
 
 
 COLUMNS = [*KEYS, "rmse", "mae", "energy", "crps", "rmse_draws"]
 COLUMNS += [*(f"cover{level:.0%}" for level in LEVELS), "fit_s", "transform_s"]
 COLUMNS += ["draw_s", "error"]
-
-
-def _append(path, record):
-    frame = pd.DataFrame([record]).reindex(columns=COLUMNS)
-    frame.to_csv(path, mode="a", header=not path.exists(), index=False)
 
 
 def _line(record):
