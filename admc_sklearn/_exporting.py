@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
+from ._table.column_kinds import TimeColumn
 from ._version import __version__
 
 # What common runtimes have.
@@ -133,9 +134,6 @@ def _graph(imputer, strategy, probabilities):
     from ._export.graph import Graph
 
     codec = imputer._codec
-    keep_whole = imputer.keep_whole_numbers
-    if isinstance(keep_whole, str):
-        keep_whole = codec.is_frame_
     flags = [] if imputer.indicator_ is None else imputer.indicator_.features_
     kept = codec.scaling_.kept_
     probable = []
@@ -151,7 +149,7 @@ def _graph(imputer, strategy, probabilities):
         codec,
         imputer.model_,
         STATISTICS[strategy],
-        keep_whole,
+        codec.keeps_whole(imputer.keep_whole_numbers),
         stays,
         flags,
         imputer._columns_out(),
@@ -199,7 +197,7 @@ def _columns(imputer):
         about = {"name": str(name)}
         if column.n_levels:
             about |= {"kind": "levels", "levels": [str(v) for v in column.levels]}
-        elif type(column).__name__ == "TimeColumn":
+        elif isinstance(column, TimeColumn):
             about |= {"kind": "time", "unit": str(column.dtype)}
             about |= {"start": column.start, "step": column.step}
         else:

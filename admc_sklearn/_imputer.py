@@ -35,7 +35,7 @@ from ._shared.contract import FitContext, Report, Rows
 from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds
 from ._shared.training import TrainingPlan, summarise_history
-from ._storing import Stored, packed, unpacked
+from ._storing import Stored, packed, settle, unpacked
 from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.containers import is_frame
@@ -909,12 +909,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
 
     def __setstate__(self, state):
         super().__setstate__(unpacked(state))
-        if getattr(self, "model_", None) is not None:
-            try:
-                self.device_ = resolve_device(self.device_)
-            except ValueError:  # made on a device that this machine does not have
-                self.device_ = resolve_device("cpu")
-            self.model_.move_to(self.device_)
+        if hasattr(self, "device_"):
+            settle(self, self.device_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

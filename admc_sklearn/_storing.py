@@ -77,7 +77,6 @@ class Stored:
         check_is_fitted(self)
         writer = Writer(_named(self))
         about = {"held_out_error": np.nan, "error_with_rows": np.nan}
-        stored = self
         imputer = _imputer_of(self)
         if imputer.model_ is not None:
             whole = imputer.model_
@@ -86,11 +85,8 @@ class Stored:
             about["error_with_rows"] = errors[0]
             about["held_out_error"] = errors[0 if include_rows else 1]
             imputer = _with(imputer, model_=model)
-            stored = (
-                imputer
-                if stored is _imputer_of(self)
-                else _with(self, imputer_=imputer)
-            )
+        is_imputer = _imputer_of(self) is self
+        stored = imputer if is_imputer else _with(self, imputer_=imputer)
         content = {"made": writer.write(stored, "")}
         content["probe"] = writer.write(_probe(imputer), "probe")
         write(path, writer.arrays, content, __version__)
@@ -150,7 +146,10 @@ class Stored:
             imputer = _imputer_of(made)
             imputer._validate_params()
             _hand_over(imputer, derived, path)
-            _settle(imputer, device)
+            if device is not None:
+                resolve_device(device)  # a device that is asked for has to be there
+                imputer.device = str(device)
+            settle(imputer, imputer.device)
             _compare(_probe(imputer), reader.read(content["probe"]))
         except BadFile:
             raise
@@ -181,7 +180,8 @@ class Stored:
         for name in inspect.signature(type(self)).parameters:
             if name != "derived":  # of which `load` is given the functions
                 _refuse_functions(self, name, getattr(self, name))
-        own = {k: v for k, v in vars(self).items() if k in self._attributes()}
+        known = self._attributes()
+        own = {k: v for k, v in vars(self).items() if k in known}
         if own.get("derived"):
             own["derived"] = dict.fromkeys(own["derived"])
         return own
@@ -218,8 +218,6 @@ def unpacked(state):
     found = state[PACKED]
     reader = Reader(found["arrays"], {}, math.inf)
     learnt = reader.read(json.loads(found["content"]))
-    if learnt.get("model_") is not None:
-        learnt["model_"].eval()
     state = {name: value for name, value in state.items() if name != PACKED}
     return {**state, **learnt}
 
@@ -276,16 +274,12 @@ def _hand_over(imputer, derived, path):
     imputer.derived = derived
 
 
-def _settle(imputer, device):
-    """Put a loaded imputer on its device."""
-    if device is not None:
-        imputer.device = str(device)
+def settle(imputer, device):
+    """Put a loaded imputer on a device, or on the CPU where it is not there."""
+    try:
         imputer.device_ = resolve_device(device)
-    else:
-        try:
-            imputer.device_ = resolve_device(imputer.device)
-        except ValueError:  # saved on a device that this machine does not have
-            imputer.device_ = resolve_device("cpu")
+    except ValueError:
+        imputer.device_ = resolve_device("cpu")
     if imputer.model_ is not None:
         imputer.model_.eval()
         imputer.model_.move_to(imputer.device_)

@@ -18,11 +18,9 @@ from .._cells.anchor.factor_model import FactorAnchor
 from .._cells.anchor.gaussian import MIN_SD, MIN_VARIANCE_LEFT
 from .._cells.anchor.power_transform import _TINY, PowerTransform
 from .._cells.corrections.forests import pooled
-from .._cells.network.atoms import MIN_WIDTH
+from .._cells.network.atoms import _cut
 from .._cells.network.posterior import NEGLIGIBLE, NUMBERS, averaged
 from .._cells.network.tilt import with_mean_moved
-
-_SQRT_2PI = math.sqrt(2 * math.pi)
 
 
 class DenseCells:
@@ -37,7 +35,6 @@ class DenseCells:
 
     def __init__(self, n, columns):
         self.own = columns
-        self.size = len(columns)
         self.columns = columns[:, None]
         self.rows = torch.arange(n)[None].expand(len(columns), n)
         self.filled = torch.ones(len(columns), n, dtype=torch.bool)
@@ -232,26 +229,22 @@ class DenseNetwork(nn.Module):
         head = network.mean_head
         self.has_means = head is not None and bool(head.weight.any())
 
-    def forward(self, values, observed, by_anchor):
+    def forward(self, values, observed):
         """Posteriors of all cells, for every head, and the rows' anchored moments."""
         network = self.network
         n = values.shape[0]
         anchored = self.anchor.condition(values, observed)
         prior = network.prior
-        summaries = None
-        if not by_anchor:
-            summaries = network.summarise(values, observed, anchored)
+        summaries = network.summarise(values, observed, anchored)
         found = []
         for k, head in enumerate(network.heads):
             cells = DenseCells(n, head.columns)
-            own = None
-            if summaries is not None:
-                own = summaries[None].expand(len(head.columns), -1, -1)
+            own = summaries[None].expand(len(head.columns), -1, -1)
             posterior = head.posterior(
                 cells, own, prior.anchor, prior.margin(k), anchored
             )
             found.append(posterior.of_head(k))
-        if summaries is not None and self.has_means:
+        if self.has_means:
             means = network.means(summaries, values, observed, anchored)
             found = [self._moved(p, means) if p.kind == NUMBERS else p for p in found]
         return found, anchored
@@ -282,16 +275,6 @@ def _ndtr(x):
     return torch.where(x > 0, 1 - tail, tail)
 
 
-def _cut(low, high, mean, sd):
-    """As `atoms._cut`."""
-    a, b = (((end - mean) / sd).clamp(-8, 8) for end in (low, high))
-    # Both ends on the side where the tail is small, so that the gap keeps its digits.
-    flip = a > 0
-    upper, lower = torch.where(flip, -a, b), torch.where(flip, -b, a)
-    gap = _ndtr(upper) - _ndtr(lower)
-    return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
-
-
 def mean_of(posterior):
     """Posterior means in own units, (g, B), as `NumericPosterior.mean`."""
     atoms, share = posterior.atoms, torch.softmax(posterior.logits, -1)
@@ -299,27 +282,13 @@ def mean_of(posterior):
     mean = (share * center).sum(-1)
     if not atoms.has_bins:
         return mean
-    low, high = atoms.low[:, None], atoms.high[:, None]
-    inner_mean, inner_sd = (
-        posterior.inner_mean[..., None],
-        posterior.inner_sd[..., None],
-    )
-    a, b, gap, sharp = _cut(low, high, inner_mean, inner_sd)
-    density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
-    shift = density / (_SQRT_2PI * gap.clamp_min(1e-6))
-    flat = 1.0 / (1.0 + ((b - a) / 3.46).square().square())
-    cut = torch.minimum(torch.maximum(inner_mean + inner_sd * shift, low), high)
+    moments = posterior.inner_mean[..., None], posterior.inner_sd[..., None]
     slots = torch.arange(atoms.low.shape[0])[:, None, None]
-    cut = atoms.warp.inverse(cut, slots) + flat * atoms.offset[:, None]
-    own_low, own_high = atoms.own_low[:, None], atoms.own_high[:, None]
-    rough = torch.where(a > 0, own_low, own_high)
-    rough = torch.where(b - a > MIN_WIDTH, rough, center.expand_as(rough))
-    inside = torch.where(sharp, cut, rough)
-    inside = torch.minimum(torch.maximum(inside, own_low), own_high)
-    unsure = share > NEGLIGIBLE / (own_high - own_low).clamp_min(1e-30)
-    return mean + (
-        torch.where(unsure, share, torch.zeros_like(share)) * (inside - center)
-    ).sum(-1)
+    every = torch.arange(atoms.low.shape[1])
+    inside = atoms.mean_within(*moments, slots, every, _ndtr)
+    width = (atoms.own_high - atoms.own_low)[:, None].clamp_min(1e-30)
+    unsure = torch.where(share > NEGLIGIBLE / width, share, torch.zeros_like(share))
+    return mean + (unsure * (inside - center)).sum(-1)
 
 
 def _ndtri(p):
@@ -357,7 +326,7 @@ def quantile_of(posterior, level):
         for end in (atoms.low, atoms.high)
     )
     mean, sd = posterior.inner_mean, posterior.inner_sd
-    a, _, gap, sharp = _cut(low, high, mean, sd)
+    a, _, gap, sharp = _cut(low, high, mean, sd, _ndtr)
     # Quantiles by the tail in which both ends of the atom have their digits.
     flip = a > 0
     b = ((high - mean) / sd).clamp(-8, 8)
@@ -461,7 +430,7 @@ class DenseModel(nn.Module):
         parts, anchored = [], None
         for k, one in enumerate(self.networks):
             own = x if k == 0 else one.network.coordinates(truth)
-            posteriors, moments = one(own, observed, False)
+            posteriors, moments = one(own, observed)
             anchored = moments if k == 0 else anchored
             parts.append(posteriors)
         posteriors = [averaged(same) for same in zip(*parts, strict=True)]

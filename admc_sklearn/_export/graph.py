@@ -46,7 +46,7 @@ class Graph(nn.Module):
     ):
         super().__init__()
         scaling = codec.scaling_
-        self.d, self.n_kept = len(codec.n_levels_), len(scaling.kept_)
+        self.n_kept = len(scaling.kept_)
         self.dense = None
         if model is not None:
             kind = DenseModel if model.partition is None else DenseCombined
@@ -193,7 +193,7 @@ class DenseRelations(nn.Module):
 
 def _depth(rules):
     """Count the passes after which nothing more can follow from anything."""
-    reached, passes = {}, 1
+    passes = 1
     for start in {rule.source for rule in rules}:
         reached, depth = {start}, 0
         while True:

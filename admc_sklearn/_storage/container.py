@@ -39,6 +39,7 @@ DTYPES = {
 # The header of a large model has some hundred kB: JSON of more than this is no header.
 MAX_HEADER = 32_000_000
 CHUNK = 1_000_000
+BLANK = "0" * 64
 
 
 class BadFile(ValueError):
@@ -72,14 +73,23 @@ def write(path, arrays, content, package):
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(arrays, draft, {**header, "checksum": "0" * 64})
-        names, start = _header(draft)
-        found = _checksum(draft, start, names)
-        save_file(arrays, draft, {**header, "checksum": found})
+        save_file(arrays, draft, {**header, "checksum": BLANK})
+        _fill_in(draft)
         os.chmod(draft, 0o666 & ~_umask())
         os.replace(draft, path)
     finally:
         Path(draft).unlink(missing_ok=True)
+
+
+def _fill_in(path):
+    """Write the checksum of a file where it has a blank one."""
+    header, start = _header(path)
+    found = _checksum(path, start, header)
+    with open(path, "r+b") as file:
+        # Quotes inside of the content are escaped: this occurs once.
+        place = file.read(start).index(f'"checksum":"{BLANK}"'.encode())
+        file.seek(place + len('"checksum":"'))
+        file.write(found.encode())
 
 
 def _umask():

@@ -139,8 +139,7 @@ class TableCodec:
         imputer's ``keep_whole_numbers``.
         """
         numbers = cells.numbers.copy()
-        if isinstance(keep_whole, str):
-            keep_whole = self.is_frame_
+        keep_whole = self.keeps_whole(keep_whole)
         self.scaling_.decode_into(numbers, cells.missing, values, keep_whole)
         if not self.relations_.rules_:
             return numbers
@@ -156,6 +155,10 @@ class TableCodec:
         missing = cells.missing[:, kept]
         numbers[:, kept] = np.where(missing, found, numbers[:, kept])
         return numbers
+
+    def keeps_whole(self, keep_whole):
+        """Whether columns that look whole are rounded: `keep_whole_numbers` as bool."""
+        return self.is_frame_ if isinstance(keep_whole, str) else keep_whole
 
     def to_array(self, X, cells, numbers, keep):
         """Array of the ``keep`` columns.

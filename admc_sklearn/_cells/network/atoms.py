@@ -220,14 +220,14 @@ class Atoms(nn.Module):
         usable = (high > low) & (gap < -1e-5)
         return torch.where(usable, nll.clamp(-10.0, 10.0), 0.0)
 
-    def mean_within(self, mean, sd, column, atom):
+    def mean_within(self, mean, sd, column, atom, ndtr=None):
         """Means of given atoms, under the anchor cut to them, all broadcast.
 
-        In own units.
+        In own units. ``ndtr`` may stand for the normal distribution function.
         """
         center = self.center[column, atom]
         low, high = self.low[column, atom], self.high[column, atom]
-        a, b, gap, sharp = _cut(low, high, mean, sd)
+        a, b, gap, sharp = _cut(low, high, mean, sd, ndtr)
         density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
         shift = density / (_SQRT_2PI * gap.clamp_min(1e-6))
         # The anchor's mean over the bin where it varies, the values' own where it is
@@ -259,7 +259,7 @@ class Atoms(nn.Module):
         return torch.where(high > low, level, 0.5).clamp(1e-6, 1 - 1e-6)
 
 
-def _cut(low, high, mean, sd):
+def _cut(low, high, mean, sd, ndtr=None):
     """Standardised ends of atoms, the anchor's mass in between, and if it is usable.
 
     float32 has no digits left to say where in a bin the far tail lies.
@@ -268,7 +268,8 @@ def _cut(low, high, mean, sd):
     # On the side where both masses are small, and the difference keeps its digits.
     flip = a > 0
     upper, lower = torch.where(flip, -a, b), torch.where(flip, -b, a)
-    gap = _ndtr(upper) - _ndtr(lower)
+    ndtr = ndtr or _ndtr
+    gap = ndtr(upper) - ndtr(lower)
     return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
 
 
