@@ -17,6 +17,7 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from ._cells.censoring import draw_limited
 from ._combined.fit import fit_model
 from ._combined.partition import given_encoders
 from ._combined.settings import Settings
@@ -36,6 +37,7 @@ from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds
 from ._shared.training import TrainingPlan, summarise_history
 from ._storing import Stored, packed, settle, unpacked
+from ._table.bounds import cell_limits, resolve_bounds, widest, within_limits
 from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.containers import is_frame
@@ -43,6 +45,7 @@ from ._table.derived import recompute, resolve_derived
 from ._table.missing_markers import accepts_null
 from ._table.types import (
     ArrayOrFrame,
+    CellBounds,
     Columns,
     Estimator,
     FrameT,
@@ -68,9 +71,9 @@ def _has_categories(imputer):
     return any(levels is not None for levels in getattr(imputer, "categories_", ()))
 
 
-def _rows(cells):
+def _rows(cells, limits=None):
     """Give the model's part of a table's cells."""
-    return Rows(cells.values, cells.observed)
+    return Rows(cells.values, cells.observed, limits)
 
 
 class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstimator):
@@ -170,6 +173,14 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         where it is known, a missing part is solved for (of several the last one,
         beside the completions of the others), so that the completed table fulfils the
         relation, as every draw does. May be changed on a fitted imputer.
+
+    bounds : dict or None, default=None
+        Ends of what may be imputed, ``{column: (low, high)}``, where that is beyond the
+        observed range, as in ``{"concentration": (0, None)}``; the tails follow the
+        anchor. None leaves an end open: completions then go beyond the observed range
+        at most as far as it is wide. Columns of which a few values recur keep to these.
+        For cells that are known to lie within limits of their own, below a detection
+        limit, see the argument ``bounds`` of `fit` and `transform`.
 
     n_steps : int, default=8
         Number of rounds in which a draw reveals the missing cells of a row. A single
@@ -382,6 +393,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
         "derived": [Mapping, None],
+        "bounds": [Mapping, None],
         "impute_features": [StrOptions({"all"}), "array-like", slice, callable],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
@@ -430,6 +442,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         keep_empty_features: bool = True,
         impute_features: Columns = "all",
         derived: Mapping[Any, tuple[Any, Sequence[Any]]] | None = None,
+        bounds: Mapping[Any, Sequence[Any]] | None = None,
         max_epochs: int = 60,
         max_time: float | None = None,
         batch_size: int | Literal["auto"] = "auto",
@@ -456,6 +469,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.keep_empty_features = keep_empty_features
         self.impute_features = impute_features
         self.derived = derived
+        self.bounds = bounds
         self.max_epochs = max_epochs
         self.max_time = max_time
         self.batch_size = batch_size
@@ -471,7 +485,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Table, y: Any = None, *, groups: ArrayLike | None = None
+        self,
+        X: Table,
+        y: Any = None,
+        *,
+        groups: ArrayLike | None = None,
+        bounds: CellBounds | None = None,
     ) -> ADMCImputer:
         """Fit the imputer to an incomplete table.
 
@@ -486,6 +505,13 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             Group of each row, such as the video of an utterance. Rows of one group are
             held out together. Use this where the rows to complete will belong to groups
             that are not in X.
+        bounds : tuple or dict, optional
+            Limits between which single missing cells are known to lie (left-, right-
+            or interval-censored), ends included. ``(low, high)``: two arrays of shape
+            (n_samples, n_features), or what broadcasts to it, with NaN where an end is
+            open; or by column, ``{"lead": (0, 0.2)}``, where each end is a number or an
+            array of shape (n_samples,). Such cells are drawn within their limits from a
+            normal model of power-transformed columns, and then learnt from.
 
         Returns
         -------
@@ -509,10 +535,38 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         end the search.
         """
         with all_or_nothing(self) as draft:
-            draft._fit(X, groups)
+            draft._fit(X, groups, bounds)
         return self
 
-    def _fit(self, X, groups):
+    def fit_transform(
+        self,
+        X: Table,
+        y: Any = None,
+        *,
+        groups: ArrayLike | None = None,
+        bounds: CellBounds | None = None,
+        where: ArrayLike | None = None,
+    ) -> ArrayOrFrame:
+        """Fit the imputer to an incomplete table, and complete it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Incomplete table.
+        y : None
+            Ignored.
+        groups, bounds, where
+            As in `fit` and `transform`.
+
+        Returns
+        -------
+        X_completed : array or frame of shape (n_samples, n_features_out)
+            The completed table, see `transform`.
+        """
+        self.fit(X, y, groups=groups, bounds=bounds)
+        return self.transform(X, where=where, bounds=bounds)
+
+    def _fit(self, X, groups, bounds):
         """Fit; see `fit`, which has this done to a copy of the imputer."""
         started = time.monotonic()
         start = getattr(self, "model_", None) if self.warm_start else None
@@ -542,6 +596,16 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
         self._rules(X)  # fails early
+        ends = np.full((self.n_features_in_, 2), np.nan)
+        if self.bounds:
+            ends = resolve_bounds(self.bounds, X, names, self._codec)
+        rows = _rows(cells, self._limits(X, cells, bounds)[1])
+        if rows.limits is not None:
+            kept = self._codec.scaling_.kept_
+            rows = draw_limited(rows, self._codec.n_levels_[kept], training_seed)
+            drawn = self._codec.learn_drawn(cells, rows, self.keep_whole_numbers)
+            rows = Rows(drawn, rows.observed)
+        self._codec.reach(ends)
         self.indicator_ = None
         if self.add_indicator:
             self.indicator_ = MissingIndicator(error_on_new=False)
@@ -561,9 +625,10 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
                 n_bootstraps=self.n_bootstraps,
                 self_masking=self.self_masking,
                 settings=self._settings,
+                ends=self._codec.scaling_.standardised(ends[None])[0],
             )
             self.model_, history = fit_model(
-                _rows(cells),
+                rows,
                 self._codec.n_levels_[kept],
                 shared,
                 context,
@@ -576,7 +641,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.self_masking_ = np.zeros(self.n_features_in_)
         self.self_masking_[kept] = report.self_masking
 
-    def transform(self, X: Table, where: ArrayLike | None = None) -> ArrayOrFrame:
+    def transform(
+        self,
+        X: Table,
+        where: ArrayLike | None = None,
+        bounds: CellBounds | None = None,
+    ) -> ArrayOrFrame:
         """Complete the missing cells of X; observed cells stay as they are.
 
         Parameters
@@ -586,6 +656,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         where : array-like of bool, of shape (n_samples, n_features), optional
             Cells to complete; other missing cells stay missing, such as the income of
             the dead. By default all are completed.
+        bounds : tuple or dict, optional
+            Limits between which single missing cells are known to lie, as in `fit`,
+            which need not have had any. Their distribution given the rest of the row
+            is cut to its limits, and what is known of them informs the other missing
+            cells of the row. Cells of blocks (see Notes of the class) are moved to the
+            nearer limit instead.
 
         Returns
         -------
@@ -602,14 +678,16 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         X = check_table(self, X, reset=False)
         stays = self._stays(X, where)
         cells = self._codec.read(X)
+        limits = self._limits(X, cells, bounds)
         agree = "means"
         if self.strategy == "sample":
-            values, agree = self._draw(cells, 1, self._sampling_seed)[0], "draws"
+            values = self._draw(cells, 1, self._sampling_seed, limits[1])[0]
+            agree = "draws"
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
-            values = self._summarise(cells, [statistic])[0]
+            values = self._summarise(cells, [statistic], limits[1])[0]
         container = _get_output_config("transform", self)["dense"]
-        return self._decode(X, cells, values, container, agree, stays)
+        return self._decode(X, cells, values, container, agree, stays, limits[0])
 
     @overload
     def sample(
@@ -618,6 +696,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         n_draws: int = ...,
         random_state: RandomState = ...,
         where: ArrayLike | None = ...,
+        bounds: CellBounds | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
@@ -627,6 +706,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         n_draws: int = ...,
         random_state: RandomState = ...,
         where: ArrayLike | None = ...,
+        bounds: CellBounds | None = ...,
     ) -> np.ndarray: ...
 
     def sample(
@@ -635,6 +715,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         n_draws: int = 5,
         random_state: RandomState = None,
         where: ArrayLike | None = None,
+        bounds: CellBounds | None = None,
     ) -> Any:
         """Joint draws of the missing cells of X from their posterior.
 
@@ -649,6 +730,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             calls agree.
         where : array-like of bool, of shape (n_samples, n_features), optional
             Cells to draw, as in `transform`.
+        bounds : tuple or dict, optional
+            Limits of single missing cells, as in `transform`.
 
         Returns
         -------
@@ -672,8 +755,9 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             (seed,) = draw_seeds(check_random_state(random_state), 1)
         stays = self._stays(X, where)
         cells = self._codec.read(X)
-        drawn = self._draw(cells, n_draws, seed)
-        return self._decode_all(X, cells, drawn, "draws", stays)
+        limits = self._limits(X, cells, bounds)
+        drawn = self._draw(cells, n_draws, seed, limits[1])
+        return self._decode_all(X, cells, drawn, "draws", stays, limits[0])
 
     @overload
     def predict_quantiles(
@@ -681,6 +765,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         X: FrameT,
         quantiles: Sequence[float] | np.ndarray = ...,
         where: ArrayLike | None = ...,
+        bounds: CellBounds | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
@@ -689,6 +774,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         X: ArrayLike,
         quantiles: Sequence[float] | np.ndarray = ...,
         where: ArrayLike | None = ...,
+        bounds: CellBounds | None = ...,
     ) -> np.ndarray: ...
 
     def predict_quantiles(
@@ -696,6 +782,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         X: Table,
         quantiles: Sequence[float] | np.ndarray = (0.05, 0.5, 0.95),
         where: ArrayLike | None = None,
+        bounds: CellBounds | None = None,
     ) -> Any:
         """Quantiles of the missing cells of X, of each cell by itself.
 
@@ -707,6 +794,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             Probabilities of the quantiles, strictly between 0 and 1.
         where : array-like of bool, of shape (n_samples, n_features), optional
             Cells to complete, as in `transform`.
+        bounds : tuple or dict, optional
+            Limits of single missing cells, as in `transform`.
 
         Returns
         -------
@@ -725,8 +814,9 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         X = check_table(self, X, reset=False)
         stays = self._stays(X, where)
         cells = self._codec.read(X)
-        found = self._summarise(cells, probabilities)
-        return self._decode_all(X, cells, found, stays=stays)
+        limits = self._limits(X, cells, bounds)
+        found = self._summarise(cells, probabilities, limits[1])
+        return self._decode_all(X, cells, found, None, stays, limits[0])
 
     @available_if(_has_categories)
     def predict_proba(self, X: Table, column: str | int) -> np.ndarray:
@@ -835,15 +925,30 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             return np.arange(self.n_features_in_)
         return self._codec.scaling_.kept_
 
-    def _summarise(self, cells, statistics):
+    def _summarise(self, cells, statistics, limits):
         if self.model_ is None:
             return np.repeat(cells.values[None], len(statistics), axis=0)
-        return self.model_.summarise(_rows(cells), statistics)
+        return self.model_.summarise(_rows(cells, limits), statistics)
 
-    def _draw(self, cells, n_draws, seed):
+    def _draw(self, cells, n_draws, seed, limits):
         if self.model_ is None:
             return np.repeat(cells.values[None], n_draws, axis=0)
-        return self.model_.draw(_rows(cells), n_draws, self.n_steps, seed)
+        return self.model_.draw(_rows(cells, limits), n_draws, self.n_steps, seed)
+
+    def _limits(self, X, cells, bounds):
+        """Limits of missing cells: (n, d, 2) in units, (n, n_kept, 2) standardised.
+
+        Twice None where no missing cell has any.
+        """
+        if bounds is None:
+            return None, None
+        names = _check_feature_names_in(self, generate_names=True)
+        limits = cell_limits(bounds, X, names, self._codec)
+        limits[~cells.missing] = -np.inf, np.inf
+        if not np.isfinite(limits).any():
+            return None, None
+        own = self._codec.scaling_.standardised(limits)
+        return limits, np.where(np.isfinite(own), own.clip(-1e6, 1e6), own)
 
     def _rules(self, X):
         """List the `Derived` columns."""
@@ -867,23 +972,30 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             )
         return ~where if stays is None else stays | ~where
 
-    def _decode_all(self, X, cells, completions, agree=None, stays=None):
+    def _decode_all(self, X, cells, completions, agree, stays, limits):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
         container = "native" if is_frame(X) else "default"
         tables = [
-            self._decode(X, cells, values, container, agree, stays)
+            self._decode(X, cells, values, container, agree, stays, limits)
             for values in completions
         ]
         return tables if is_frame(X) else np.stack(tables)
 
-    def _decode(self, X, cells, values, container, agree, stays):
+    def _decode(self, X, cells, values, container, agree, stays, limits):
         """Fill X: an array, or a frame in the ``container`` library.
 
-        Cells that ``stays``, (n, d), marks keep what they are, if it is not None.
+        Cells that ``stays``, (n, d), marks keep what they are, if it is not None, and
+        others keep within ``limits``, (n, d, 2), if there are any.
         """
-        numbers = self._codec.complete(cells, values, self.keep_whole_numbers, agree)
+        codec = self._codec if limits is None else self._codec.reaching(widest(limits))
+        numbers = codec.complete(cells, values, self.keep_whole_numbers, agree)
+        if limits is not None:
+            whole = np.zeros(cells.missing.shape[1], dtype=bool)
+            keep_whole = codec.keeps_whole(self.keep_whole_numbers)
+            whole[codec.scaling_.kept_] = codec.scaling_.is_whole(keep_whole)
+            numbers = within_limits(numbers, cells.missing, limits, whole)
         if self.derived:
-            scaling, shape = self._codec.scaling_, cells.missing.shape[1]
+            scaling, shape = codec.scaling_, cells.missing.shape[1]
             low, high = np.zeros((2, shape))
             low[scaling.kept_], high[scaling.kept_] = scaling.low_, scaling.high_
             numbers = numbers.astype(np.float64)
@@ -896,10 +1008,10 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             cells = replace(cells, missing=cells.missing & ~stays)
         keep = self._columns_out()
         if container == "default" or not is_frame(X):
-            completed = self._codec.to_array(X, cells, numbers, keep)
+            completed = codec.to_array(X, cells, numbers, keep)
             return completed if flags is None else np.hstack([completed, flags])
         names = self.get_feature_names_out()
-        return self._codec.to_frame(X, cells, numbers, keep, flags, names, container)
+        return codec.to_frame(X, cells, numbers, keep, flags, names, container)
 
     def __getstate__(self):
         state = super().__getstate__()

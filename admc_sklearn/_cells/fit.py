@@ -268,6 +268,7 @@ class _Fit:
             size,
             self.generator,
             self.settings.mean_head,
+            self.context.ends,
         )
         model = CellModel(network, [(ridge, weakest)], self.wholes)
         return model.move_to(x.device)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -26,11 +27,14 @@ from .._shared.contract import CompletionModel, Report, Rows, n_bytes, without
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
+from . import limited_cells
+from .limited_cells import N_FILLS, N_SWEEPS
 from .network.masked_diffusion import reveal_rounds, reverse
 
-# First streams of the noise by which draws copy donors, and by which values of their
-# own weight are carried over; they are far from those of cells.
-DONOR_STREAM, CARRY_STREAM = 2**32, 2**33
+# First streams of the noise by which draws copy donors, by which values of their own
+# weight are carried over, and by which limited cells are filled; they are far from
+# those of cells.
+DONOR_STREAM, CARRY_STREAM, LIMIT_STREAM = 2**32, 2**33, 2**34
 
 
 class CellModel(CompletionModel):
@@ -91,22 +95,28 @@ class CellModel(CompletionModel):
                 found[name] = n_bytes(part), count(part)
         return found
 
-    def posteriors(self, rows, targets=None):
+    def posteriors(self, rows, targets=None, priors=None):
         """Posteriors of the missing cells, or of the ``targets`` if they are given.
 
         Parameters
         ----------
         rows : Rows
-            Tensors in the network's coordinates.
+            Tensors in the network's coordinates. Where they have limits, every target
+            is cut to its own.
         targets : bool tensor of shape (B, d), optional
+        priors : sequence of Prior, optional
+            Instead of the networks' own.
 
         Returns
         -------
         list of CellPosterior
         """
         targets = ~rows.observed if targets is None else targets
-        posteriors = self.network(rows.values, rows.observed, targets)
-        return self._corrected(posteriors, rows, self.corrections)
+        posteriors = self.network(rows.values, rows.observed, targets, priors=priors)
+        posteriors = self._corrected(posteriors, rows, self.corrections)
+        if rows.limits is None:
+            return posteriors
+        return [posterior.limited(rows.limits) for posterior in posteriors]
 
     def _corrected(self, posteriors, rows, corrections):
         for correction in corrections:
@@ -118,19 +128,31 @@ class CellModel(CompletionModel):
         device = self.network.device
         values = torch.tensor(rows.values, dtype=torch.float32, device=device)
         observed = torch.tensor(rows.observed, device=device)
-        return Rows(self.network.coordinates(values), observed)
+        limits = None
+        if rows.limits is not None:
+            limits = torch.tensor(rows.limits, dtype=torch.float32, device=device)
+            ends = [self.network.coordinates(end) for end in limits.unbind(-1)]
+            ends = torch.stack(ends, -1)
+            limits = torch.where(limits.isfinite(), ends, limits)
+        return Rows(self.network.coordinates(values), observed, limits)
 
     @one_thread()
     def summarise(self, rows, statistics):
         """Posterior summaries of all missing cells, by one network call a batch."""
         out = np.repeat(rows.values.astype(np.float32)[None], len(statistics), axis=0)
-        incomplete = np.flatnonzero(~rows.observed.all(axis=1))
+        keys = None
+        if rows.limits is not None:
+            keys = row_keys(rows.values, rows.observed, 0)
         self.eval()
 
-        def complete(part):
+        def complete(part, limited=False):
             take = incomplete[part]
             batch = self.coordinates(rows[take])
-            posteriors = self.posteriors(batch)
+            if limited:
+                fills = [self._fill(batch, keys[take], k) for k in range(N_FILLS)]
+                posteriors = limited_cells.posteriors(self, batch, fills)
+            else:
+                posteriors = self.posteriors(Rows(batch.values, batch.observed))
             for k, statistic in enumerate(statistics):
                 for posterior in posteriors:
                     posterior.cells.scatter_into(
@@ -139,7 +161,8 @@ class CellModel(CompletionModel):
                 completed = batch.values.cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], completed)
 
-        self._in_batches(complete, len(incomplete))
+        for incomplete, limited in _by_limits(rows):
+            self._in_batches(partial(complete, limited=limited), len(incomplete))
         return out
 
     @one_thread()
@@ -168,31 +191,59 @@ class CellModel(CompletionModel):
     def draw(self, rows, n_draws, n_steps, seed):
         """Joint draws of every row's missing cells, by the reverse diffusion."""
         out = np.repeat(rows.values.astype(np.float32)[None], n_draws, axis=0)
-        incomplete = np.flatnonzero(~rows.observed.all(axis=1))
         keys = row_keys(rows.values, rows.observed, seed)
-        d = rows.values.shape[1]
         self.eval()
 
-        def draw(part):
+        def draw(part, limited=False):
             take = incomplete[part]
-            batch = self.coordinates(rows[take])
-            donors = self._find_donors(batch)
-            carry = self._prepare_carrying(batch)
-            for k in range(n_draws):
-                streams = [(d, 2 * k), (d, 2 * k + 1)]
-                if donors is not None:
-                    n_candidates = self.donors.settings.n_candidates
-                    streams.append((1 + n_candidates, DONOR_STREAM + k))
-                noise = _noise(keys[take], streams, batch.values.device)
-                drawn, is_copy = self._draw_once(batch, donors, k, n_steps, noise)
-                if carry is not None:
-                    streams = [(d, CARRY_STREAM + k)]
-                    carry(drawn, is_copy, *_noise(keys[take], streams, drawn.device))
+            batch, own = self.coordinates(rows[take]), keys[take]
+            if limited:
+                fills = ((k, self._fill(batch, own, k, True)) for k in range(n_draws))
+                every = (
+                    self._draw_batch(filled, own, [k], n_steps) for k, filled in fills
+                )
+                every = itertools.chain.from_iterable(every)
+            else:
+                batch = Rows(batch.values, batch.observed)
+                every = self._draw_batch(batch, own, range(n_draws), n_steps)
+            for k, drawn in enumerate(every):
                 drawn = self.network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], drawn)
 
-        self._in_batches(draw, len(incomplete))
+        for incomplete, limited in _by_limits(rows):
+            self._in_batches(partial(draw, limited=limited), len(incomplete))
         return out
+
+    def _fill(self, batch, keys, k, resampled=False):
+        """Fill the limited cells of a batch, the k-th time; see `fill`."""
+        streams = [
+            (batch.values.shape[1], LIMIT_STREAM + N_SWEEPS * k + sweep)
+            for sweep in range(N_SWEEPS)
+        ]
+        priors = self._priors(k) if resampled else None
+        noise = _noise(keys, streams, batch.values.device)
+        return limited_cells.fill(self, batch, noise, priors)
+
+    def _priors(self, k):
+        """Priors of the k-th draw, or None for the networks' own."""
+        return self.replicas[k % len(self.replicas)] if len(self.replicas) else None
+
+    def _draw_batch(self, batch, keys, draws, n_steps):
+        """Yield draws of a batch, (B, d), of the given numbers."""
+        d = batch.values.shape[1]
+        donors = self._find_donors(batch)
+        carry = self._prepare_carrying(batch)
+        for k in draws:
+            streams = [(d, 2 * k), (d, 2 * k + 1)]
+            if donors is not None:
+                n_candidates = self.donors.settings.n_candidates
+                streams.append((1 + n_candidates, DONOR_STREAM + k))
+            noise = _noise(keys, streams, batch.values.device)
+            drawn, is_copy = self._draw_once(batch, donors, k, n_steps, noise)
+            if carry is not None:
+                streams = [(d, CARRY_STREAM + k)]
+                carry(drawn, is_copy, *_noise(keys, streams, drawn.device))
+            yield drawn
 
     def _find_donors(self, rows):
         """Candidates of rows, their log-weights, and the tilts of these; or None."""
@@ -218,7 +269,7 @@ class CellModel(CompletionModel):
         (B, d).
         """
         order, quantiles, *clocks = noise
-        priors = self.replicas[k % len(self.replicas)] if len(self.replicas) else None
+        priors = self._priors(k)
         missing = ~rows.observed
         if donors is not None:
             candidates, z, tilts = donors
@@ -374,6 +425,18 @@ def _explained(truth, squared, hidden):
     whole = np.where(hidden, np.square(truth - center), 0.0).sum()
     left = np.where(hidden, squared, 0.0).sum(dtype=float)
     return max(0.0, 1 - left / whole) if whole > 0 else np.nan
+
+
+def _by_limits(rows):
+    """Incomplete rows without and with limited cells: pairs of indices and a bool."""
+    incomplete = ~rows.observed.all(axis=1)
+    if rows.limits is None:
+        return [(np.flatnonzero(incomplete), False)]
+    limited = rows.limited.any(axis=1)
+    return [
+        (np.flatnonzero(incomplete & ~limited), False),
+        (np.flatnonzero(limited), True),
+    ]
 
 
 def _noise(keys, streams, device):

@@ -168,7 +168,11 @@ def _with_leads(partition, encoders, rows):
         parts.append(np.where(available[:, None], leads, 0.0).clip(-10, 10))
         seen.append(np.repeat(available[:, None], leads.shape[1], axis=1))
     values = np.concatenate(parts, 1).astype(np.float32)
-    return Rows(values, np.concatenate(seen, 1))
+    limits = cells.limits
+    if limits is not None:
+        shape = len(values), values.shape[1] - cells.values.shape[1], 2
+        limits = np.concatenate([limits, np.full(shape, np.inf)], 1)
+    return Rows(values, np.concatenate(seen, 1), limits)
 
 
 def _expanded(cells, n_levels):

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,17 +26,26 @@ class Rows:
     values : float array or tensor of shape (n, d)
         Numbers, and codes of levels; of no meaning where nothing is observed.
     observed : bool array or tensor of shape (n, d)
+    limits : float array or tensor of shape (n, d, 2), optional
+        Between which values missing cells lie, infinite where nothing is known.
     """
 
     values: Any
     observed: Any
+    limits: Any = None
 
     def __len__(self):
         return len(self.values)
 
     def __getitem__(self, index):
         """Take some rows, or with two indices some columns of them."""
-        return Rows(self.values[index], self.observed[index])
+        limits = None if self.limits is None else self.limits[index]
+        return Rows(self.values[index], self.observed[index], limits)
+
+    @property
+    def limited(self):
+        """Missing cells of which limits are known, bool (n, d), arrays."""
+        return ~self.observed & np.isfinite(self.limits).any(-1)
 
     def to(self, device):
         """Move tensors to a device."""
@@ -68,6 +78,9 @@ class FitContext:
         Priors fitted to resampled rows, so that draws vary with the estimate too.
     self_masking : bool or "auto"
         Whether a cell's value is allowed to change its chance of being missing.
+    ends : float array of shape (d, 2), optional
+        How far completions of each column may go, in standardised units, where that is
+        beyond its observed range; NaN elsewhere.
     """
 
     plan: Any
@@ -78,6 +91,7 @@ class FitContext:
     groups: Any = None
     n_bootstraps: int = 0
     self_masking: bool | str = False
+    ends: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""

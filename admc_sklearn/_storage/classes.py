@@ -110,7 +110,7 @@ _PARTS = {
     NumericHead: ("columns", "weight bias inner_weight inner_bias", "n_outcomes atoms"),
     LevelHead: ("columns slots share", "weight bias", "n_outcomes"),
     Atoms: (
-        "low high own_low own_high center share edges valid offset",
+        "low high own_low own_high center share edges valid offset reaching?",
         "",
         "n_atoms has_bins warp",
     ),

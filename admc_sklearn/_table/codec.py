@@ -5,6 +5,7 @@ It imports neither torch nor scikit-learn; tables come in validated.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import narwhals.stable.v2 as nw
@@ -155,6 +156,51 @@ class TableCodec:
         missing = cells.missing[:, kept]
         numbers[:, kept] = np.where(missing, found, numbers[:, kept])
         return numbers
+
+    def reach(self, ends):
+        """Let completions of columns go as far as ends (d, 2), where these are not NaN.
+
+        Beyond their observed range, in place.
+        """
+        kept = self.scaling_.kept_
+        self.scaling_.reach(*ends[kept].T)
+        for column, pair in zip(self.columns_.columns_, ends, strict=True):
+            if np.isfinite(pair).any() and not column.n_levels:
+                column.widen(pair[np.isfinite(pair)])
+
+    def reaching(self, ends):
+        """Copy whose completions go as far as ends (d, 2); see `reach`."""
+        other, columns = copy.copy(self), copy.copy(self.columns_)
+        columns.columns_ = [copy.copy(column) for column in columns.columns_]
+        other.columns_, other.scaling_ = columns, copy.copy(self.scaling_)
+        other.reach(ends)
+        return other
+
+    def learn_drawn(self, cells, rows, keep_whole="from_frame"):
+        """Cells in which some missing ones were drawn, as `fit` is to take them.
+
+        Columns that are completed by whole numbers get whole ones. The ranges of
+        columns hold what was drawn.
+
+        Parameters
+        ----------
+        cells : Cells
+        rows : Rows
+            With drawn cells, which are observed there.
+        """
+        scaling = self.scaling_
+        drawn = rows.observed & ~cells.observed
+        numbers = rows.values.astype(np.float64) * scaling.scale_ + scaling.mean_
+        whole = scaling.is_whole(self.keeps_whole(keep_whole))
+        numbers = np.where(drawn & whole, np.rint(numbers), numbers)
+        ends = np.full((cells.numbers.shape[1], 2), np.nan)
+        own = np.where(drawn, numbers, np.nan)
+        some = drawn.any(0)
+        ends[scaling.kept_[some], 0] = np.nanmin(own[:, some], axis=0)
+        ends[scaling.kept_[some], 1] = np.nanmax(own[:, some], axis=0)
+        self.reach(ends)
+        values = ((numbers - scaling.mean_) / scaling.scale_).astype(np.float32)
+        return np.where(drawn, values, rows.values)
 
     def keeps_whole(self, keep_whole):
         """Whether columns that look whole are rounded: `keep_whole_numbers` as bool."""

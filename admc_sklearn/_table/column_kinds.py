@@ -68,6 +68,9 @@ class NumberColumn:
             least, most = self.limits
             self.low = min(self.low, max(low, least))
             self.high = max(self.high, min(high, most))
+        elif self.exponent is not None and not self.is_empty:
+            self.low = min(self.low, Decimal(repr(float(numbers.min()))))
+            self.high = max(self.high, Decimal(repr(float(numbers.max()))))
 
     def read(self, values):
         """Values as float64."""

@@ -93,6 +93,17 @@ class Standardiser:
         values = np.clip(values, -1e6, 1e6)
         return np.where(observed, values, 0.0).astype(np.float32), observed
 
+    def standardised(self, numbers):
+        """Standardise numbers of modelled columns, (n, d, ...) -> (n, n_kept, ...)."""
+        shape = (-1, *[1] * (numbers.ndim - 2))
+        mean, scale = self.mean_.reshape(shape), self.scale_.reshape(shape)
+        return (numbers[:, self.kept_] - mean) / scale
+
+    def reach(self, low, high):
+        """Let completions of columns go that far, (n_kept,) twice; NaN: as they do."""
+        self.low_ = np.fmin(self.low_, low)
+        self.high_ = np.fmax(self.high_, high)
+
     def is_whole(self, keep_whole):
         """Columns that are completed by whole numbers, bool (n_kept,)."""
         return self.whole_ | (self.looks_whole_ & keep_whole)

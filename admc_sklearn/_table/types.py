@@ -41,6 +41,8 @@ RandomState: TypeAlias = int | np.random.RandomState | None
 ArrayOrFrame: TypeAlias = Any
 NumberOrArray: TypeAlias = Any
 
+# A pair of arrays, or a dict of pairs by column.
+CellBounds: TypeAlias = Any
 # A number, text or a null; several in a list; by column in a dict.
 Markers: TypeAlias = Any
 # An object with the methods of scikit-learn's estimators, which have no types.
@@ -49,6 +51,7 @@ Estimator: TypeAlias = Any
 __all__ = [
     "ArrayOrFrame",
     "Axes",
+    "CellBounds",
     "Columns",
     "Estimator",
     "Frame",

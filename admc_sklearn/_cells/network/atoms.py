@@ -32,6 +32,10 @@ MARGINAL_SHARE = 1e-3
 TAIL = 12.0
 # Of an atom that has an inside, in the anchor's standard deviations.
 MIN_WIDTH = 0.05
+# Of an interval that is open, in the anchor's standard deviations.
+REACH = 6.0
+# Levels over which the mean of a wide atom, and of a cell with limits, is taken.
+N_INNER_LEVELS, N_LEVELS = 16, 64
 _SQRT1_2 = math.sqrt(0.5)
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
@@ -48,7 +52,8 @@ def column_atoms(values, max_atoms=MAX_ATOMS):
     -------
     dict of float arrays of shape (n_atoms,)
         ``low``, ``high``: smallest and largest value of the atom, equal for a point;
-        ``center``: mean of the column's values in it; ``share``: its frequency.
+        ``center``: mean of the column's values in it; ``share``: its frequency;
+        ``is_bin``: 1 where it is a bin, even if of one value.
     """
     if len(values) == 0:
         values = np.zeros(1)
@@ -66,6 +71,7 @@ def column_atoms(values, max_atoms=MAX_ATOMS):
         "high": np.concatenate([bins["high"], points]),
         "center": np.concatenate([bins["center"], points]),
         "share": np.concatenate([bins["count"], counts[is_point]]) / n,
+        "is_bin": np.repeat([1.0, 0.0], [len(bins["low"]), len(points)]),
     }
     order = np.lexsort((atoms["high"], atoms["center"]))
     return {name: part[order] for name, part in atoms.items()}
@@ -113,13 +119,22 @@ class Atoms(nn.Module):
     that come in are in the coordinates of ``warp``, and so are ``low``, ``high`` and
     ``edges``; ``center`` and means are in the columns' own units.
 
+    Where ``ends`` (d, 2), in own units, lie beyond a column's outermost bins, these
+    reach that far: the tails there are the anchor's.
+
     Shape of ``center``, ``low``, ``high``, ``share``: (d, K); of ``edges``, the
     borders of the intervals that the anchor's mass is taken over: (d, K + 1).
     """
 
-    def __init__(self, columns, warp):
+    def __init__(self, columns, warp, ends=None):
         super().__init__()
         self.warp = warp
+        reaches = [np.zeros(len(c["low"]), dtype=bool) for c in columns]
+        if ends is not None:
+            columns = [
+                _reaching(c, *own, out)
+                for c, own, out in zip(columns, ends, reaches, strict=True)
+            ]
         size = max(len(c["low"]) for c in columns)
         shape = (len(columns), size)
         low, high, center = (np.full(shape, np.nan) for _ in range(3))
@@ -150,6 +165,14 @@ class Atoms(nn.Module):
         # What is left of the middle where an atom's mean is that of its values.
         self.register_buffer("offset", self.center - middle)
         self.has_bins = bool((self.high > self.low).any())
+        # Atoms that reach beyond the observed range; None where there are none.
+        self.register_buffer("reaching", None)
+        if any(own.any() for own in reaches):
+            found = torch.zeros(shape, dtype=torch.bool)
+            for j, own in enumerate(reaches):
+                found[j, : len(own)] = torch.as_tensor(own)
+            self.reaching = found
+            self.offset[found] = 0.0
 
     def _warped(self, array):
         """Rows of per-column values in warped coordinates; infinities stay."""
@@ -209,13 +232,7 @@ class Atoms(nn.Module):
         width = (high - low).clamp_min(1e-6)
         x = torch.maximum(torch.minimum(values, high), low)
         z, a, b = ((e - mean) / sd for e in (x, low, high))
-        # The log of a difference of distribution functions, in the tail that is small.
-        flip = a > 0
-        lower, upper = torch.where(flip, -b, a), torch.where(flip, -a, b)
-        # Beyond, nothing is left to learn, and float32 has no masses.
-        lower, upper = (_log_ndtr(end.clamp(-TAIL, TAIL)) for end in (lower, upper))
-        gap = (lower - upper).clamp(max=-1e-6)
-        log_mass = upper + torch.log(-torch.expm1(gap))
+        log_mass, gap = _log_mass(a, b)
         nll = 0.5 * z * z + math.log(_SQRT_2PI) + sd.log() + log_mass - width.log()
         usable = (high > low) & (gap < -1e-5)
         return torch.where(usable, nll.clamp(-10.0, 10.0), 0.0)
@@ -237,26 +254,133 @@ class Atoms(nn.Module):
         cut = cut + flat * self.offset[column, atom]
         low, high = self.own_low[column, atom], self.own_high[column, atom]
         rough = torch.where(b - a > MIN_WIDTH, torch.where(a > 0, low, high), center)
-        return torch.clamp(torch.where(sharp, cut, rough), low, high)
+        found = torch.clamp(torch.where(sharp, cut, rough), low, high)
+        if getattr(self, "reaching", None) is None:
+            return found
+        wide = self.reaching[column, atom].expand(found.shape)
+        if wide.any():
+            parts = torch.broadcast_tensors(mean, sd, column, atom)
+            mean, sd, column, atom = (part[wide] for part in parts)
+            levels = _midpoints(N_INNER_LEVELS, found)[:, None]
+            inner = self.quantile_within(mean, sd, column, atom, levels)
+            found[wide] = self.warp.inverse(inner, column).mean(0)
+        return found
 
-    def quantile_within(self, mean, sd, column, atom, u):
+    def quantile_within(self, mean, sd, column, atom, u, ends=None):
         """Quantiles of given atoms, under the anchor cut to them, all broadcast.
 
         In warped coordinates, which carry quantiles over; ``u`` lies in (0, 1).
+        ``ends``, a pair, may be other ends of the atoms than their own.
         """
-        low, high = self.low[column, atom], self.high[column, atom]
+        low, high, is_wide = self._ends(column, atom, ends)
         a, _, gap, sharp = _cut(low, high, mean, sd)
         inner = mean + sd * _ndtri(_ndtr(a) + u * gap)
-        return torch.where(sharp, inner, low + u * (high - low)).clamp(low, high)
+        rest = low + u * (high - low)
+        if is_wide is not None:
+            near, far, slope = _tail(low, high, mean, sd)
+            level = torch.where(near < far, u, 1 - u)
+            step = torch.log1p(level * torch.expm1(-slope * (far - near).abs())) / slope
+            tail = near + torch.sign(near - far) * step
+            rest = torch.where(is_wide, tail, rest)
+        return torch.where(sharp, inner, rest).clamp(low, high)
 
     def level_within(self, mean, sd, column, atom, value):
         """Inverse of `quantile_within` in its last argument; 1/2 for points."""
-        low, high = self.low[column, atom], self.high[column, atom]
+        low, high, is_wide = self._ends(column, atom)
         a, _, gap, sharp = _cut(low, high, mean, sd)
         inner = (_ndtr((value - mean) / sd) - _ndtr(a)) / gap
-        flat = (value - low) / (high - low)
-        level = torch.where(sharp, inner, flat).nan_to_num(0.5)
+        rest = (value - low) / (high - low)
+        if is_wide is not None:
+            near, far, slope = _tail(low, high, mean, sd)
+            level, whole = (
+                torch.expm1(-slope * (end - near).abs()) for end in (value, far)
+            )
+            level = level / whole
+            tail = torch.where(near < far, level, 1 - level)
+            rest = torch.where(is_wide, tail, rest)
+        level = torch.where(sharp, inner, rest).nan_to_num(0.5)
         return torch.where(high > low, level, 0.5).clamp(1e-6, 1 - 1e-6)
+
+    def _ends(self, column, atom, ends=None):
+        """Get the ends of atoms, and which of them are wide, or None where none is."""
+        if ends is not None:
+            return *ends, torch.ones_like(ends[0], dtype=torch.bool)
+        reaching = getattr(self, "reaching", None)
+        wide = None if reaching is None else reaching[column, atom]
+        return self.low[column, atom], self.high[column, atom], wide
+
+    def limited(self, logits, mean, sd, low, high):
+        """Logits and ends of a column's atoms, cut to intervals in which cells lie.
+
+        A bin keeps the share of its mass that lies in the interval; the outermost ones
+        reach to an end of it that is beyond them. Where no atom lies in it, the anchor
+        alone does, cut to it.
+
+        Shapes: of ``logits`` (g, T, K), of the others (g, T), in warped coordinates,
+        the ends of intervals infinite where they are open; out: (g, T, K) three times.
+        """
+        shape, mean, sd = logits.shape, mean[..., None], sd[..., None]
+        low, high = low[..., None], high[..., None]
+        start, end = (t[:, None].expand(shape) for t in (self.low, self.high))
+        is_bin = end > start
+        index = torch.arange(shape[-1], device=logits.device)
+        last = (self.valid.sum(-1) - 1)[:, None, None]
+        opens = (index == 0) & is_bin & low.isfinite(), (index == last) & is_bin
+        left = torch.where(opens[0], torch.minimum(start, low), start).clamp_min(low)
+        right = torch.where(opens[1] & high.isfinite(), torch.maximum(end, high), end)
+        right = right.clamp_max(high)
+        inside = self.valid[:, None] & torch.where(
+            is_bin, right > left, (start >= low) & (start <= high)
+        )
+        part, _ = _log_mass((left - mean) / sd, (right - mean) / sd)
+        whole, _ = _log_mass((start - mean) / sd, (end - mean) / sd)
+        narrow = ((right - left) / (end - start)).clamp_min(1e-30).log()
+        share = torch.where(end - start > MIN_WIDTH * sd, part - whole, narrow)
+        logits = logits + torch.where(is_bin, share, 0.0)
+        logits = torch.where(inside, logits, -torch.inf)
+        alone = ~inside.any(-1, keepdim=True)
+        first = alone & (index == 0)
+        logits = torch.where(alone, torch.where(index == 0, 0.0, -torch.inf), logits)
+        # An open side ends where the anchor does.
+        reach = REACH * sd
+        floor = torch.where(low.isfinite(), low, torch.minimum(mean, high) - reach)
+        top = torch.where(high.isfinite(), high, torch.maximum(mean, low) + reach)
+        left, right = torch.where(first, floor, left), torch.where(first, top, right)
+        return logits, left, right
+
+
+def _reaching(column, low, high, reaches):
+    """Atoms of a column whose outermost bins reach to its ends; marks them."""
+    column = {name: part.copy() for name, part in column.items()}
+    for k, name, end in ((0, "low", low), (-1, "high", high)):
+        beyond = end < column["low"][0] if k == 0 else end > column["high"][-1]
+        if beyond and column["is_bin"][k]:  # NaN is not beyond
+            column[name][k], reaches[k] = end, True
+    return column
+
+
+def _log_mass(a, b):
+    """Log of a normal's mass between standardised ends; of the ratio of its tails."""
+    # The log of a difference of distribution functions, in the tail that is small.
+    flip = a > 0
+    lower, upper = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    # Beyond, nothing is left to learn, and float32 has no masses.
+    lower, upper = (_log_ndtr(end.clamp(-TAIL, TAIL)) for end in (lower, upper))
+    gap = (lower - upper).clamp(max=-1e-6)
+    return upper + torch.log(-torch.expm1(gap)), gap
+
+
+def _tail(low, high, mean, sd):
+    """Nearer and further end of intervals in a tail, and how fast it falls there."""
+    below = (low + high) / 2 > mean
+    near, far = torch.where(below, low, high), torch.where(below, high, low)
+    # A normal's tail falls like an exponential from its nearer end.
+    return near, far, ((near - mean).abs() / sd**2).clamp_min(1e-3)
+
+
+def _midpoints(n, like):
+    """Levels in the middle of n equal parts of (0, 1)."""
+    return (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / n
 
 
 def _cut(low, high, mean, sd, ndtr=None):

@@ -282,7 +282,9 @@ class CompletionNetwork(nn.Module):
         return posteriors
 
 
-def build_network(values, observed, warp, anchor, size, generator, has_mean_head=True):
+def build_network(
+    values, observed, warp, anchor, size, generator, has_mean_head=True, ends=None
+):
     """Put together an untrained network: the anchor, in the mean and in the draws.
 
     Parameters
@@ -295,6 +297,8 @@ def build_network(values, observed, warp, anchor, size, generator, has_mean_head
     generator : torch.Generator on the CPU
     has_mean_head : bool
         Numbers have one where it is wanted.
+    ends : float array of shape (d, 2), optional
+        How far columns reach, see `Atoms`.
     """
     c = anchor.coordinates
     warp = warp.cpu()
@@ -304,7 +308,8 @@ def build_network(values, observed, warp, anchor, size, generator, has_mean_head
     }
     heads = []
     for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
-        chosen = Atoms([atoms[j] for j in columns], warp.select(columns))
+        own = None if ends is None else ends[columns]
+        chosen = Atoms([atoms[j] for j in columns], warp.select(columns), own)
         heads.append(NumericHead(columns, chosen, size.hidden))
     share = c.share.cpu().numpy()
     slots = {j: k for k, j in enumerate(c.categorical)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..._table.column_kinds import MAX_LEVELS
+from .atoms import N_LEVELS
 
 # In standard deviations of a column: an atom that moves the mean by less, wherever in
 # it a value lies, is as good as a point.
@@ -82,6 +83,14 @@ class CellPosterior:
         """Return a posterior of some of the cells, by their logits, (g, T, K)."""
         return self._with(cells=cells, logits=logits)
 
+    def limited(self, limits):
+        """Return the same where cells lie within limits of a table, (B, d, 2).
+
+        Levels have none.
+        """
+        del limits
+        return self
+
     def _with(self, **changes):
         other = copy.copy(self)
         vars(other).update(changes)
@@ -113,6 +122,8 @@ class NumericPosterior(CellPosterior):
     """
 
     kind = NUMBERS
+    # Ends of atoms, a pair of (g, T, K), where cells have limits.
+    ends = None
 
     def __init__(self, cells, logits, atoms, inner_mean, inner_sd):
         super().__init__(cells, logits)
@@ -124,6 +135,9 @@ class NumericPosterior(CellPosterior):
 
         Atoms whose inside hardly moves it count as their centers.
         """
+        if self.ends is not None:
+            levels = (torch.arange(N_LEVELS) + 0.5) / N_LEVELS
+            return sum(self.point(float(level)) for level in levels) / N_LEVELS
         share = torch.softmax(self.logits, -1)
         mean = (share * self.atoms.center[:, None]).sum(-1)
         if self.atoms.has_bins:
@@ -147,7 +161,20 @@ class NumericPosterior(CellPosterior):
         """
         atom, u = self._locate(level, self.atoms.valid.sum(-1))
         mean, sd = self.inner_mean, self.inner_sd
-        return self.atoms.quantile_within(mean, sd, self.slots, atom, u)
+        ends = self.ends
+        if ends is not None:
+            ends = [e.gather(-1, atom[..., None]).squeeze(-1) for e in ends]
+        return self.atoms.quantile_within(mean, sd, self.slots, atom, u, ends)
+
+    def limited(self, limits):
+        """Return the same where cells lie within limits of a table, (B, d, 2).
+
+        In the coordinates of the warp, infinite where they are open.
+        """
+        low, high = (self.cells.gather(end) for end in limits.unbind(-1))
+        moments = self.inner_mean, self.inner_sd
+        logits, *ends = self.atoms.limited(self.logits, *moments, low, high)
+        return self._with(logits=logits, ends=ends)
 
     def carried_from(self, source, values, noise, is_copy):
         """Move draws from another distribution of the same cells to this one, (g, T).
@@ -316,6 +343,21 @@ class LevelPosterior(CellPosterior):
     def _spread(self):
         """Brier score of the frequencies, (g, 1)."""
         return (1 - self.share.square().sum(-1)).clamp_min(1e-3)[:, None]
+
+
+def mixed(posteriors):
+    """Mixture, in equal parts, of several posteriors of the same cells."""
+    first, *others = posteriors
+    if not others:
+        return first
+    logs = [torch.log_softmax(posterior.logits, -1) for posterior in posteriors]
+    found = first.with_logits(torch.stack(logs).logsumexp(0))
+    if first.kind == NUMBERS:
+        means = torch.stack([posterior.inner_mean for posterior in posteriors])
+        spread = torch.stack([posterior.inner_sd for posterior in posteriors])
+        variance = spread.square().mean(0) + means.var(0, correction=0)
+        found = found._with(inner_mean=means.mean(0), inner_sd=variance.sqrt())
+    return found
 
 
 def averaged(posteriors):
