@@ -71,8 +71,8 @@ class Exported:
             admc_sklearn[onnx]``.
         ValueError
             If the strategy is unknown, or for what a graph does not hold: encoders of
-            users, derived columns, more than eight blocks, and columns of more than a
-            thousand levels.
+            users, derived columns, constraints, more than eight blocks, and columns of
+            more than a thousand levels.
         """
         check_is_fitted(self)
         if strategy not in STATISTICS:
@@ -109,6 +109,11 @@ def _refuse(imputer):
         raise ValueError(
             f"derived: a graph cannot hold the functions of {list(imputer.derived)}: "
             "set_params(derived=None) and compute these columns after it."
+        )
+    if imputer.constraints:
+        raise ValueError(
+            "constraints: a graph completes every cell by itself and cannot make cells "
+            "fulfil them: save the imputer, or set_params(constraints=None)."
         )
     partition = getattr(imputer.model_, "partition", None)
     if partition is not None and imputer.encoders:
