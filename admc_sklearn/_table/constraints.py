@@ -278,7 +278,8 @@ class Constraints:
             own, rows = numbers[:, rule.columns], seen[:, rule.columns]
             is_one = np.abs(own - rule.one) < 0.5
             for k, j in enumerate(rule.columns):
-                odd = own[rows[:, k] & ~is_one[:, k] & (own[:, k] != rule.zero[k]), k]
+                known = own[rows[:, k], k]
+                odd = known[(known != rule.one[k]) & (known != rule.zero[k])]
                 if len(odd):
                     raise ValueError(
                         f"{rule.where}: column {self.names[j]!r} holds {odd[0]:g}, "

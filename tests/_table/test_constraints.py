@@ -248,6 +248,7 @@ def test_where_known_cells_contradict_each_other_nothing_known_moves():
             "100 % of the rows in which 'a', 'b'",
         ),
         ({"one_of": ["a", "yes"]}, ValueError, "'a' holds 2, where 0 and 1"),
+        ({"one_of": ["yes", "near"]}, ValueError, "'near' holds 1.2, where 0 and 1"),
         ({"one_of": ["yes", "day"]}, ValueError, "'day' holds dates"),
         ({"one_of": ["yes", "word"]}, ValueError, "'word' holds levels such as 'n'"),
         ({"one_of": ["word", "many"], "level": "y"}, ValueError, "'many' has 3 levels"),
@@ -280,6 +281,7 @@ def test_bad_constraints_are_named(rule, error, words):
     table["d"], table["yes"] = table["b"], np.arange(n) % 2 == 0
     table["day"] = np.datetime64("2020-01-01") + np.arange(n)
     table["word"] = table["word2"] = np.where(table["yes"], "y", "n")
+    table["near"] = np.where(table["yes"], 0, 1.2)
     table["many"] = np.resize(["x", "y", "z"], n)
     rules = rule if isinstance(rule, list) else [rule]
     with pytest.raises(error, match=words):
