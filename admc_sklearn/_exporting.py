@@ -71,8 +71,8 @@ class Exported:
             admc_sklearn[onnx]``.
         ValueError
             If the strategy is unknown, or for what a graph does not hold: encoders of
-            users, derived columns, bounds, more than eight blocks, and columns of more
-            than a thousand levels.
+            users, derived columns, bounds, constraints, more than eight blocks, and
+            columns of more than a thousand levels.
         """
         check_is_fitted(self)
         if strategy not in STATISTICS:
@@ -114,6 +114,11 @@ def _refuse(imputer):
         raise ValueError(
             f"bounds: a graph keeps to the observed ranges, not to bounds of "
             f"{list(imputer.bounds)}: set_params(bounds=None) and fit again."
+        )
+    if imputer.constraints:
+        raise ValueError(
+            "constraints: a graph completes every cell by itself and cannot make cells "
+            "fulfil them: save the imputer, or set_params(constraints=None)."
         )
     partition = getattr(imputer.model_, "partition", None)
     if partition is not None and imputer.encoders:

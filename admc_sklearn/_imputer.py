@@ -34,12 +34,13 @@ from ._exporting import Exported
 from ._pickling import VersionedPickle
 from ._shared.contract import FitContext, Report, Rows
 from ._shared.devices import resolve_device
-from ._shared.noise import draw_seeds
+from ._shared.noise import draw_seeds, row_keys, row_uniforms
 from ._shared.training import TrainingPlan, summarise_history
 from ._storing import Stored, packed, settle, unpacked
 from ._table.bounds import cell_limits, resolve_bounds, widest, within_limits
 from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
+from ._table.constraints import Constraints
 from ._table.containers import is_frame
 from ._table.derived import recompute, resolve_derived
 from ._table.missing_markers import accepts_null
@@ -64,6 +65,8 @@ from ._table.validation import (
 )
 
 _COUNT = Interval(Integral, 1, None, closed="left")
+# First stream of the noise by which draws choose one of a group; far from the others.
+_GROUP_STREAM = 2**34
 
 
 def _has_categories(imputer):
@@ -181,6 +184,20 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         at most as far as it is wide. Columns of which a few values recur keep to these.
         For cells that are known to lie within limits of their own, below a detection
         limit, see the argument ``bounds`` of `fit` and `transform`.
+
+    constraints : list of dict or None, default=None
+        What holds between columns, which are names or indices. The completed table
+        fulfils it, and so does every draw; observed cells stay as they are:
+
+        - ``{"sum": ["a", "b", "c"], "to": 100}``: columns that add up to a number, or
+          to a column, ``"to": "total"`` (in arrays ``"to": [3]``);
+        - ``{"one_of": ["red", "green"]}``: exactly one is 1 or True, the others are 0
+          or False; in columns of two words one is ``"level"``, as in ``{"one_of":
+          ["car", "bus"], "level": "yes"}``;
+        - ``{"order": ["start", "end"]}``: numbers, dates or durations that do not
+          fall.
+
+        See Notes.
 
     n_steps : int, default=8
         Number of rounds in which a draw reveals the missing cells of a row. A single
@@ -324,6 +341,17 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
     from that cell, and its quantiles and draws are that value. The value may lie beyond
     the observed range where the relation held in at least 100 rows.
 
+    *Constraints.* The last missing part of a sum is what is left, whatever its sign.
+    Several parts are moved in proportion to the variances of their columns. They stay
+    within their observed ranges if they can, then at least keep the sign that their
+    column had, and whole numbers stay whole. Of a group the most probable column is 1,
+    and in draws the one that was drawn; means that are not rounded are fractions that
+    add up to 1. A cell that breaks an order moves to the nearest value that observed
+    cells allow; two missing cells are swapped. Where observed cells contradict a
+    constraint, the missing ones come as near to it as they can. Quantiles are those of
+    single cells: orders hold among them, the most probable column of a group of levels
+    is the one, and otherwise only cells that observed ones determine are set.
+
     *Blocks.* A modality is a block if it has an encoder, or if it has at least five
     columns, all of numbers, and at most a fifth of the rows with observed cells of the
     modality lack some of its cells. Blocks are completed in the latents of their
@@ -394,6 +422,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         "keep_empty_features": ["boolean"],
         "derived": [Mapping, None],
         "bounds": [Mapping, None],
+        "constraints": [list, tuple, None],
         "impute_features": [StrOptions({"all"}), "array-like", slice, callable],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
@@ -443,6 +472,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         impute_features: Columns = "all",
         derived: Mapping[Any, tuple[Any, Sequence[Any]]] | None = None,
         bounds: Mapping[Any, Sequence[Any]] | None = None,
+        constraints: Sequence[Mapping[str, Any]] | None = None,
         max_epochs: int = 60,
         max_time: float | None = None,
         batch_size: int | Literal["auto"] = "auto",
@@ -470,6 +500,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.impute_features = impute_features
         self.derived = derived
         self.bounds = bounds
+        self.constraints = constraints
         self.max_epochs = max_epochs
         self.max_time = max_time
         self.batch_size = batch_size
@@ -595,7 +626,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         else:
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
-        self._rules(X)  # fails early
+        rules = self._rules(X)  # fails early
         ends = np.full((self.n_features_in_, 2), np.nan)
         if self.bounds:
             ends = resolve_bounds(self.bounds, X, names, self._codec)
@@ -606,6 +637,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             drawn = self._codec.learn_drawn(cells, rows, self.keep_whole_numbers)
             rows = Rows(drawn, rows.observed)
         self._codec.reach(ends)
+        self._constraints(rules).learn(cells)
         self.indicator_ = None
         if self.add_indicator:
             self.indicator_ = MissingIndicator(error_on_new=False)
@@ -933,7 +965,16 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
     def _draw(self, cells, n_draws, seed, limits):
         if self.model_ is None:
             return np.repeat(cells.values[None], n_draws, axis=0)
-        return self.model_.draw(_rows(cells, limits), n_draws, self.n_steps, seed)
+        drawn = self.model_.draw(_rows(cells, limits), n_draws, self.n_steps, seed)
+        constraints = self._constraints()
+        if n_groups := len(constraints.groups):
+            keys = row_keys(cells.values, cells.observed, seed)
+            noise = (
+                row_uniforms(keys, n_groups, _GROUP_STREAM + k) for k in range(n_draws)
+            )
+            chance = constraints.chances(self.model_, _rows(cells))
+            constraints.choose_in_draws(drawn, cells, chance, noise)
+        return drawn
 
     def _limits(self, X, cells, bounds):
         """Limits of missing cells: (n, d, 2) in units, (n, n_kept, 2) standardised.
@@ -954,6 +995,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         """List the `Derived` columns."""
         names = _check_feature_names_in(self, generate_names=True)
         return resolve_derived(self.derived or {}, X, names, self._codec.n_levels_)
+
+    def _constraints(self, derived=()):
+        """`Constraints` of the columns; none may be among the ``derived`` ones."""
+        names = _check_feature_names_in(self, generate_names=True)
+        targets = [rule.target for rule in derived]
+        return Constraints(self.constraints or (), names, self._codec, targets)
 
     def _stays(self, X, where):
         """Cells that are not to be completed, bool (n, d), or None."""
@@ -994,12 +1041,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             keep_whole = codec.keeps_whole(self.keep_whole_numbers)
             whole[codec.scaling_.kept_] = codec.scaling_.is_whole(keep_whole)
             numbers = within_limits(numbers, cells.missing, limits, whole)
-        if self.derived:
-            scaling, shape = codec.scaling_, cells.missing.shape[1]
-            low, high = np.zeros((2, shape))
-            low[scaling.kept_], high[scaling.kept_] = scaling.low_, scaling.high_
-            numbers = numbers.astype(np.float64)
-            recompute(self._rules(X), numbers, cells.missing, low, high)
+        if self.derived or self.constraints:
+            numbers = self._relate(X, cells, numbers, agree).astype(numbers.dtype)
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))
@@ -1012,6 +1055,30 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             return completed if flags is None else np.hstack([completed, flags])
         names = self.get_feature_names_out()
         return codec.to_frame(X, cells, numbers, keep, flags, names, container)
+
+    def _relate(self, X, cells, numbers, agree):
+        """Completed numbers that fulfil what is derived, and the constraints."""
+        rules, scaling = self._rules(X), self._codec.scaling_
+        low, high = np.zeros((2, numbers.shape[1]))
+        low[scaling.kept_], high[scaling.kept_] = scaling.low_, scaling.high_
+        numbers = numbers.astype(np.float64)
+        recompute(rules, numbers, cells.missing, low, high)
+        constraints = self._constraints(rules)
+        if constraints:
+            constraints.apply(
+                numbers,
+                cells,
+                self.keep_whole_numbers,
+                constraints.chances(self.model_, _rows(cells)),
+                joint=agree is not None,
+                fractions=agree == "means" and self.strategy == "mean",
+            )
+            # Parts have moved: what is derived from them follows, none is solved for.
+            targets = np.zeros_like(cells.missing)
+            for rule in rules:
+                targets[:, rule.target] = cells.missing[:, rule.target]
+            recompute(rules, numbers, targets, low, high)
+        return numbers
 
     def __getstate__(self):
         state = super().__getstate__()

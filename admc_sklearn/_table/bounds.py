@@ -15,7 +15,7 @@ from .column_selection import find_columns
 
 
 def resolve_bounds(bounds, X, names, codec):
-    """Find the ends of columns' completions, float array (d, 2), NaN where none are given.
+    """Find the ends of columns' completions, float (d, 2), NaN where none are given.
 
     Where a bound is None the end lies beyond the observed range, as far as the range is
     wide.
