@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +43,7 @@ from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.constraints import Constraints
 from ._table.containers import is_frame
+from ._table.departures import resolve_delta
 from ._table.derived import recompute, resolve_derived
 from ._table.missing_markers import accepts_null
 from ._table.types import (
@@ -729,6 +731,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         random_state: RandomState = ...,
         where: ArrayLike | None = ...,
         bounds: CellBounds | None = ...,
+        delta: Mapping[Any, Any] | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
@@ -739,6 +742,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         random_state: RandomState = ...,
         where: ArrayLike | None = ...,
         bounds: CellBounds | None = ...,
+        delta: Mapping[Any, Any] | None = ...,
     ) -> np.ndarray: ...
 
     def sample(
@@ -748,6 +752,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         random_state: RandomState = None,
         where: ArrayLike | None = None,
         bounds: CellBounds | None = None,
+        delta: Mapping[Any, Any] | None = None,
     ) -> Any:
         """Joint draws of the missing cells of X from their posterior.
 
@@ -764,6 +769,13 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             Cells to draw, as in `transform`.
         bounds : tuple or dict, optional
             Limits of single missing cells, as in `transform`.
+        delta : dict, optional
+            How missing cells depart from missing at random, by column: standard
+            deviations that are added to their draws, as in ``{"income": 0.5}``; in a
+            column of levels ``{level: log-odds}``, or for two levels what is added to
+            the log-odds of the second. Arrays of shape (n_samples,) state it by row.
+            The other missing cells of the row follow. Draws may leave the observed
+            range so, but not ``bounds``; cells with limits of their own stay.
 
         Returns
         -------
@@ -788,8 +800,16 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         stays = self._stays(X, where)
         cells = self._codec.read(X)
         limits = self._limits(X, cells, bounds)
-        drawn = self._draw(cells, n_draws, seed, limits[1])
-        return self._decode_all(X, cells, drawn, "draws", stays, limits[0])
+        moved = {}
+        if delta is not None:
+            names = _check_feature_names_in(self, generate_names=True)
+            moved = resolve_delta(delta, X, names, self.categories_)
+        drawn = self._draw(cells, n_draws, seed, limits[1], moved)
+        draft = self
+        if moved:  # of which draws may leave the observed ranges
+            draft = copy.copy(self)
+            draft._codec = self._codec.reaching(self._ends_moved(X, moved))
+        return draft._decode_all(X, cells, drawn, "draws", stays, limits[0])
 
     @overload
     def predict_quantiles(
@@ -962,10 +982,29 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             return np.repeat(cells.values[None], len(statistics), axis=0)
         return self.model_.summarise(_rows(cells, limits), statistics)
 
-    def _draw(self, cells, n_draws, seed, limits):
+    def _ends_moved(self, X, delta):
+        """Find the ends of columns whose draws are moved, (d, 2), NaN elsewhere."""
+        scaling = self._codec.scaling_
+        ends = np.full((self.n_features_in_, 2), np.nan)
+        for k, j in enumerate(scaling.kept_):
+            if j in delta and delta[j].ndim == 1:
+                far = np.array([min(0.0, delta[j].min()), max(0.0, delta[j].max())])
+                ends[j] = far * scaling.scale_[k] + [scaling.low_[k], scaling.high_[k]]
+        if self.bounds:
+            names = _check_feature_names_in(self, generate_names=True)
+            most = resolve_bounds(self.bounds, X, names, self._codec)
+            open_ = [-np.inf, np.inf]
+            most = np.where(np.isnan(most), open_, most)
+            ends = np.where(np.isnan(ends), ends, ends.clip(most[:, :1], most[:, 1:]))
+        return ends
+
+    def _draw(self, cells, n_draws, seed, limits, delta=None):
         if self.model_ is None:
             return np.repeat(cells.values[None], n_draws, axis=0)
-        drawn = self.model_.draw(_rows(cells, limits), n_draws, self.n_steps, seed)
+        kept = self._codec.scaling_.kept_.tolist()
+        moved = {kept.index(j): a for j, a in (delta or {}).items() if j in kept}
+        rows = _rows(cells, limits)
+        drawn = self.model_.draw(rows, n_draws, self.n_steps, seed, moved)
         constraints = self._constraints()
         if n_groups := len(constraints.groups):
             keys = row_keys(cells.values, cells.observed, seed)

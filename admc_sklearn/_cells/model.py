@@ -27,14 +27,14 @@ from .._shared.contract import CompletionModel, Report, Rows, n_bytes, without
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
-from . import limited_cells
-from .limited_cells import N_FILLS, N_SWEEPS
+from . import first_cells
+from .first_cells import N_FILLS, N_SWEEPS
 from .network.masked_diffusion import reveal_rounds, reverse
 
 # First streams of the noise by which draws copy donors, by which values of their own
-# weight are carried over, and by which limited cells are filled; they are far from
-# those of cells.
-DONOR_STREAM, CARRY_STREAM, LIMIT_STREAM = 2**32, 2**33, 2**34
+# weight are carried over, and by which cells that come first are drawn; they are far
+# from those of cells.
+DONOR_STREAM, CARRY_STREAM, FIRST_STREAM = 2**32, 2**33, 2**34
 
 
 class CellModel(CompletionModel):
@@ -150,7 +150,7 @@ class CellModel(CompletionModel):
             batch = self.coordinates(rows[take])
             if limited:
                 fills = [self._fill(batch, keys[take], k) for k in range(N_FILLS)]
-                posteriors = limited_cells.posteriors(self, batch, fills)
+                posteriors = first_cells.posteriors(self, batch, fills)
             else:
                 posteriors = self.posteriors(Rows(batch.values, batch.observed))
             for k, statistic in enumerate(statistics):
@@ -161,7 +161,7 @@ class CellModel(CompletionModel):
                 completed = batch.values.cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], completed)
 
-        for incomplete, limited in _by_limits(rows):
+        for incomplete, limited in _by_first_cells(rows):
             self._in_batches(partial(complete, limited=limited), len(incomplete))
         return out
 
@@ -188,17 +188,18 @@ class CellModel(CompletionModel):
         return out
 
     @one_thread()
-    def draw(self, rows, n_draws, n_steps, seed):
+    def draw(self, rows, n_draws, n_steps, seed, delta=None):
         """Joint draws of every row's missing cells, by the reverse diffusion."""
         out = np.repeat(rows.values.astype(np.float32)[None], n_draws, axis=0)
         keys = row_keys(rows.values, rows.observed, seed)
         self.eval()
 
-        def draw(part, limited=False):
+        def draw(part, first=False):
             take = incomplete[part]
             batch, own = self.coordinates(rows[take]), keys[take]
-            if limited:
-                fills = ((k, self._fill(batch, own, k, True)) for k in range(n_draws))
+            if first:
+                some = {j: _tensor(a[take], batch) for j, a in (delta or {}).items()}
+                fills = ((k, self._fill(batch, own, k, some)) for k in range(n_draws))
                 every = (
                     self._draw_batch(filled, own, [k], n_steps) for k, filled in fills
                 )
@@ -210,19 +211,19 @@ class CellModel(CompletionModel):
                 drawn = self.network.warp.inverse(drawn).cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], drawn)
 
-        for incomplete, limited in _by_limits(rows):
-            self._in_batches(partial(draw, limited=limited), len(incomplete))
+        for incomplete, first in _by_first_cells(rows, delta):
+            self._in_batches(partial(draw, first=first), len(incomplete))
         return out
 
-    def _fill(self, batch, keys, k, resampled=False):
-        """Fill the limited cells of a batch, the k-th time; see `fill`."""
+    def _fill(self, batch, keys, k, delta=None):
+        """Draw the first cells of a batch, the k-th time; see `fill`."""
         streams = [
-            (batch.values.shape[1], LIMIT_STREAM + N_SWEEPS * k + sweep)
+            (batch.values.shape[1], FIRST_STREAM + N_SWEEPS * k + sweep)
             for sweep in range(N_SWEEPS)
         ]
-        priors = self._priors(k) if resampled else None
+        priors = None if delta is None else self._priors(k)
         noise = _noise(keys, streams, batch.values.device)
-        return limited_cells.fill(self, batch, noise, priors)
+        return first_cells.fill(self, batch, noise, priors, delta)
 
     def _priors(self, k):
         """Priors of the k-th draw, or None for the networks' own."""
@@ -427,16 +428,26 @@ def _explained(truth, squared, hidden):
     return max(0.0, 1 - left / whole) if whole > 0 else np.nan
 
 
-def _by_limits(rows):
-    """Incomplete rows without and with limited cells: pairs of indices and a bool."""
+def _by_first_cells(rows, delta=None):
+    """Incomplete rows without and with cells that come first: pairs of index and bool.
+
+    These have limits, or are of columns that ``delta`` moves.
+    """
     incomplete = ~rows.observed.all(axis=1)
-    if rows.limits is None:
-        return [(np.flatnonzero(incomplete), False)]
-    limited = rows.limited.any(axis=1)
+    first = np.zeros(len(rows), dtype=bool)
+    if rows.limits is not None:
+        first |= rows.limited.any(axis=1)
+    if delta:
+        first |= ~rows.observed[:, list(delta)].all(axis=1)
     return [
-        (np.flatnonzero(incomplete & ~limited), False),
-        (np.flatnonzero(limited), True),
+        (np.flatnonzero(incomplete & ~first), False),
+        (np.flatnonzero(first), True),
     ]
+
+
+def _tensor(array, like):
+    """Make a float32 tensor of an array, where the values of rows are."""
+    return torch.tensor(array, dtype=torch.float32, device=like.values.device)
 
 
 def _noise(keys, streams, device):

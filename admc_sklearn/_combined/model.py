@@ -104,19 +104,29 @@ class CombinedModel(CompletionModel):
         )
 
     @one_thread()
-    def draw(self, rows, n_draws, n_steps, seed):
-        """Joint draws: of cells, then of blocks beside the drawn cells."""
+    def draw(self, rows, n_draws, n_steps, seed, delta=None):
+        """Joint draws: of cells, then of blocks beside the drawn cells.
+
+        Columns of blocks that ``delta`` moves do not move the rest of their rows.
+        """
+        own = {int(j): k for k, j in enumerate(self.partition.cells)}
+        delta = delta or {}
+        moved = {own[j]: amount for j, amount in delta.items() if j in own}
         # Keys are made of observed cells alone: completed ones differ in the last bit
         # between batches.
         keys = row_keys(rows.values, rows.observed, seed)
         cells = [None] * n_draws
         if self.cells is not None:
-            cells = self.cells.draw(self.cell_rows(rows), n_draws, n_steps, seed)
+            table = self.cell_rows(rows)
+            cells = self.cells.draw(table, n_draws, n_steps, seed, moved)
         out = np.empty((n_draws, *rows.values.shape), dtype=np.float32)
         for k, drawn in enumerate(cells):
             table = self.block_rows(rows, drawn)
             blocks = draw_blocks(self.blocks, table, n_steps, keys, k)
             out[k] = self._gather(rows, drawn, blocks)
+        for j, amount in delta.items():
+            if j not in own:
+                out[:, :, j] += np.where(rows.observed[:, j], 0.0, amount)
         return out
 
     @one_thread()

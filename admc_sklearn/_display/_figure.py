@@ -18,7 +18,7 @@ def require_matplotlib():
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "ImputationDisplay needs matplotlib, which the `plot` extra brings. Run "
+            "Pictures need matplotlib, which the `plot` extra brings. Run "
             'pip install "admc_sklearn[plot]".'
         ) from error
 

@@ -149,13 +149,17 @@ class CompletionModel(nn.Module):
         """
         raise NotImplementedError
 
-    def draw(self, rows, n_draws, n_steps, seed):
+    def draw(self, rows, n_draws, n_steps, seed, delta=None):
         """Joint draws of every row's missing cells, by the reverse diffusion.
 
         Parameters
         ----------
         rows : Rows
         n_draws, n_steps, seed : int
+        delta : dict, optional
+            By column, how draws depart from missing at random: what is added to its
+            missing cells, (n,), or to the log-odds of their levels, (n, K). The rest of
+            the row follows.
 
         Returns
         -------

@@ -11,10 +11,12 @@ from ._tests import (
     pool_r_squared,
     pool_wald_test,
 )
+from ._tipping import TippingPoint, tipping_point
 
 __all__ = [
     "PooledEstimates",
     "PooledTest",
+    "TippingPoint",
     "from_long",
     "pool_chi2",
     "pool_correlation",
@@ -24,6 +26,7 @@ __all__ = [
     "pool_predictions",
     "pool_r_squared",
     "pool_wald_test",
+    "tipping_point",
     "to_long",
 ]
 
