@@ -44,7 +44,7 @@ null <- with(imp, lm(progression ~ age + bp))
 pooled <- add_pooled("pool, lm:", fit)
 add_pooled("pool, glm:", with(imp, glm(
   progression > 140 ~ age + bmi + bp, family = binomial,
-  control = glm.control(epsilon = 1e-14)
+  control = glm.control(epsilon = 1e-30)
 )))
 bmi <- sapply(draws, function(draw) draw$bmi)
 scalar <- pool.scalar(colMeans(bmi), apply(bmi, 2, var) / n, n = n)
