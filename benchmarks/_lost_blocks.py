@@ -175,12 +175,18 @@ class OneFit:
 
 
 @functools.cache
-def has_mice():
-    """Whether R is installed, and its mice."""
+def has_r(*packages):
+    """Whether R is installed, and packages of it."""
     if shutil.which("Rscript") is None:
         return False
-    command = ["Rscript", "-e", "quit(status = !requireNamespace('mice'))"]
+    wanted = " && ".join(f"requireNamespace('{name}')" for name in packages)
+    command = ["Rscript", "-e", f"quit(status = !({wanted}))"]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def has_mice():
+    """Whether R is installed, and its mice."""
+    return has_r("mice")
 
 
 def mice_draws(train, rows, n_draws, method, seed):

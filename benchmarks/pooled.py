@@ -88,7 +88,7 @@ def logistic_regression(X, y):
         information = (X * (p * (1 - p))[:, None]).T @ X
         step = np.linalg.solve(information, X.T @ (y - p))
         found = found + step
-        if np.abs(step).max() < 1e-8:
+        if np.abs(step).max() < 1e-12:
             break
     return found, np.diag(np.linalg.inv(information))
 

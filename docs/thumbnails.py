@@ -111,6 +111,20 @@ def medical_blocks(axis, names):
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def survey(axis, names):
+    """Draw how many cells are completed and how many stay empty."""
+    refused, empty = names["refused"], names["empty"]
+    axis.barh(refused.index, refused, 0.75, color=INK)
+    axis.barh(refused.index, empty, 0.75, left=refused, color=GREY)
+    axis.text(refused["health"] + 20, 1, "completed", va="center", fontsize=13)
+    place = refused["hours"] + empty["hours"] / 2
+    axis.text(place, 2, "not asked: empty", va="center", ha="center", fontsize=13)
+    axis.set(xticks=[], title="cells without an answer")
+    axis.tick_params(length=0)
+    axis.invert_yaxis()
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+
+
 def pipeline_grid_search(axis, names):
     """Draw the error of each candidate of the search."""
     rmse = names["scores"]["RMSE"]
@@ -134,6 +148,7 @@ PANELS = {
     "plot_uncertainty": uncertainty,
     "plot_missing_modality": missing_modality,
     "plot_medical_blocks": medical_blocks,
+    "plot_survey": survey,
     "plot_pipeline_grid_search": pipeline_grid_search,
     "plot_latency_accuracy": latency_accuracy,
 }

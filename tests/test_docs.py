@@ -5,6 +5,8 @@ import runpy
 import sys
 import textwrap
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from admc_sklearn._shared.training import TrainingPlan
@@ -51,6 +53,22 @@ def test_readme_code_runs(tmp_path, monkeypatch):
     _run(BLOCKS, "README.md")
 
 
+def _write_boys(path):
+    """A stand-in for the table that readers export from R: the same columns."""
+    rng = np.random.default_rng(0)
+    age = rng.uniform(8, 20, 60)
+    grown = np.clip((age - 8) / 2.5, 0, 4).astype(int)
+    hgt = 80 + 5 * age + rng.normal(0, 5, 60)
+    wgt = 18 * (hgt / 100) ** 2 + rng.normal(0, 3, 60)
+    boys = {"age": age, "hgt": hgt, "wgt": wgt, "bmi": wgt / (hgt / 100) ** 2}
+    boys |= {"hc": 45 + 0.6 * age, "tv": 1 + 5 * grown}
+    boys |= {
+        name: [f"{name[0].upper()}{1 + k}" for k in grown] for name in ("gen", "phb")
+    }
+    boys = pd.DataFrame(boys).mask(rng.random((60, 8)) < 0.2).assign(reg="north")
+    boys.assign(age=age).to_csv(path, index=False)
+
+
 @pytest.mark.parametrize(
     "path",
     [p for p, blocks in RST_BLOCKS.items() if blocks],
@@ -59,6 +77,7 @@ def test_readme_code_runs(tmp_path, monkeypatch):
 def test_code_of_the_guide_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _train_briefly(monkeypatch)
+    _write_boys(tmp_path / "boys.csv")
     _run(RST_BLOCKS[path], path.name)
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy import stats
 from sklearn.linear_model import LinearRegression
@@ -67,6 +68,16 @@ def test_d1_as_mice_3_15_has_it():
     expected = 3.59767266838, 2, 231.07746078, 0.0289323095127, 0.0690455027676
     check(pool_wald_test(*parts, parameters=tested, dfcom=1e8), *expected)
     # Positions for arrays; a hypothesis that holds exactly.
+    # Results go in as they are, and bring their degrees of freedom.
+    results = [
+        SimpleNamespace(
+            params=f.params, cov_params=lambda f=f: f.covariance, df_resid=26
+        )
+        for f in FITS
+    ]
+    assert pool_wald_test(results, parameters=tested) == pool_wald_test(
+        *parts, parameters=tested, dfcom=26
+    )
     arrays = (
         np.array([p.to_numpy() for p in parts[0]]),
         [c.to_numpy() for c in parts[1]],
@@ -129,6 +140,26 @@ def test_d3_as_mice_3_15_and_mitml_have_it():
         check(pool_likelihood_ratio(DRAWS, fit, null, own, other, df=2), *figures)
 
 
+def test_d3_takes_the_log_likelihood_of_results():
+    def fit_with(names):
+        def fit(table):
+            def loglike(slopes):
+                return log_likelihood(slopes, None, table, names)
+
+            model = SimpleNamespace(loglike=loglike)
+            return SimpleNamespace(params=ols(table, names).params, model=model)
+
+        return fit
+
+    found = pool_likelihood_ratio(
+        DRAWS, fit_with(["a", "b", "c"]), fit_with(["c"]), df=2
+    )
+    figures = 3.5006249135217, 2, 115.6207594143567, 0.0334156638002, 0.1030295665026
+    check(found, *figures)
+    with pytest.raises(TypeError, match="log_likelihood must be given"):
+        pool_likelihood_ratio(DRAWS, lambda t: [1.0], lambda t: [1.0], df=1)
+
+
 def test_r_squared_as_mice_3_15_has_it():
     total = ((DRAWS[0]["y"] - DRAWS[0]["y"].mean()) ** 2).sum()
     share = np.array([1 - f.rss / total for f in FITS])
@@ -184,16 +215,35 @@ def test_predictions_of_scikit_learn_models_and_of_statsmodels_results():
     assert (called["lower"] < wider["lower"]).all()  # fewer degrees of freedom
 
     class Result:
-        def __init__(self, table):
-            self.model = fit(table)
+        """As statsmodels has them: linear models, and discrete ones."""
+
+        def __init__(self, table, names=("predicted_mean", "se_mean")):
+            self.model, self.names = fit(table), names
 
         def get_prediction(self, X):
-            return SimpleNamespace(
-                predicted_mean=self.model.predict(X), se_mean=np.sqrt([0.1] * len(X))
-            )
+            found = self.model.predict(X), np.sqrt([0.1] * len(X))
+            return SimpleNamespace(**dict(zip(self.names, found, strict=True)))
 
     same = pool_predictions(DRAWS, Result, rows)
     pd.testing.assert_frame_equal(same, wider)
+
+    def discrete(table):
+        result = Result(table, ("predicted", "se"))
+        result.df_resid = 27
+        return result
+
+    pd.testing.assert_frame_equal(pool_predictions(DRAWS, discrete, rows), called)
+
+
+def test_predictions_keep_the_index_of_the_rows():
+    def fit(table):
+        return LinearRegression().fit(table[["a", "b"]], table["y"])
+
+    rows = DRAWS[0][["a", "b"]][:3].set_axis(["u", "v", "w"])
+    assert list(pool_predictions(DRAWS, fit, rows).index) == ["u", "v", "w"]
+    labels = SimpleNamespace(predict=lambda X: np.array(["yes"] * len(X)))
+    with pytest.raises(ValueError, match="one number for each row"):
+        pool_predictions(DRAWS, lambda table: labels, rows)
 
 
 def test_monte_carlo_error_and_draws_that_suffice():
@@ -217,9 +267,16 @@ def test_long_frames_go_there_and_back():
     assert long[".imp"].tolist() == [k for k in range(5) for _ in range(N)]
     for one, again in zip(DRAWS, from_long(long.sample(frac=1)), strict=True):
         np.testing.assert_array_equal(one, again)
-    arrays = to_long(np.stack([table.to_numpy() for table in DRAWS]))
+    stack = np.stack([table.to_numpy() for table in DRAWS])
+    arrays = to_long(stack)
     assert list(arrays)[2:] == ["x0", "x1", "x2", "x3"]
     assert arrays[".imp"].min() == 1
+    # Columns are matched by name; the frame among the two names those of arrays.
+    for other in (to_long(DRAWS, X[list("ycab")]), to_long(stack, X)):
+        pd.testing.assert_frame_equal(other, long)
+    pd.testing.assert_frame_equal(to_long(DRAWS, X.to_numpy()), long)
+    for one, again in zip(DRAWS, from_long(pl.from_pandas(long)), strict=True):
+        np.testing.assert_array_equal(one, again)
 
 
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
@@ -249,6 +306,15 @@ def test_r_reads_long_frames(tmp_path):
     [
         (lambda: pool_chi2([1.0], 2), "two draws"),
         (lambda: pool_chi2([1.0, -1.0], 2), "at least 0"),
+        (lambda: pool_chi2([1.0, 1.0], 0), "df must be positive, got 0"),
+        (
+            lambda: pool_wald_test(np.ones((2, 1)), np.ones((2, 1, 1)), dfcom=0),
+            "dfcom must be positive, got 0",
+        ),
+        (
+            lambda: pool_wald_test(np.ones((2, 1)), np.ones((2, 1, 1)), null=[0, 0]),
+            "null must be a number or 1 numbers",
+        ),
         (lambda: pool_correlation([0.5, 1.0], 50), "between -1 and 1"),
         (lambda: pool_correlation([0.5, 0.4], 3), "more than 3"),
         (lambda: pool_r_squared([0.5, 1.2], 50), r"\[0, 1\)"),
@@ -262,6 +328,7 @@ def test_r_reads_long_frames(tmp_path):
         ),
         (lambda: to_long([]), "at least one"),
         (lambda: to_long([DRAWS[0], DRAWS[1][:5]]), "other columns or rows"),
+        (lambda: to_long(DRAWS, DRAWS[0][["a", "b"]]), "draw 0 has other columns"),
         (lambda: from_long(DRAWS[0]), ".imp and .id"),
         (lambda: from_long(to_long(DRAWS)[:-1]), "other rows"),
     ],

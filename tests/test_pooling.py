@@ -364,6 +364,10 @@ def test_results_like_those_of_statsmodels():
         del results.cov_params
         return results
 
+    whole = pool_estimates([_least_squares(draw) for draw in draws])
+    np.testing.assert_array_equal(whole.conf_int, pooled.conf_int)
+    assert whole.dfcom == 13
+    assert pool_estimates([_least_squares(d) for d in draws], dfcom=9).dfcom == 9
     alone = pool_over_draws(draws, errors_alone, confidence_level=0.95)
     assert alone.covariance is None
     np.testing.assert_allclose(alone.conf_int, by_hand.conf_int)
@@ -411,8 +415,16 @@ def test_a_parameter_that_one_draw_lacks_is_an_error():
 
 
 def test_a_fit_that_returns_something_else_is_an_error():
-    with pytest.raises(TypeError, match=r"estimates and variances, got 1\.0"):
+    with pytest.raises(TypeError, match=r"\(estimates, variances\), .* got 1\.0\."):
         pool_over_draws([1.0, 1.0], lambda draw: draw)
+    # Penalised fits have estimates alone.
+    penalised = SimpleNamespace(params=pd.Series({"a": 1.0}))
+    with pytest.raises(TypeError, match=r"cov_params\(\) or bse"):
+        pool_estimates([penalised] * 2)
+    # Models of several outcomes have a frame of them.
+    several = pd.DataFrame(np.ones((2, 2)))
+    with pytest.raises(ValueError, match="one dimension"):
+        pool_over_draws([1, 2], lambda draw: (several, several))
 
 
 def test_inputs_are_left_alone():

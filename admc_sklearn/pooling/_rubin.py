@@ -138,8 +138,11 @@ class PooledEstimates:
 
 
 def pool_estimates(
-    estimates: ArrayLike | pd.DataFrame | Sequence[pd.Series],
-    variances: ArrayLike | pd.DataFrame | Sequence[pd.Series | pd.DataFrame],
+    estimates: ArrayLike | pd.DataFrame | Sequence[Any],
+    variances: ArrayLike
+    | pd.DataFrame
+    | Sequence[pd.Series | pd.DataFrame]
+    | None = None,
     *,
     dfcom: float | None = None,
     confidence_level: float = 0.95,
@@ -150,13 +153,16 @@ def pool_estimates(
     ----------
     estimates : array of shape (n_draws,) or (n_draws, p), or list of Series
         Estimates of each draw. The index of a Series, or the columns of a data frame of
-        shape (n_draws, p), are the names of the parameters.
-    variances : array of the same shape, or (n_draws, p, p)
+        shape (n_draws, p), are the names of the parameters. Without ``variances`` it is
+        a list of whole analyses, each as ``fit`` of `pool_over_draws` returns it: the
+        results of statsmodels go in as they are.
+    variances : array of the same shape, or (n_draws, p, p), default=None
         Squared standard errors of the estimates, or their covariance matrices. They are
         matched to the estimates by name if both have names.
     dfcom : float, default=None
         Degrees of freedom that the analysis would have with complete data, such as
-        n - p for a regression. None takes infinity, which suits a large sample.
+        n - p for a regression. None takes the smallest value that the analyses have,
+        or infinity, which suits a large sample, if one has none.
     confidence_level : float, default=0.95
         Nominal coverage of the confidence intervals, in (0, 1).
 
@@ -169,6 +175,8 @@ def pool_estimates(
 
     Raises
     ------
+    TypeError
+        If there are no variances, in ``variances`` or in an analysis.
     ValueError
         If there are fewer than two draws, shapes or names disagree, or values are out
         of range or not finite. It is also raised if estimates differ without any
@@ -181,19 +189,20 @@ def pool_estimates(
     >>> print(f"{pooled.estimate:.5f}, {pooled.df:.5f} df, {pooled.fmi:.5f} missing")
     -1.48685, 20.97025 df, 0.09273 missing
     """
-    estimates, names = _stack(estimates, "estimates")
-    variances, variance_names = _stack(variances, "variances", names)
+    estimates, variances, dfcom = _read_analyses(estimates, variances, dfcom)
+    q, names = _stack(estimates, "estimates")
+    u, variance_names = _stack(variances, "variances", names)
     dfcom = np.inf if dfcom is None else float(dfcom)
     if not dfcom > 0:
         raise ValueError(f"dfcom must be positive, got {dfcom}.")
     if not 0 < confidence_level < 1:
         raise ValueError(f"confidence_level must be in (0, 1), got {confidence_level}.")
-    variances, covariances = _check_draws(estimates, variances)
-    n_draws = len(estimates)
+    u, covariances = _check_draws(q, u)
+    n_draws = len(q)
     # Differences from one draw: exactly 0 where the draws agree.
-    deviations = estimates - estimates[0]
+    deviations = q - q[0]
     deviations -= deviations.mean(axis=0)
-    within = variances.mean(axis=0)
+    within = u.mean(axis=0)
     between = (deviations**2).sum(axis=0) / (n_draws - 1)
     lost = (1 + 1 / n_draws) * between
     lambda_ = _ratio(lost, within + lost)
@@ -202,7 +211,7 @@ def pool_estimates(
         spread = (1 + 1 / n_draws) / (n_draws - 1) * deviations.T @ deviations
         covariances = covariances.mean(axis=0) + spread  # (p, p)
     return PooledEstimates(
-        estimate=estimates.mean(axis=0),
+        estimate=q.mean(axis=0),
         variance=within + lost,
         within=within,
         between=between,
@@ -238,8 +247,7 @@ def pool_over_draws(
         the results of statsmodels, with the attributes ``params``, ``cov_params()`` or
         ``bse``, and optionally ``df_resid``, which is used as ``dfcom``.
     dfcom : float, default=None
-        Degrees of freedom with complete data, as in `pool_estimates`. None takes the
-        smallest value that the analyses return, or infinity if one returns none.
+        Degrees of freedom with complete data, as in `pool_estimates`.
     confidence_level : float, default=0.95
         Nominal coverage of the confidence intervals, in (0, 1).
 
@@ -255,23 +263,36 @@ def pool_over_draws(
     ValueError
         If the analyses cannot be pooled: see `pool_estimates`.
     """
-    analyses = [_read_analysis(fit(draw)) for draw in draws]
+    analyses = [fit(draw) for draw in draws]
+    return pool_estimates(analyses, dfcom=dfcom, confidence_level=confidence_level)
+
+
+def _read_analyses(estimates, variances, dfcom):
+    """Estimates, variances and complete-data degrees of freedom of all draws."""
+    if variances is not None:
+        return estimates, variances, dfcom
+    analyses = [_read_analysis(analysis) for analysis in estimates]
     estimates, variances, found = ([a[part] for a in analyses] for part in range(3))
     if dfcom is None and found and None not in found:
         dfcom = min(found)
-    return pool_estimates(
-        estimates, variances, dfcom=dfcom, confidence_level=confidence_level
-    )
+    return estimates, variances, dfcom
 
 
 def _read_analysis(result):
     """Estimates, variances and complete-data degrees of freedom of one analysis."""
     if isinstance(result, tuple) and len(result) in (2, 3):
         return (*result, None)[:3]
-    if not hasattr(result, "params"):
-        raise TypeError(f"fit must return estimates and variances, got {result!r}.")
-    variances = getattr(result, "cov_params", lambda: np.square(result.bse))()
-    return result.params, variances, getattr(result, "df_resid", None)
+    if hasattr(result, "params"):
+        df = getattr(result, "df_resid", None)
+        if hasattr(result, "cov_params"):
+            return result.params, result.cov_params(), df
+        if hasattr(result, "bse"):
+            return result.params, np.square(result.bse), df
+    shown = repr(result).strip().split("\n")[0]
+    raise TypeError(
+        "an analysis must be (estimates, variances), or a result with params and "
+        f"cov_params() or bse, got {shown}."
+    )
 
 
 def _stack(values, what, names=None):
@@ -284,7 +305,12 @@ def _stack(values, what, names=None):
         raise ValueError(f"{what} must have one shape in every draw, got {shapes}.")
     if not values or not all(isinstance(v, (pd.Series, pd.DataFrame)) for v in values):
         return np.array(values, dtype=np.float64), None
-    names = values[0].index if names is None else names
+    if names is None:
+        names = values[0].index
+        if values[0].ndim > 1:
+            raise ValueError(
+                f"{what} must have one dimension in every draw, got a frame: stack it."
+            )
     for k, value in enumerate(values):
         for axis in value.axes:
             if set(axis) != set(names):

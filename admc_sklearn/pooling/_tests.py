@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
-from ._rubin import _stack, pool_estimates
+from ._rubin import _read_analyses, _stack, pool_estimates
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def _test(statistic, k, df, riv, n_draws):
 
 
 def pool_wald_test(
-    estimates: ArrayLike | pd.DataFrame | Sequence[pd.Series],
-    covariances: ArrayLike | Sequence[pd.DataFrame],
+    estimates: ArrayLike | pd.DataFrame | Sequence[Any],
+    covariances: ArrayLike | Sequence[pd.DataFrame] | None = None,
     *,
     parameters: Sequence[Any] | None = None,
     null: ArrayLike | float = 0.0,
@@ -64,8 +64,9 @@ def pool_wald_test(
     Parameters
     ----------
     estimates : array of shape (n_draws, p), data frame, or list of Series
-        Estimates of each draw.
-    covariances : array of shape (n_draws, p, p), or list of data frames
+        Estimates of each draw; without ``covariances`` whole analyses, as in
+        `pool_estimates`.
+    covariances : array of shape (n_draws, p, p), or list of data frames, default=None
         Their covariance matrices.
     parameters : sequence of names or positions, default=None
         Those that are tested; None tests all.
@@ -73,7 +74,8 @@ def pool_wald_test(
         Values of the tested parameters under the hypothesis.
     dfcom : float, default=None
         Degrees of freedom of the analysis of complete data, by which the test is
-        adjusted [2]_. None takes a large sample.
+        adjusted [2]_. None takes the smallest value that the analyses have, or a large
+        sample.
 
     Returns
     -------
@@ -81,15 +83,18 @@ def pool_wald_test(
 
     Raises
     ------
+    TypeError
+        If there are no variances, in ``covariances`` or in an analysis.
     ValueError
-        If there are fewer than two draws, shapes disagree, a parameter is unknown, or
-        the mean covariance matrix is singular.
+        If there are fewer than two draws, shapes disagree, a parameter is unknown, the
+        mean covariance matrix is singular, or ``dfcom`` is not positive.
 
     References
     ----------
     .. [1] Li, Raghunathan and Rubin (1991), JASA 86, 1065-1073.
     .. [2] Reiter (2007), Biometrika 94, 502-508.
     """
+    estimates, covariances, dfcom = _read_analyses(estimates, covariances, dfcom)
     q, names = _stack(estimates, "estimates")
     u, _ = _stack(covariances, "covariances", names)
     if q.ndim != 2 or u.shape != (*q.shape, *q.shape[1:]):
@@ -102,7 +107,11 @@ def pool_wald_test(
         at = _positions(parameters, names, q.shape[1])
         q, u = q[:, at], u[:, at][:, :, at]
     k = q.shape[1]
-    center = q.mean(0) - np.asarray(null, dtype=np.float64)
+    null = np.asarray(null, dtype=np.float64)
+    if null.shape not in ((), (k,)):
+        raise ValueError(f"null must be a number or {k} numbers, got {null.tolist()}.")
+    _check_positive(dfcom, "dfcom")
+    center = q.mean(0) - null
     try:
         inverse = np.linalg.inv(u.mean(0))
     except np.linalg.LinAlgError:
@@ -128,6 +137,11 @@ def _check_count(m):
     if m < 2:
         raise ValueError(f"at least two draws are needed, got {m}.")
     return m
+
+
+def _check_positive(value, what):
+    if value is not None and not value > 0:
+        raise ValueError(f"{what} must be positive, got {value}.")
 
 
 def _large_df(t, k, r):
@@ -173,7 +187,8 @@ def pool_chi2(statistics: ArrayLike, df: float) -> PooledTest:
     Raises
     ------
     ValueError
-        If there are fewer than two statistics, or one is negative or not finite.
+        If there are fewer than two statistics, one is negative or not finite, or
+        ``df`` is not positive.
 
     References
     ----------
@@ -185,6 +200,7 @@ def pool_chi2(statistics: ArrayLike, df: float) -> PooledTest:
             f"statistics must be numbers of at least 0, one a draw; got {statistics!r}."
         )
     m = _check_count(len(d))
+    _check_positive(df, "df")
     r = (1 + 1 / m) * (np.sqrt(d) - np.sqrt(d[0])).var(ddof=1)
     statistic = (d.mean() / df - (m + 1) / (m - 1) * r) / (1 + r)
     df2 = np.inf if r == 0 else df ** (-3 / m) * (m - 1) * (1 + 1 / r) ** 2
@@ -193,9 +209,9 @@ def pool_chi2(statistics: ArrayLike, df: float) -> PooledTest:
 
 def pool_likelihood_ratio(
     draws: Iterable[Any],
-    fit: Callable[[Any], ArrayLike],
-    fit_null: Callable[[Any], ArrayLike],
-    log_likelihood: Callable[[np.ndarray, Any], float],
+    fit: Callable[[Any], Any],
+    fit_null: Callable[[Any], Any],
+    log_likelihood: Callable[[np.ndarray, Any], float] | None = None,
     log_likelihood_null: Callable[[np.ndarray, Any], float] | None = None,
     *,
     df: int,
@@ -207,9 +223,12 @@ def pool_likelihood_ratio(
     draws : iterable of completed data sets
     fit, fit_null : callable
         Functions that fit the model, and the model without what is tested, to a
-        completed data set and return all its parameters, shape (p,).
-    log_likelihood : callable
-        Function ``log_likelihood(parameters, draw)``.
+        completed data set and return all its parameters, shape (p,), or a result with
+        ``params``, as statsmodels has it.
+    log_likelihood : callable, default=None
+        Function ``log_likelihood(parameters, draw)``. None takes that of the results,
+        ``result.model.loglike``; statsmodels' linear regression profiles the variance
+        out of it.
     log_likelihood_null : callable, default=None
         That of the other model; None takes the same function.
     df : int
@@ -219,24 +238,46 @@ def pool_likelihood_ratio(
     -------
     PooledTest
 
+    Raises
+    ------
+    TypeError
+        If there is no log-likelihood, neither as a function nor of the results.
+    ValueError
+        If there are fewer than two draws, or ``df`` is not positive.
+
     References
     ----------
     .. [1] Meng and Rubin (1992), Biometrika 79, 103-111.
     """
     draws = list(draws)
     m = _check_count(len(draws))
+    _check_positive(df, "df")
     pairs = [(fit, log_likelihood), (fit_null, log_likelihood_null or log_likelihood)]
     own, pooled = [], []
     for function, likelihood in pairs:
-        found = np.array([np.asarray(function(draw), np.float64) for draw in draws])
-        center = found.mean(0)
-        each = zip(found, draws, strict=True)
-        own.append(np.mean([likelihood(one, draw) for one, draw in each]))
-        pooled.append(np.mean([likelihood(center, draw) for draw in draws]))
+        results = [function(draw) for draw in draws]
+        found = [np.asarray(getattr(r, "params", r), np.float64) for r in results]
+        center = np.mean(found, axis=0)
+        each = [*map(_likelihood, results, draws, [likelihood] * m)]
+        own.append(np.mean([one(p) for one, p in zip(each, found, strict=True)]))
+        pooled.append(np.mean([one(center) for one in each]))
     d_own, d_pooled = (2 * (part[0] - part[1]) for part in (own, pooled))
     r = (m + 1) / (df * (m - 1)) * (d_own - d_pooled)
     statistic = d_pooled / (df * (1 + r))
     return _test(statistic, df, _large_df(df * (m - 1), df, r), r, m)
+
+
+def _likelihood(result, draw, log_likelihood):
+    """Log-likelihood of one draw, a function of the parameters alone."""
+    if log_likelihood is not None:
+        return lambda parameters: log_likelihood(parameters, draw)
+    own = getattr(getattr(result, "model", None), "loglike", None)
+    if own is None:
+        raise TypeError(
+            "log_likelihood must be given, because what fit returns has no "
+            "model.loglike."
+        )
+    return own
 
 
 def _pool_fisher(z, n):
@@ -332,28 +373,49 @@ def pool_predictions(
         Complete rows to predict.
     variance : float or callable, default=None
         Variance of each prediction within a draw, or a function of the model and the
-        rows that returns it, (n,). None takes ``se_mean`` of ``get_prediction``; a
-        model that has only ``predict`` counts as certain, 0.
+        rows that returns it, (n,). None takes the standard errors of
+        ``get_prediction``. A model that has only ``predict``, as those of scikit-learn,
+        counts as certain, 0: its intervals then show no more than what the missing
+        cells add, and are far too narrow for the prediction itself.
     dfcom : float, default=None
-        As in `pool_estimates`; it is used where variances are given.
+        As in `pool_estimates`, ``df_resid`` of the models included; it is used where
+        there are variances.
     confidence_level : float, default=0.95
 
     Returns
     -------
     DataFrame of shape (n, 5)
-        ``estimate``, ``standard_error``, ``lower``, ``upper`` and ``fmi``.
+        ``estimate``, ``standard_error``, ``lower``, ``upper`` and ``fmi``, with the
+        index of ``rows``. The intervals are those of a t distribution around the
+        estimate; those of probabilities can leave [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If predictions are not one number for each row, or there are fewer than two
+        draws.
     """
-    means, variances = [], []
+    means: list[np.ndarray] = []
+    variances: list[np.ndarray] = []
+    degrees: list[Any] = []
     for draw in draws:
         model = fit(draw)
+        degrees.append(getattr(model, "df_resid", None))
         if hasattr(model, "get_prediction") and variance is None:
             found = model.get_prediction(rows)
-            means.append(np.asarray(found.predicted_mean, np.float64))
-            variances.append(np.square(np.asarray(found.se_mean, np.float64)))
+            # Results of discrete models have shorter names.
+            mean = (
+                found.predicted_mean if hasattr(found, "se_mean") else found.predicted
+            )
+            error = found.se_mean if hasattr(found, "se_mean") else found.se
+            means.append(_predicted(mean, rows))
+            variances.append(np.square(np.asarray(error, np.float64)))
             continue
-        means.append(np.asarray(model.predict(rows), np.float64))
+        means.append(_predicted(model.predict(rows), rows))
         own = variance(model, rows) if callable(variance) else variance or 0.0
         variances.append(np.broadcast_to(np.asarray(own, np.float64), means[-1].shape))
+    if dfcom is None and degrees and None not in degrees:
+        dfcom = min(degrees)
     is_certain = not np.any(variances)
     pooled = pool_estimates(
         means,
@@ -369,5 +431,19 @@ def pool_predictions(
             "lower": pooled.estimate - half,
             "upper": pooled.estimate + half,
             "fmi": pooled.fmi,
-        }
+        },
+        index=getattr(rows, "index", None),
     )
+
+
+def _predicted(values, rows):
+    """Predictions of one draw as numbers, one for each row."""
+    values = np.asarray(values)
+    if values.shape != (len(rows),) or values.dtype.kind not in "biuf":
+        raise ValueError(
+            "a model must predict one number for each row, got an array of shape "
+            f"{values.shape} and dtype {values.dtype}; for probabilities of a "
+            "classifier, let fit return an object whose predict gives those of one "
+            "class."
+        )
+    return values.astype(np.float64)
