@@ -72,7 +72,7 @@ class Reported:
         -----
         Whether missing rates differ is Fisher's exact test. Of two tables of one
         distribution, that the k lowest (or highest) values are all in the one with m of
-        n values has the probability (m / n)^k. Files of release 0.2 have no missing
+        n values has the probability (m / n)^k. Files of release 0.2.0 have no missing
         rates: these are not compared then, and every value beyond the range counts.
 
         Examples
@@ -158,12 +158,10 @@ def _about_model(imputer):
     if not np.isnan(whole):
         facts.append(("Validation error with all mechanisms", f"{whole:.4f}"))
     usage = imputer.memory_usage_
-    parts = [
-        f"{name.replace('_', ' ')} ({rows:,} training rows)"
-        if rows
-        else name.replace("_", " ")
-        for name, rows in usage["rows"].items()
-    ]
+    parts = []
+    for name, rows in usage["rows"].items():
+        text = name.replace("_", " ").replace("network", "anchor and network")
+        parts.append(f"{text} ({rows:,} training rows)" if rows else text)
     facts.append(("Mechanisms", ", ".join(parts)))
     facts.append(("Size", f"{usage['bytes'].sum() / 1e6:.1f} MB"))
     return [*facts, ("Device", str(imputer.device_))]
@@ -178,16 +176,14 @@ def _columns(imputer):
     order = np.argsort(-rates, kind="stable")[: int((rates > 0).sum())]
     rows = []
     for j in order[:MAX_COLUMNS]:
-        text = f"{rates[j]:.1%}"
+        text = f"{100 * rates[j]:.1f} %"
         if imputer.self_masking_[j]:
             text += f"; self-masking {imputer.self_masking_[j]:+.2f}"
         rows.append((str(names[j]), text))
     more = len(order) - len(rows)
     if more:
         rows.append(("", f"and {more} more columns"))
-    complete = len(names) - len(order)
-    title = f"Missing cells: {len(order)} columns, {complete} are complete"
-    return _table(title, rows)
+    return _table(f"Missing cells: {len(order)} of {len(names)} columns", rows)
 
 
 def _table(title, rows):

@@ -172,7 +172,7 @@ def test_html_shows_mechanisms_missing_rates_and_validation_error():
     history = imputer.history_.set_index("epoch")["valid_rmse"]
     assert f"{history[imputer.n_epochs_]:.4f} at epoch" in report
     assert f"{imputer.model_.held_out_errors[0]:.4f}" in report
-    assert f"{X['<b>income</b>'].isna().mean():.1%}" in report
+    assert f"{100 * X['<b>income</b>'].isna().mean():.1f} %" in report
     assert "150" in report
     bundle = imputer._repr_mimebundle_()
     assert bundle["text/html"].count("What fit found") == 1

@@ -62,7 +62,7 @@ class TableCodec:
     relations_ : Relations
         Among the columns that are modelled, ``scaling_.kept_``.
     n_rows_ : int
-        Rows of the table of `fit`. Files of 0.2 lack it and the next.
+        Rows of the table of `fit`. Older files lack it and the next.
     missing_rates_ : float array of shape (d,)
         Shares of missing cells in `fit`.
     """

@@ -162,4 +162,5 @@ def _named(column, difference, in_fit, in_new, share):
     if difference == "range":
         low, high = in_fit
         return f"column {column!r} leaves the range {low} to {high}"
-    return f"column {column!r} lacks {in_new:.1%} of its cells, and {in_fit:.1%} in fit"
+    new, old = (f"{100 * rate:.1f} %" for rate in (in_new, in_fit))
+    return f"column {column!r} lacks {new} of its cells, where fit saw {old}"
