@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 from ._shared.training import Task
 
 
@@ -26,25 +24,25 @@ class CallbackTask(Task):
         context = self.context.subcontext(task_name=name, max_subtasks=n_parts)
         return CallbackTask(context, self.about)
 
-    def end(self, **about):
-        """End the step; whether a callback asks to stop."""
-        return self.context.call_on_fit_task_end(**self.about, **about)
+    def end(self, fitted=None):
+        """End the step, of the ``fitted`` estimator; whether callbacks ask to stop."""
+        attributes = None if fitted is None else vars(fitted)
+        return self.context.call_on_fit_task_end(
+            **self.about, reconstruction_attributes=attributes
+        )
 
 
-@contextmanager
 def fit_task(estimator, X, groups):
-    """Task of a whole fit, which ends with the context unless there is an exception.
+    """Begin the task of a whole fit.
 
     Without callbacks, as with scikit-learn before 1.9, nothing is told to anybody.
-    scikit-learn's own decorator of `fit` tears the callbacks down.
+    scikit-learn's own decorator of `fit` tears the callbacks down, by an attribute: a
+    copy of the estimator that takes its place has to be made after this.
     """
     if not getattr(estimator, "_skl_callbacks", None):
-        yield Task()
-        return
+        return Task()
     metadata = None if groups is None else {"groups": groups}
     # How many networks are trained is not known in advance.
     context = estimator._init_callback_context(max_subtasks=None)
-    task = CallbackTask(context, {"estimator": estimator, "X": X, "metadata": metadata})
-    yield task
-    # The estimator is fitted: nothing has to be added to it.
-    task.end(reconstruction_attributes={})
+    about = {"estimator": estimator, "X": X, "metadata": metadata}
+    return CallbackTask(context, about)

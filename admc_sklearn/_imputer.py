@@ -523,8 +523,10 @@ class ADMCImputer(
         exception. So one Ctrl-C in a grid search ends the fit that is running, and two
         end the search.
         """
-        with fit_task(self, X, groups) as task, all_or_nothing(self) as draft:
+        task = fit_task(self, X, groups)
+        with all_or_nothing(self) as draft:
             draft._fit(X, groups, task)
+            task.end(draft)
         return self
 
     def _fit(self, X, groups, task):

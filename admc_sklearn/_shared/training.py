@@ -59,8 +59,8 @@ class Task:
         """Begin a part of this step, of at most ``n_parts`` parts itself."""
         return self
 
-    def end(self):
-        """End the step; whether training is to stop."""
+    def end(self, fitted=None):
+        """End the step, of the ``fitted`` estimator; whether training is to stop."""
         return False
 
 
