@@ -9,6 +9,14 @@ from sklearn.utils._param_validation import Interval, MissingValues, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in
 
+try:
+    from sklearn.callback import CallbackSupportMixin  # since 1.9
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in where scikit-learn has no callbacks."""
+
+
 if TYPE_CHECKING:
     # scikit-learn has no types: what it decorates would have none either.
     _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -24,6 +32,7 @@ else:
     from sklearn.utils.metaestimators import available_if
 
 __all__ = [
+    "CallbackSupportMixin",
     "Interval",
     "MissingValues",
     "StrOptions",

@@ -18,11 +18,13 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from ._callbacks import fit_task
 from ._cells.censoring import draw_limited
 from ._combined.fit import fit_model
 from ._combined.partition import given_encoders
 from ._combined.settings import Settings
 from ._compat import (
+    CallbackSupportMixin,
     Interval,
     MissingValues,
     StrOptions,
@@ -33,6 +35,7 @@ from ._compat import (
 )
 from ._exporting import Exported
 from ._pickling import VersionedPickle
+from ._reporting import Reported
 from ._shared.contract import FitContext, Report, Rows
 from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds, row_keys, row_uniforms
@@ -81,7 +84,15 @@ def _rows(cells, limits=None):
     return Rows(cells.values, cells.observed, limits)
 
 
-class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstimator):
+class ADMCImputer(
+    Exported,
+    Stored,
+    Reported,
+    VersionedPickle,
+    CallbackSupportMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
     """Complete missing values by an anchored, attention-based diffusion model.
 
     A table may be mixed: numbers, whole numbers, truth values, categories, dates and
@@ -377,6 +388,10 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
     0.4, 0.8, 0.9 and 0.9 s. Cells are revealed in random order; other orders made no
     difference.
 
+    *Callbacks.* From scikit-learn 1.9 on ``set_callbacks`` takes callbacks, such as its
+    ``ProgressBar``: they are told of the fit, of each network's training, and of each
+    epoch. Training of a network ends where a callback asks for it after an epoch.
+
     *Reproducibility.* On a CPU the same seed gives the same imputer, with any number of
     threads, except under ``max_time``, where the amount of training depends on the
     speed of the machine.
@@ -567,8 +582,10 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         exception. So one Ctrl-C in a grid search ends the fit that is running, and two
         end the search.
         """
+        task = fit_task(self, X, groups)
         with all_or_nothing(self) as draft:
-            draft._fit(X, groups, bounds)
+            draft._fit(X, groups, bounds, task)
+            task.end(draft)
         return self
 
     def fit_transform(
@@ -599,7 +616,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self.fit(X, y, groups=groups, bounds=bounds)
         return self.transform(X, where=where, bounds=bounds)
 
-    def _fit(self, X, groups, bounds):
+    def _fit(self, X, groups, bounds, task):
         """Fit; see `fit`, which has this done to a copy of the imputer."""
         started = time.monotonic()
         start = getattr(self, "model_", None) if self.warm_start else None
@@ -651,7 +668,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         shared = shared_positions(modalities, kept)
         if len(kept):
             context = FitContext(
-                plan=TrainingPlan.of(self, cells.values.shape, started),
+                plan=TrainingPlan.of(self, cells.values.shape, started, task),
                 device=self.device_,
                 seed=training_seed,
                 size=self.model_size,

@@ -14,6 +14,7 @@ from ._data import (
     calibration_data,
     comparison_data,
     density_data,
+    flux_data,
     modalities_data,
     pattern_data,
     scatter_data,
@@ -25,6 +26,7 @@ from ._panels import (
     draw_calibration,
     draw_comparison,
     draw_density,
+    draw_flux,
     draw_modalities,
     draw_pattern,
     draw_scatter,
@@ -39,21 +41,22 @@ _DRAW = {
     "training": draw_training,
     "modalities": draw_modalities,
     "comparison": draw_comparison,
+    "flux": draw_flux,
 }
-KINDS = [kind for kind in _DRAW if kind != "comparison"]
+KINDS = [kind for kind in _DRAW if kind not in ("comparison", "flux")]
 
 
 class ImputationDisplay:
     """Pictures of an imputer's work.
 
-    It is recommended to use :meth:`from_imputer` or :meth:`from_comparison`. All
-    pictures are in shades of grey.
+    It is recommended to use :meth:`from_imputer`, :meth:`from_comparison` or
+    :meth:`from_table`. All pictures are in shades of grey.
 
     Parameters
     ----------
     kind : str
         Kind of the picture: "density", "calibration", "scatter", "pattern", "training",
-        "modalities" or "comparison".
+        "modalities", "comparison" or "flux".
 
     data : dict
         Data that the picture shows. Their keys depend on the kind:
@@ -74,6 +77,7 @@ class ImputationDisplay:
         - comparison: ``values``, a DataFrame with ``panel``, ``imputer``, ``value``;
           ``panels``, their titles, in ``n_columns``; ``order``, the imputers, best
           first; ``metric``.
+        - flux: ``flux``, the DataFrame of :func:`~admc_sklearn.missingness.flux`.
 
     Attributes
     ----------
@@ -280,6 +284,44 @@ class ImputationDisplay:
         require_matplotlib()
         data = comparison_data(frame, metric)
         return cls(kind="comparison", data=data).plot(ax, **plot_kwargs)
+
+    @classmethod
+    def from_table(
+        cls, X: Table, *, ax: Axes | None = None, **plot_kwargs: Any
+    ) -> ImputationDisplay:
+        """Draw which columns of an incomplete table inform the others.
+
+        The picture has the outflux of each column over its influx: see
+        :func:`~admc_sklearn.missingness.flux`. A column at the top left is a good
+        predictor and needs none. One at the bottom right needs the others most. Columns
+        far below the diagonal, at the bottom left, take no part in either: they lose
+        their cells where others do, and it may be better to leave them out.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+            Incomplete table. Missing cells are NaN, None or null.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw in. None makes a figure.
+
+        **plot_kwargs
+            Further arguments of `plot`.
+
+        Returns
+        -------
+        display : ImputationDisplay
+            The picture, drawn.
+
+        Raises
+        ------
+        ValueError
+            If no cell is missing, or none is observed.
+        ImportError
+            If matplotlib is not installed.
+        """
+        require_matplotlib()
+        return cls(kind="flux", data=flux_data(X)).plot(ax, **plot_kwargs)
 
     def plot(
         self, ax: Axes | None = None, *, figsize: tuple[float, float] | None = None

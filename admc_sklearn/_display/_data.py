@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..missingness import flux
 from ._incomplete_table import as_columns
 
 # The coverage of a single column is shown if it has at least so many hidden cells.
@@ -241,6 +242,18 @@ def comparison_data(frame, metric):
         "order": list(order),
         "metric": metric,
     }
+
+
+def flux_data(X):
+    """Influx and outflux of a table's columns; see `ImputationDisplay.from_table`."""
+    found = flux(X)
+    share = found["pobs"]
+    if (share == 1).all() or (share == 0).all():
+        raise ValueError(
+            f"{'No' if share.iloc[0] else 'Every'} cell is missing: there is no flux "
+            "to draw."
+        )
+    return {"flux": found}
 
 
 def _panel_title(*names):

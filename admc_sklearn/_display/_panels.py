@@ -27,6 +27,7 @@ MAX_BINS = 24
 POINT_MASS = 0.7  # a bin with more flattens the others, but on a logarithmic axis
 N_NAMED = 3  # columns named in a picture of coverage
 MAX_LABELS = 50
+NEAR = 0.035  # columns so near to each other share a label in a picture of flux
 MAX_OTHERS = 2  # the bar of all other patterns is cut at so many of the longest
 
 
@@ -385,3 +386,37 @@ def _dots(ax, values, order, metric):
     ax.grid(axis="y", color="0.9", lw=0.8)
     ax.set_axisbelow(True)
     plain(ax)
+
+
+def draw_flux(data, ax, figsize):
+    """Draw the outflux of each column over its influx, with their names."""
+    if ax is None:
+        ax = new_figure(figsize or (5.4, 5)).add_subplot()
+    points = data["flux"][["influx", "outflux"]].to_numpy(float)
+    ax.plot([0, 1], [1, 0], color=MIDDLE, lw=1, ls=(0, (6, 4)), zorder=1)
+    ax.plot(*points.T, "o", mfc=PALE, mec=DARK, ms=6, clip_on=False)
+    groups = []  # first point of each, and its names
+    for point, name in zip(points, labels(data["flux"].index), strict=True):
+        near = (own for own in groups if np.abs(own[0] - point).max() < NEAR)
+        group = next(near, None)
+        if group is None:
+            groups.append((point, [name]))
+        else:
+            group[1].append(name)
+    for (x, y), names in groups:
+        text = ", ".join(names[:N_NAMED])
+        if len(names) > N_NAMED:
+            text += f" and {len(names) - N_NAMED} more"
+        # Columns lie below the diagonal: text on the left meets it least.
+        side, offset = ("left", (6, 4)) if x < 0.3 else ("right", (-6, -3))
+        ax.annotate(
+            text, (x, y), offset, textcoords="offset points", ha=side, fontsize=TINY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
+        )  # fmt: skip
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_xlabel("influx: how much of the others is there to impute it")
+    ax.set_ylabel("outflux: how much it serves to impute the others")
+    ax.xaxis.label.set_size(SMALL)
+    ax.yaxis.label.set_size(SMALL)
+    plain(ax)
+    return np.array([ax])

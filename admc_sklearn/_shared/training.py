@@ -52,6 +52,18 @@ class Interruption:
         return is_second
 
 
+class Task:
+    """A step of a fit; one that tells callbacks of its parts is passed in instead."""
+
+    def begin(self, name, n_parts=0):
+        """Begin a part of this step, of at most ``n_parts`` parts itself."""
+        return self
+
+    def end(self, fitted=None):
+        """End the step, of the ``fitted`` estimator; whether training is to stop."""
+        return False
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """How long and how to train; the estimator's parameters of the same names."""
@@ -66,6 +78,7 @@ class TrainingPlan:
     show_progress: bool
     # Shared by all parts of one fit.
     interruption: Interruption = field(default_factory=Interruption)
+    task: Task = field(default_factory=Task)  # the whole fit
 
     @property
     def end(self):
@@ -73,7 +86,7 @@ class TrainingPlan:
         return -math.inf if self.interruption.happened else self.deadline
 
     @classmethod
-    def of(cls, estimator, shape, started):
+    def of(cls, estimator, shape, started, task=None):
         """Plan for a table's shape, from an estimator's parameters and its start."""
         batch_size, max_time = estimator.batch_size, estimator.max_time
         if batch_size == "auto":
@@ -90,6 +103,7 @@ class TrainingPlan:
             tol=estimator.tol,
             deadline=math.inf if max_time is None else started + max_time,
             show_progress=bool(estimator.verbose),
+            task=Task() if task is None else task,
         )
 
 
@@ -228,10 +242,12 @@ def run_epochs(trainer, validation):
         unit="epoch",
         disable=not plan.show_progress,
     )
+    run = plan.task.begin("training", plan.max_epochs)
     try:
         for epoch in range(1, plan.max_epochs + 1):
             if time.monotonic() > plan.end:
                 break
+            task = run.begin("epoch")
             loss = trainer.epoch()
             average.exchange()
             rmse, nats = validation.measure()
@@ -251,7 +267,7 @@ def run_epochs(trainer, validation):
                 f"anchor {history[0]['valid_rmse']:.4f}"
             )
             bar.update()
-            is_over = trainer.n_steps >= trainer.total_steps
+            is_over = task.end() or trainer.n_steps >= trainer.total_steps
             if is_over or epoch - best_epoch >= plan.n_iter_no_change:
                 break
     except KeyboardInterrupt:
@@ -268,6 +284,7 @@ def run_epochs(trainer, validation):
     with torch.no_grad():
         for parameter, weight in zip(trainer.parameters, best_weights, strict=True):
             parameter.copy_(weight)
+    run.end()
     return history
 
 

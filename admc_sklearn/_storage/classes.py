@@ -59,7 +59,8 @@ _PARTS = {
     TableCodec: (
         "",
         "",
-        "missing_values is_frame_ codes_ columns_ n_levels_ scaling_ relations_",
+        "missing_values is_frame_ codes_ columns_ n_levels_ scaling_ relations_ "
+        "n_rows_? missing_rates_?",
     ),
     ColumnCodec: (
         "",

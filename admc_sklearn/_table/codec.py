@@ -62,6 +62,10 @@ class TableCodec:
     scaling_ : Standardiser
     relations_ : Relations
         Among the columns that are modelled, ``scaling_.kept_``.
+    n_rows_ : int
+        Rows of the table of `fit`. Older files lack it and the next.
+    missing_rates_ : float array of shape (d,)
+        Shares of missing cells in `fit`.
     """
 
     def __init__(self, missing_values):
@@ -82,6 +86,7 @@ class TableCodec:
         self.columns_ = ColumnCodec(self.codes_).fit(X, names, categorical)
         self.n_levels_ = self.columns_.n_levels_
         numbers, missing, known = self._numbers(X)
+        self.n_rows_, self.missing_rates_ = len(missing), missing.mean(axis=0)
         is_level = self.n_levels_ > 0
         self.scaling_ = Standardiser().fit(
             numbers, ~known, is_level, self.columns_.whole_

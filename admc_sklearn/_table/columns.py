@@ -123,7 +123,7 @@ class ColumnCodec:
                 f"Column {name!r} has values of dtype {dtype}, which nothing can "
                 "complete: drop it, or make columns of its parts."
             )
-        values, missing = self._read_column(series, codes)
+        values, missing = self.read_column(series, codes)
         kind = "category" if categorical else kind_of(values, missing, dtype, name)
         observed = values[~missing]
         values = observed[:n_values]
@@ -148,7 +148,7 @@ class ColumnCodec:
                 "drop it, or make columns of its parts."
             ) from error
 
-    def _read_column(self, series, codes):
+    def read_column(self, series, codes):
         """Values of a column and which of them are missing."""
         values, missing = contents(series)
         if not codes:
@@ -184,7 +184,7 @@ class ColumnCodec:
         shape = (len(series[0]), len(series))
         numbers, missing = np.zeros(shape), np.zeros(shape, dtype=bool)
         for j, column in enumerate(self._columns_for(series)):
-            values, missing[:, j] = self._read_column(series[j], self.codes[j])
+            values, missing[:, j] = self.read_column(series[j], self.codes[j])
             seen = ~missing[:, j]
             if not seen.any():
                 continue
@@ -212,7 +212,7 @@ class ColumnCodec:
         for j, column in enumerate(columns):
             if (
                 column.is_empty
-                and not self._read_column(series[j], self.codes[j])[1].all()
+                and not self.read_column(series[j], self.codes[j])[1].all()
             ):
                 columns[j] = self._column(
                     series[j], self.names_[j], False, self.codes[j], n_values=0

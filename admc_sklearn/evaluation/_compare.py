@@ -36,7 +36,7 @@ from .._table.types import Estimator, Mechanism, Modalities, RandomState, Table
 from ..missingness._ampute import MECHANISMS
 from ._ranking import _ranks
 from ._result_file import FIGURES, KEY, ResultFile, describe, fingerprint
-from ._runs import Downstream, measure_all
+from ._runs import Downstream, in_parallel, measure
 from ._scorer import _draw_seed
 
 
@@ -157,7 +157,7 @@ def compare_imputers(
     3  neighbours      1   1.0  None
     """
     X = as_table(X)
-    _check_imputers(imputers)
+    check_imputers(imputers)
     mechanisms = [mechanisms] if isinstance(mechanisms, str) else list(mechanisms)
     rates = [float(rate) for rate in np.atleast_1d(rates)]
     _check_masking(mechanisms, rates)
@@ -211,7 +211,7 @@ def _resumed(keys, runs, scoring, path, n_jobs, verbose):
     )
     with bar:
         bar.update(len(figures))
-        for position, result in measure_all([runs[k] for k in todo], n_jobs):
+        for position, result in in_parallel(measure, [runs[k] for k in todo], n_jobs):
             k = todo[position]
             figures[k] = result
             if store is not None:
@@ -246,7 +246,7 @@ def _identity(estimator):
     return f"{cls.__module__}.{cls.__qualname__}", estimator.get_params()
 
 
-def _check_imputers(imputers):
+def check_imputers(imputers):
     """Check that there are imputers, with names."""
     if not isinstance(imputers, Mapping) or not imputers:
         raise TypeError(f"imputers must be a dict, not empty, got {imputers!r}.")

@@ -168,13 +168,13 @@ def _scale(true, reference, j, reader):
     That of the known cells where these do not vary, 1 where none do.
     """
     for table in (reference, true):
-        spread = _spread(table.numbers(j, ~table.missing[:, j], reader))
-        if spread > 0:
-            return spread
+        found = spread(table.numbers(j, ~table.missing[:, j], reader))
+        if found > 0:
+            return found
     return 1.0
 
 
-def _spread(values):
+def spread(values):
     """Return the standard deviation, 0 where rounding alone explains it."""
     if not len(values):
         return 0.0

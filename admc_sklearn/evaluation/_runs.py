@@ -95,9 +95,14 @@ def measure(imputer, X, split, masking, downstream=None):
                 X, split, complete(imputer, train), completed, downstream
             )
     except Exception as error:
-        message = " ".join(f"{stage}: {type(error).__name__}: {error}".split())
-        figures["error"] = message[:MAX_MESSAGE]
+        figures["error"] = failure(stage, error)
     return figures
+
+
+def failure(stage, error):
+    """Name the step that failed and its error, in one line."""
+    message = " ".join(f"{stage}: {type(error).__name__}: {error}".split())
+    return message[:MAX_MESSAGE]
 
 
 def _downstream_score(X, split, train, test, downstream):
@@ -133,25 +138,25 @@ def rows_of(X, rows):
     return X.iloc[rows] if is_frame(X) and hasattr(X, "iloc") else X[rows]
 
 
-def measure_all(runs, n_jobs):
-    """Measure runs, lists of arguments of `measure`, in parallel.
+def in_parallel(function, runs, n_jobs):
+    """Call a function for each of several runs, lists of its arguments, in parallel.
 
     Returns
     -------
-    iterable of (position, figures)
+    iterable of (position, result)
         As they finish.
     """
     n_workers = min(effective_n_jobs(n_jobs), len(runs))
     if n_workers < 2:
-        return ((k, measure(*run)) for k, run in enumerate(runs))
+        return ((k, function(*run)) for k, run in enumerate(runs))
     with _limited_threads(n_workers):
         return Parallel(n_jobs=n_workers, return_as="generator_unordered")(
-            delayed(_numbered)(k, run) for k, run in enumerate(runs)
+            delayed(_numbered)(function, k, run) for k, run in enumerate(runs)
         )
 
 
-def _numbered(k, run):
-    return k, measure(*run)
+def _numbered(function, k, run):
+    return k, function(*run)
 
 
 def _limited_threads(n_workers):

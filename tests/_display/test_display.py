@@ -20,6 +20,7 @@ from admc_sklearn._display import KINDS, ImputationDisplay
 from admc_sklearn._display._data import transform_ranks
 from admc_sklearn._display._figure import labels
 from admc_sklearn._display._panels import bin_edges
+from admc_sklearn.missingness import flux
 
 
 def gaussian(n=400, d=4, rate=0.2, seed=0):
@@ -453,3 +454,31 @@ def test_the_other_patterns_have_a_bar_of_their_own():
     assert widths[-1] == display.data["counts"][20:].sum()
     assert sum(widths) == 300
     assert right.get_xlim()[1] < widths[-1]  # it is cut, so as not to dwarf the others
+
+
+def test_flux_places_every_column_and_names_it():
+    X = mixed()
+    X[["age", "town"]] = X[["age", "town"]].ffill().bfill()
+    display = ImputationDisplay.from_table(X)
+    (ax,) = display.axes_
+    points = next(line for line in ax.lines if line.get_marker() == "o")
+    expected = flux(X)
+    np.testing.assert_allclose(
+        np.column_stack(points.get_data()), expected[["influx", "outflux"]]
+    )
+    shown = " ".join(text.get_text() for text in ax.texts)
+    assert all(name in shown for name in X.columns)
+    assert "age, town" in shown  # they share a place
+    assert display.data["flux"].equals(expected)
+    axes = plt.figure().add_subplot()
+    assert ImputationDisplay.from_table(X.to_numpy(object), ax=axes).axes_[0] is axes
+    wide = gaussian(d=9, rate=0)
+    wide[:50, 8] = np.nan
+    (ax,) = ImputationDisplay.from_table(wide).axes_
+    assert {t.get_text() for t in ax.texts} == {"0, 1, 2 and 5 more", "8"}
+
+
+@pytest.mark.parametrize(("fill", "word"), [(1.0, "No"), (np.nan, "Every")])
+def test_flux_of_a_table_without_gaps_or_without_cells_is_refused(fill, word):
+    with pytest.raises(ValueError, match=f"{word} cell is missing"):
+        ImputationDisplay.from_table(np.full((5, 2), fill))
