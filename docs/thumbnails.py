@@ -125,6 +125,16 @@ def survey(axis, names):
     axis.spines[["top", "right", "bottom"]].set_visible(False)
 
 
+def laboratory(axis, names):
+    """Draw lead below the detection limits: true values, and draws."""
+    truth, edges = np.log(names["truth"]["lead"][names["hidden"]]), names["edges"]
+    axis.hist(truth, edges, color=GREY)
+    options = {"histtype": "step", "color": INK, "lw": 3}
+    axis.hist(names["drawn"], edges, weights=names["weights"], **options)
+    axis.set(xticks=[], yticks=[], xlabel="log lead", title="below detection: draws")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+
+
 def pipeline_grid_search(axis, names):
     """Draw the error of each candidate of the search."""
     rmse = names["scores"]["RMSE"]
@@ -149,6 +159,7 @@ PANELS = {
     "plot_missing_modality": missing_modality,
     "plot_medical_blocks": medical_blocks,
     "plot_survey": survey,
+    "plot_laboratory": laboratory,
     "plot_pipeline_grid_search": pipeline_grid_search,
     "plot_latency_accuracy": latency_accuracy,
 }

@@ -312,9 +312,9 @@ class Atoms(nn.Module):
     def limited(self, logits, mean, sd, low, high):
         """Logits and ends of a column's atoms, cut to intervals in which cells lie.
 
-        A bin keeps the share of its mass that lies in the interval; the outermost ones
-        reach to an end of it that is beyond them. Where no atom lies in it, the anchor
-        alone does, cut to it.
+        A bin keeps the share of its mass that lies in the interval. An outermost one
+        that is cut by the interval reaches to its other end, beyond all atoms. Where no
+        atom lies in it, the anchor alone does, cut to it.
 
         Shapes: of ``logits`` (g, T, K), of the others (g, T), in warped coordinates,
         the ends of intervals infinite where they are open; out: (g, T, K) three times.
@@ -325,10 +325,11 @@ class Atoms(nn.Module):
         is_bin = end > start
         index = torch.arange(shape[-1], device=logits.device)
         last = (self.valid.sum(-1) - 1)[:, None, None]
-        opens = (index == 0) & is_bin & low.isfinite(), (index == last) & is_bin
-        left = torch.where(opens[0], torch.minimum(start, low), start).clamp_min(low)
-        right = torch.where(opens[1] & high.isfinite(), torch.maximum(end, high), end)
-        right = right.clamp_max(high)
+        # Where an interval holds a whole outermost bin, its end has been seen.
+        below = (index == 0) & is_bin & low.isfinite() & (high < end)
+        above = (index == last) & is_bin & high.isfinite() & (low > start)
+        left = torch.where(below, torch.minimum(start, low), start).clamp_min(low)
+        right = torch.where(above, torch.maximum(end, high), end).clamp_max(high)
         inside = self.valid[:, None] & torch.where(
             is_bin, right > left, (start >= low) & (start <= high)
         )
