@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .weights import some_weights
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -25,27 +27,35 @@ class Rows:
     values : float array or tensor of shape (n, d)
         Numbers, and codes of levels; of no meaning where nothing is observed.
     observed : bool array or tensor of shape (n, d)
+    weight : float array or tensor of shape (n,), optional
+        By how many rows each counts in `fit`; see `weights`. None is 1 for all.
     """
 
     values: Any
     observed: Any
+    weight: Any = None
 
     def __len__(self):
         return len(self.values)
 
     def __getitem__(self, index):
         """Take some rows, or with two indices some columns of them."""
-        return Rows(self.values[index], self.observed[index])
+        rows = index[0] if isinstance(index, tuple) else index
+        weight = some_weights(self.weight, rows)
+        return Rows(self.values[index], self.observed[index], weight)
 
     def to(self, device):
         """Move tensors to a device."""
-        return Rows(self.values.to(device), self.observed.to(device))
+        weight = None if self.weight is None else self.weight.to(device)
+        return Rows(self.values.to(device), self.observed.to(device), weight)
 
     @classmethod
     def tensors(cls, rows, device):
         """Make tensors of rows of arrays."""
-        parts = rows.values, rows.observed
-        return cls(*(torch.tensor(part, device=device) for part in parts))
+        parts = rows.values, rows.observed, rows.weight
+        return cls(
+            *(p if p is None else torch.tensor(p, device=device) for p in parts)
+        )
 
 
 @dataclass(frozen=True)
