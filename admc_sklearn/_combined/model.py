@@ -73,6 +73,7 @@ class CombinedModel(CompletionModel):
         return Rows(
             np.concatenate([rows.values[:, own], beside], 1),
             np.concatenate([rows.observed[:, own], seen], 1),
+            rows.weight,
         )
 
     def mean_of_cells(self, rows):
@@ -168,7 +169,7 @@ def _with_leads(partition, encoders, rows):
         parts.append(np.where(available[:, None], leads, 0.0).clip(-10, 10))
         seen.append(np.repeat(available[:, None], leads.shape[1], axis=1))
     values = np.concatenate(parts, 1).astype(np.float32)
-    return Rows(values, np.concatenate(seen, 1))
+    return Rows(values, np.concatenate(seen, 1), rows.weight)
 
 
 def _expanded(cells, n_levels):

@@ -53,9 +53,7 @@ class Rows:
     def tensors(cls, rows, device):
         """Make tensors of rows of arrays."""
         parts = rows.values, rows.observed, rows.weight
-        return cls(
-            *(p if p is None else torch.tensor(p, device=device) for p in parts)
-        )
+        return cls(*(p if p is None else torch.tensor(p, device=device) for p in parts))
 
 
 @dataclass(frozen=True)

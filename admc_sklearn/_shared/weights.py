@@ -19,14 +19,14 @@ def total_weight(weight, table):
 
 
 def weighted(table, weight):
-    """A table with every row times its weight."""
+    """Multiply every row of a table by its weight."""
     if weight is None:
         return table
     return table * weight.reshape(-1, *[1] * (table.ndim - 1))
 
 
 def rooted(table, weight):
-    """A table with every row times the root of its weight, as sums of squares want."""
+    """Multiply every row of a table by the root of its weight, for sums of squares."""
     return table if weight is None else weighted(table, weight**0.5)
 
 

@@ -37,7 +37,7 @@ class MedianDistances(nn.Module):
         cells = torch.where(observed, x, torch.nan)
         center = _medians(cells, weight).nan_to_num().to(x.dtype)
         size, count = (x - center).abs(), weighted(observed, weight).sum(0)
-        count = count.clamp_min(1) if weight is None else count.clamp_min(1e-6)
+        count = torch.where(count > 0, count, 1)
         shift = weighted(torch.where(observed, size, 0.0), weight).sum(0) / count
         square = torch.where(observed, size - shift, 0.0).square()
         variance = weighted(square, weight).sum(0) / count
