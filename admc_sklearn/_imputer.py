@@ -25,6 +25,7 @@ from ._compat import (
     MissingValues,
     StrOptions,
     _check_feature_names_in,
+    _check_sample_weight,
     _fit_context,
     _get_output_config,
     available_if,
@@ -55,6 +56,7 @@ from ._table.validation import (
     all_or_nothing,
     check_quantiles,
     check_table,
+    rows_by_weight,
     select_columns,
     warn_of_empty_columns,
     with_distinct,
@@ -471,7 +473,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Table, y: Any = None, *, groups: ArrayLike | None = None
+        self,
+        X: Table,
+        y: Any = None,
+        *,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> ADMCImputer:
         """Fit the imputer to an incomplete table.
 
@@ -486,6 +493,12 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             Group of each row, such as the video of an utterance. Rows of one group are
             held out together. Use this where the rows to complete will belong to groups
             that are not in X.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row, such as a survey's inverse selection probability, in
+            everything that is learnt. Only ratios count: the weights are divided by
+            their mean, so that the table counts as its number of rows. A row of weight
+            2 counts as a row of weight 1 that is there twice; one of weight 0 is left
+            out.
 
         Returns
         -------
@@ -495,7 +508,8 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         Raises
         ------
         ValueError
-            If X, a parameter or an encoder is unsuitable; the message says why.
+            If X, a parameter, an encoder or a weight is unsuitable; the message says
+            why.
         TypeError
             If X is no table, or one of a library that is not supported.
 
@@ -509,10 +523,10 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         end the search.
         """
         with all_or_nothing(self) as draft:
-            draft._fit(X, groups)
+            draft._fit(X, groups, sample_weight)
         return self
 
-    def _fit(self, X, groups):
+    def _fit(self, X, groups, sample_weight):
         """Fit; see `fit`, which has this done to a copy of the imputer."""
         started = time.monotonic()
         start = getattr(self, "model_", None) if self.warm_start else None
@@ -529,6 +543,11 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
+        weight = None
+        if sample_weight is not None:
+            rows, options = np.empty(X.shape[0]), {"ensure_non_negative": True}
+            weight = _check_sample_weight(sample_weight, rows, dtype=float, **options)
+            X, groups, weight = rows_by_weight(X, groups, weight)
         self._resolved = {"categorical_features": np.flatnonzero(categorical).tolist()}
         modalities = {}
         if self.modalities is not None:
@@ -537,7 +556,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             self._resolved["modalities"] = own
         if start is None:
             self._codec = TableCodec(self.missing_values)
-            cells = self._codec.fit(X, names, categorical)
+            cells = self._codec.fit(X, names, categorical, weight)
         else:
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
@@ -563,7 +582,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
                 settings=self._settings,
             )
             self.model_, history = fit_model(
-                _rows(cells),
+                replace(_rows(cells), weight=weight),
                 self._codec.n_levels_[kept],
                 shared,
                 context,

@@ -15,13 +15,13 @@ import torch
 
 from .._shared.linalg import leading_vectors
 from .._shared.weights import (
+    mean_and_sd,
     rooted,
     some_weights,
     total_weight,
     weighted,
     weighted_mean,
 )
-from .._table.standardiser import mean_and_sd
 
 # Encoders are fitted to so many rows at most, in order to bound the time.
 MAX_FIT_ROWS = 10_000

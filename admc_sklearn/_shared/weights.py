@@ -7,6 +7,8 @@ that they count rows.
 
 from __future__ import annotations
 
+import numpy as np
+
 
 def some_weights(weight, rows):
     """Weights of some rows."""
@@ -35,3 +37,20 @@ def weighted_mean(table, weight):
     if weight is None:
         return table.mean(0)
     return weighted(table, weight).sum(0) / weight.sum()
+
+
+def weighted_counts(values, weight=None):
+    """Distinct values, sorted, and how often each occurs; shapes (n,) in."""
+    if weight is None:
+        return np.unique(values, return_counts=True)
+    distinct, position = np.unique(values, return_inverse=True)
+    return distinct, np.bincount(position, weights=weight)
+
+
+def mean_and_sd(values, weight=None):
+    """Means and standard deviations over the rows of values (n, ...)."""
+    if weight is None:
+        return values.mean(axis=0), values.std(axis=0)
+    center = np.average(values, axis=0, weights=weight)
+    square = np.average((values - center) ** 2, axis=0, weights=weight)
+    return center, np.sqrt(square)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._shared.weights import mean_and_sd, weighted_counts
+
 
 class Standardiser:
     """Standardises each numeric column by its observed training cells.
@@ -129,23 +131,6 @@ class Standardiser:
                 decoded[rows, position] = np.rint(decoded[rows, position]) + 0.0
         decoded = decoded.clip(self.low_[lacking], self.high_[lacking])
         X[:, columns] = np.where(holes, decoded, X[:, columns])
-
-
-def weighted_counts(values, weight=None):
-    """Distinct values, sorted, and how often each occurs; shapes (n,) in."""
-    if weight is None:
-        return np.unique(values, return_counts=True)
-    distinct, position = np.unique(values, return_inverse=True)
-    return distinct, np.bincount(position, weights=weight)
-
-
-def mean_and_sd(values, weight=None):
-    """Means and standard deviations over the rows of values (n, ...)."""
-    if weight is None:
-        return values.mean(axis=0), values.std(axis=0)
-    center = np.average(values, axis=0, weights=weight)
-    square = np.average((values - center) ** 2, axis=0, weights=weight)
-    return center, np.sqrt(square)
 
 
 def _snap(values, grid, reach):

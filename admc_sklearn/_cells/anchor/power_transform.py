@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..._shared.weights import some_weights
-from ..._table.standardiser import mean_and_sd
+from ..._shared.weights import mean_and_sd, some_weights
 
 MAX_FIT_VALUES = 1000
 # Finer steps change the likelihood by less than a column's own noise.

@@ -32,8 +32,7 @@ from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import in_threads, slices
 from ..._shared.held_out import is_gain
-from ..._shared.weights import some_weights, weighted
-from ..._table.standardiser import weighted_counts
+from ..._shared.weights import some_weights, weighted, weighted_counts
 
 # Entries of leaves that are gathered at once.
 KEPT_ENTRIES = 2_000_000

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..._table.standardiser import weighted_counts
+from ..._shared.weights import weighted_counts
 
 MAX_ATOMS = 64
 # A column is discrete when its values recur this often on average.
