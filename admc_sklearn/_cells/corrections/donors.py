@@ -26,7 +26,7 @@ import torch
 
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import slices
-from ..._shared.weights import some_weights
+from ..._shared.weights import some_weights, total_weight
 
 # Elements of a matrix of distances that stays in a core's cache.
 SEARCH_ELEMENTS = 1_000_000
@@ -474,11 +474,12 @@ def _chances(x, observed, settings, row_weight):
         gap = (grid[j][:, None] - seen[: settings.max_chance_rows]).abs()
         gap = gap.clamp_max(settings.reach)
         own = some_weights(row_weight, observed[:, j])
+        least = 1 / (2 * total_weight(own, seen))
         own = some_weights(own, slice(settings.max_chance_rows))
         for k, width in enumerate(widths):
             kernel = torch.exp(-gap / width)
             mean = kernel.mean(1) if own is None else kernel @ (own / own.sum())
-            chance[k, j] = mean.clamp_min(1 / (2 * len(seen))).log()
+            chance[k, j] = mean.clamp_min(least).log()
     return grid, chance
 
 

@@ -295,17 +295,30 @@ class Samples:
             some = known[row]
             if len(np.unique(outcome[some])) < 2:
                 return []
+            own_weight = some_weights(weight, some)
             tree = (ExtraTreeClassifier if is_level else ExtraTreeRegressor)(
-                min_samples_leaf=max(2, round(settings.min_leaf * per_row)),
+                **_least_leaf(settings.min_leaf * per_row, own_weight),
                 max_features=settings.max_features,
                 random_state=(self.seed + column * len(bag.T) + k) % 2**32,
             )
             points = self._points[own[some]]
-            own_weight = some_weights(weight, some)
             tree = tree.fit(points, target[some], sample_weight=own_weight).tree_
             leaf = tree.apply(points)
             grown.append(_compact(tree, leaf, outcome[some], own_weight))
         return grown
+
+
+def _least_leaf(n_cells, weight):
+    """Options of a tree whose leaves hold so many cells, by weight if there are any.
+
+    Weights undo that rows of some kind are too many only in leaves that hold rows of
+    other kinds, too. So weighted leaves hold so many cells of Kish's effective sample
+    size: of n cells with mean weight 1 it is n over the mean of the squared weights.
+    """
+    if weight is None:
+        return {"min_samples_leaf": max(2, round(n_cells))}
+    share = n_cells * np.square(weight).sum() / weight.sum() ** 2
+    return {"min_samples_leaf": 2, "min_weight_fraction_leaf": min(0.5, share)}
 
 
 def _compact(tree, leaf, outcome, weight=None):

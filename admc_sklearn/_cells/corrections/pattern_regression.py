@@ -148,7 +148,7 @@ class KernelRegression(nn.Module):
         distances = torch.cdist(rows, points, p=norm, compute_mode=exactly)
         return shape(distances / self.widths[k])
 
-    def _errors_left_out(self, points, targets, ridges, weight):
+    def _errors_left_out(self, points, targets, ridges, weight=None):
         """Leave-one-out errors of every kernel, ridge and column."""
         targets = rooted(targets - weighted_mean(targets, weight), weight)
         errors = points.new_empty(len(self.kernels), len(ridges), targets.shape[1])
