@@ -29,6 +29,7 @@ from ._compat import (
     MissingValues,
     StrOptions,
     _check_feature_names_in,
+    _check_sample_weight,
     _fit_context,
     _get_output_config,
     available_if,
@@ -64,6 +65,7 @@ from ._table.validation import (
     all_or_nothing,
     check_quantiles,
     check_table,
+    rows_by_weight,
     select_columns,
     warn_of_empty_columns,
     with_distinct,
@@ -81,7 +83,7 @@ def _has_categories(imputer):
 
 def _rows(cells, limits=None):
     """Give the model's part of a table's cells."""
-    return Rows(cells.values, cells.observed, limits)
+    return Rows(cells.values, cells.observed, limits=limits)
 
 
 class ADMCImputer(
@@ -538,6 +540,7 @@ class ADMCImputer(
         y: Any = None,
         *,
         groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         bounds: CellBounds | None = None,
     ) -> ADMCImputer:
         """Fit the imputer to an incomplete table.
@@ -553,6 +556,12 @@ class ADMCImputer(
             Group of each row, such as the video of an utterance. Rows of one group are
             held out together. Use this where the rows to complete will belong to groups
             that are not in X.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weight of each row, such as a survey's inverse selection probability, in
+            everything that is learnt. Only ratios count: the weights are divided by
+            their mean, so that the table counts as its number of rows. A row of weight
+            2 counts as a row of weight 1 that is there twice; one of weight 0 is left
+            out.
         bounds : tuple or dict, optional
             Limits between which single missing cells are known to lie (left-, right-
             or interval-censored), ends included. ``(low, high)``: two arrays of shape
@@ -569,7 +578,8 @@ class ADMCImputer(
         Raises
         ------
         ValueError
-            If X, a parameter or an encoder is unsuitable; the message says why.
+            If X, a parameter, an encoder or a weight is unsuitable; the message says
+            why.
         TypeError
             If X is no table, or one of a library that is not supported.
 
@@ -584,7 +594,7 @@ class ADMCImputer(
         """
         task = fit_task(self, X, groups)
         with all_or_nothing(self) as draft:
-            draft._fit(X, groups, bounds, task)
+            draft._fit(X, groups, sample_weight, bounds, task)
             task.end(draft)
         return self
 
@@ -594,6 +604,7 @@ class ADMCImputer(
         y: Any = None,
         *,
         groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         bounds: CellBounds | None = None,
         where: ArrayLike | None = None,
     ) -> ArrayOrFrame:
@@ -605,7 +616,7 @@ class ADMCImputer(
             Incomplete table.
         y : None
             Ignored.
-        groups, bounds, where
+        groups, sample_weight, bounds, where
             As in `fit` and `transform`.
 
         Returns
@@ -613,10 +624,11 @@ class ADMCImputer(
         X_completed : array or frame of shape (n_samples, n_features_out)
             The completed table, see `transform`.
         """
-        self.fit(X, y, groups=groups, bounds=bounds)
+        known = {"sample_weight": sample_weight, "bounds": bounds}
+        self.fit(X, y, groups=groups, **known)
         return self.transform(X, where=where, bounds=bounds)
 
-    def _fit(self, X, groups, bounds, task):
+    def _fit(self, X, groups, sample_weight, bounds, task):
         """Fit; see `fit`, which has this done to a copy of the imputer."""
         started = time.monotonic()
         start = getattr(self, "model_", None) if self.warm_start else None
@@ -633,6 +645,11 @@ class ADMCImputer(
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
+        weight, every = None, X
+        if sample_weight is not None:
+            rows, options = np.empty(X.shape[0]), {"ensure_non_negative": True}
+            weight = _check_sample_weight(sample_weight, rows, dtype=float, **options)
+            X, groups, weight = rows_by_weight(X, groups, weight)
         self._resolved = {"categorical_features": np.flatnonzero(categorical).tolist()}
         modalities = {}
         if self.modalities is not None:
@@ -641,7 +658,7 @@ class ADMCImputer(
             self._resolved["modalities"] = own
         if start is None:
             self._codec = TableCodec(self.missing_values)
-            cells = self._codec.fit(X, names, categorical)
+            cells = self._codec.fit(X, names, categorical, weight)
         else:
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
@@ -649,12 +666,16 @@ class ADMCImputer(
         ends = np.full((self.n_features_in_, 2), np.nan)
         if self.bounds:
             ends = resolve_bounds(self.bounds, X, names, self._codec)
-        rows = _rows(cells, self._limits(X, cells, bounds)[1])
-        if rows.limits is not None:
+        used = slice(None)  # rows of weight 0 are gone
+        if np.ndim(sample_weight):
+            used = np.asarray(sample_weight) > 0
+        limits = self._limits(every, cells, bounds, used)[1]
+        rows = Rows(cells.values, cells.observed, weight, limits)
+        if limits is not None:
             kept = self._codec.scaling_.kept_
             rows = draw_limited(rows, self._codec.n_levels_[kept], training_seed)
             drawn = self._codec.learn_drawn(cells, rows, self.keep_whole_numbers)
-            rows = Rows(drawn, rows.observed)
+            rows = replace(rows, values=drawn)
         self._codec.reach(ends)
         self._constraints(rules).learn(cells)
         self.indicator_ = None
@@ -1032,15 +1053,15 @@ class ADMCImputer(
             constraints.choose_in_draws(drawn, cells, chance, noise)
         return drawn
 
-    def _limits(self, X, cells, bounds):
+    def _limits(self, X, cells, bounds, rows=slice(None)):
         """Limits of missing cells: (n, d, 2) in units, (n, n_kept, 2) standardised.
 
-        Twice None where no missing cell has any.
+        Twice None where no missing cell has any. The cells are those of ``rows`` of X.
         """
         if bounds is None:
             return None, None
         names = _check_feature_names_in(self, generate_names=True)
-        limits = cell_limits(bounds, X, names, self._codec)
+        limits = cell_limits(bounds, X, names, self._codec)[rows]
         limits[~cells.missing] = -np.inf, np.inf
         if not np.isfinite(limits).any():
             return None, None

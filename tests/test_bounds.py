@@ -251,7 +251,8 @@ def test_drawn_cells_have_the_distribution_that_was_cut():
     skew = truth[:, 1] < 0.7
     limits[skew, 1] = 0, 0.7
     observed[low | top, 0], observed[skew, 1] = False, False
-    rows = Rows(np.where(observed, truth, 0).astype(np.float32), observed, limits)
+    values = np.where(observed, truth, 0).astype(np.float32)
+    rows = Rows(values, observed, limits=limits)
     found = draw_limited(rows, np.zeros(2, int), 0)
     assert found.observed.all()
     assert found.limits is None
@@ -268,3 +269,19 @@ def test_drawn_cells_have_the_distribution_that_was_cut():
             assert abs((one[cut] <= true).mean() - level) < 0.08
     true = np.corrcoef(z[:, 0], np.log(truth[:, 1]))[0, 1]
     assert abs(np.corrcoef(x, np.log(y))[0, 1] - true) < 3 * error
+
+
+def test_rows_without_weight_teach_no_limits():
+    truth, limit = laboratory(7, 60)
+    table = truth.copy()
+    below = (table["lead"] < limit).to_numpy()
+    table.loc[below, "lead"] = np.nan
+    weight = np.where(np.arange(60) % 4, 1.0, 0.0)
+    some = weight > 0
+    bounds = {"lead": (0, np.where(below, limit, np.nan))}
+    one = quick().fit(table, sample_weight=weight, bounds=bounds)
+    own = {"lead": (0, bounds["lead"][1][some])}
+    other = quick().fit(table[some], bounds=own)
+    np.testing.assert_array_equal(
+        one.transform(table, bounds=bounds), other.transform(table, bounds=bounds)
+    )

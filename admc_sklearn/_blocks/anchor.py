@@ -17,6 +17,7 @@ from torch import nn
 
 from .._shared.linalg import cholesky
 from .._shared.patterns import rows_by_pattern
+from .._shared.weights import some_weights, total_weight, weighted
 
 # The conditionals that are kept have at most so many elements, and so many patterns.
 MAX_KEPT_ELEMENTS, MAX_PATTERNS = 30_000_000, 256
@@ -181,6 +182,7 @@ def fit_moments(
     owner_f,
     deadline=math.inf,
     settings=DEFAULT,
+    weight=None,
 ):
     """Fit the Gaussian to rows that may lack modalities.
 
@@ -194,6 +196,8 @@ def fit_moments(
     deadline : float
         By `time.monotonic`: no step of EM begins after it.
     settings : AnchorSettings
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
 
     Returns
     -------
@@ -203,18 +207,20 @@ def fit_moments(
     owner = torch.cat([owner_z, owner_f])
     seen = available[:, owner]
     y = torch.where(seen, y, 0.0)
-    count = seen.sum(0).clamp_min(1)
-    mean = y.sum(0) / count
+    count = weighted(seen, weight).sum(0)
+    count = torch.where(count > 0, count, 1)
+    mean = weighted(y, weight).sum(0) / count
     deviation = torch.where(seen, y - mean, 0.0)
-    n = len(y)
+    counted, n = weighted(deviation, weight), total_weight(weight, y)
     if bool(available.all()):
-        moments = deviation.T @ deviation / n
+        moments = deviation.T @ counted / n
         return BlockAnchor(owner_z, owner_f, mean, moments, n, settings)
     # EM begins with independent latents and features. Then missing values have their
     # prior mean and variance, and its first step has this closed form.
-    lacking = (deviation.square().sum(0) / count) * (~seen).sum(0)
-    shift = deviation.sum(0) / n
-    moments = (deviation.T @ deviation + torch.diag(lacking)) / n
+    lacking = weighted(deviation.square(), weight).sum(0) / count
+    lacking = lacking * weighted(~seen, weight).sum(0)
+    shift = counted.sum(0) / n
+    moments = (deviation.T @ counted + torch.diag(lacking)) / n
     moments = moments - torch.outer(shift, shift)
     anchor = BlockAnchor(owner_z, owner_f, mean + shift, moments, n, settings)
     groups = rows_by_pattern(available)
@@ -223,16 +229,17 @@ def fit_moments(
     for _ in range(n_steps - 1):
         if time.monotonic() > deadline:
             break
-        anchor = _em_step(anchor, y, groups, owner)
+        anchor = _em_step(anchor, y, groups, owner, weight)
     return anchor
 
 
-def _em_step(anchor, y, groups, owner):
+def _em_step(anchor, y, groups, owner, weight):
     """Make the next anchor of the complete moments expected under this one."""
-    n = len(y)
-    deviation, second = completed(anchor, y, groups, owner)
-    shift = deviation.sum(0) / n
-    second += deviation.T @ deviation
+    n = total_weight(weight, y)
+    deviation, second = completed(anchor, y, groups, owner, weight)
+    counted = weighted(deviation, weight)
+    shift = counted.sum(0) / n
+    second += deviation.T @ counted
     moments = second / n - torch.outer(shift, shift)
     return BlockAnchor(
         anchor.owner_z,
@@ -244,7 +251,7 @@ def _em_step(anchor, y, groups, owner):
     )
 
 
-def completed(anchor, y, groups, owner):
+def completed(anchor, y, groups, owner, weight=None):
     """Rows about the mean, completed by the available features: the E-step.
 
     It works with the precision of the features f, to whose covariance S the ridge is
@@ -262,6 +269,8 @@ def completed(anchor, y, groups, owner):
     groups : list of (pattern, rows)
         As `rows_by_pattern` returns them.
     owner : int tensor of shape (D + P,)
+    weight : float tensor of shape (n,), optional
+        Weights of the rows.
 
     Returns
     -------
@@ -299,5 +308,6 @@ def completed(anchor, y, groups, owner):
             )
             index = torch.cat([z, d + f])
             cell = (index[:, None] * width + index).flatten()
-            cov.view(-1).index_add_(0, cell, spread.flatten(), alpha=len(rows))
+            n_rows = total_weight(some_weights(weight, rows), rows)
+            cov.view(-1).index_add_(0, cell, spread.flatten(), alpha=n_rows)
     return deviation, cov

@@ -18,6 +18,7 @@ from torch import nn
 from .._shared.devices import in_threads
 from .._shared.noise import numpy_generator
 from .._shared.patterns import rows_by_pattern
+from .._shared.weights import some_weights, weighted, weighted_mean
 from .anchor import AnchorSettings, BlockAnchor, completed, fit_moments
 from .kernel_features import KernelFeatures, KernelSettings
 
@@ -77,18 +78,22 @@ class LatentRows:
     available : bool tensor of shape (n, M)
     owner : int tensor of shape (D,)
         Modality of every latent.
+    weight : float64 tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
     """
 
     latents: torch.Tensor
     available: torch.Tensor
     owner: torch.Tensor
+    weight: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.latents)
 
     def __getitem__(self, rows):
         """Take some rows."""
-        return LatentRows(self.latents[rows], self.available[rows], self.owner)
+        weight = some_weights(self.weight, rows)
+        return LatentRows(self.latents[rows], self.available[rows], self.owner, weight)
 
 
 class FeatureMap(nn.Module):
@@ -114,13 +119,17 @@ class FeatureMap(nn.Module):
         for k in range(m):
             own, some = owner == k, available[:, k]
             inputs, targets = latents[some][:, own], latents[some][:, ~own]
+            weight = some_weights(rows.weight, some)
             if not len(inputs):  # a fold may lack a modality: its features are 0
-                inputs, targets = (
+                inputs, targets, weight = (
                     torch.zeros_like(latents[:1, own]),
                     targets.new_zeros(1, targets.shape[1]),
+                    None,
                 )
-            targets = targets - targets.mean(0)
-            self.maps.append(KernelFeatures(inputs, targets, generator, settings))
+            targets = targets - weighted_mean(targets, weight)
+            self.maps.append(
+                KernelFeatures(inputs, targets, generator, settings, weight)
+            )
         self.register_buffer("owner_z", owner.clone())
         sizes = torch.tensor([f.root.shape[1] for f in self.maps])
         owner_f = torch.repeat_interleave(torch.arange(m), sizes)
@@ -178,6 +187,7 @@ def _fit_anchor(rows, features, deadline, settings):
         features.owner,
         deadline,
         settings.anchor,
+        rows.weight,
     )
 
 
@@ -208,8 +218,10 @@ class ScaledLatents(nn.Module):
 def fit_linear(rows, deadline, settings):
     """Fit an anchor without curved features: far faster than `fit_curved`."""
     seen = rows.available[:, rows.owner]
-    square = torch.where(seen, rows.latents, 0.0).square().sum(0)
-    features = ScaledLatents(rows.owner, square / seen.sum(0).clamp_min(1))
+    square = torch.where(seen, rows.latents, 0.0).square()
+    square, count = (weighted(part, rows.weight).sum(0) for part in (square, seen))
+    count = torch.where(count > 0, count, 1)
+    features = ScaledLatents(rows.owner, square / count)
     return Fitted(features, _fit_anchor(rows, features, deadline, settings))
 
 
@@ -371,7 +383,7 @@ class CrossFit:
         count = latents.new_zeros(len(owner))
         anchor = fitted.anchor
         for kept, rows, hidden in self._left_out(k):
-            missing = ~kept[owner]
+            missing, own = ~kept[owner], some_weights(self.rows.weight, rows)
             slopes = anchor.slopes(kept, ridges)
             found = fitted.features(latents[rows], kept.expand(len(rows), -1))
             shift = anchor.mean[anchor.n_latents :]
@@ -379,8 +391,8 @@ class CrossFit:
             truth = (latents[rows] - anchor.mean[: anchor.n_latents])[:, missing]
             for number, slope in enumerate(slopes):
                 error = torch.where(hidden[:, missing], x @ slope - truth, 0.0)
-                total[number, missing] += error.square().sum(0)
-            count += hidden.sum(0)
+                total[number, missing] += weighted(error.square(), own).sum(0)
+            count += weighted(hidden, own).sum(0)
         return total, count
 
     def _choose_linear(self, kernel):
@@ -401,6 +413,7 @@ class CrossFit:
     def _tune(self):
         """Set the ridge and the spread of all latents by errors of left-out rows."""
         available, owner = self.rows.available, self.rows.owner
+        weight = self.rows.weight
         found = in_threads(
             lambda k: self.errors(k, self.parts[k]),
             range(len(self.parts)),
@@ -413,15 +426,15 @@ class CrossFit:
         ridge = ridges[total.argmin(0)]
         for fitted in [self.fitted, *self.parts]:
             fitted.anchor.set_tuning(ridge=ridge)
-        variance = total.min(0).values / count.clamp_min(1)
+        variance = total.min(0).values / torch.where(count > 0, count, 1)
         expected = torch.zeros_like(variance)
         for pattern in self.patterns:
             conditional = self.fitted.anchor.conditional(pattern)
-            n_hidden = (available & ~pattern).sum(0)[owner]
+            n_hidden = weighted(available & ~pattern, weight).sum(0)[owner]
             spread = conditional.cov.diagonal()
             missing = conditional.latents
             expected[missing] += n_hidden[missing] * spread
-        expected = expected / count_of(available, self.patterns, owner)
+        expected = expected / count_of(available, self.patterns, owner, weight)
         scale = (variance / expected.clamp_min(1e-12)).sqrt()
         scale = scale.clamp(*self.settings.scale_limits)
         scale = torch.where(count > 0, scale, 1.0)
@@ -429,7 +442,7 @@ class CrossFit:
             fitted.anchor.set_tuning(scale=scale)
 
 
-def count_of(available, patterns, owner):
+def count_of(available, patterns, owner, weight=None):
     """Count how often each latent is hidden when every row gets every pattern."""
-    hidden = sum((available & ~pattern).sum(0) for pattern in patterns)
-    return hidden[owner].clamp_min(1)
+    hidden = sum(weighted(available & ~p, weight).sum(0) for p in patterns)[owner]
+    return torch.where(hidden > 0, hidden, 1)

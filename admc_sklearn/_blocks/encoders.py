@@ -14,6 +14,14 @@ import numpy as np
 import torch
 
 from .._shared.linalg import leading_vectors
+from .._shared.weights import (
+    mean_and_sd,
+    rooted,
+    some_weights,
+    total_weight,
+    weighted,
+    weighted_mean,
+)
 
 # Encoders are fitted to so many rows at most, in order to bound the time.
 MAX_FIT_ROWS = 10_000
@@ -63,7 +71,7 @@ class LinearEncoder:
         Variance of the latents.
     """
 
-    def fit(self, values, observed, generator, settings=DEFAULT):
+    def fit(self, values, observed, generator, settings=DEFAULT, weight=None):
         """Fit to the rows in which the modality is observed, whole or in part.
 
         Parameters
@@ -72,6 +80,8 @@ class LinearEncoder:
         observed : bool array of shape (n, d)
         generator : numpy.random.Generator
         settings : EncoderSettings
+        weight : float array of shape (n,), optional
+            Weights of the rows, with a mean near 1.
         """
         self.settings = settings
         rows = np.flatnonzero(observed.any(axis=1))
@@ -79,17 +89,18 @@ class LinearEncoder:
             rows = generator.choice(rows, MAX_FIT_ROWS, replace=False)
         x, seen = values[rows].astype(np.float64), observed[rows]
         partial = not seen.all()
-        x = np.where(seen, x, 0.0)
-        self.mean_ = x.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        self._fit_complete(np.where(seen, x, self.mean_), generator)
+        own = some_weights(weight, rows)
+        x, count = np.where(seen, x, 0.0), weighted(seen, own).sum(axis=0)
+        self.mean_ = weighted(x, own).sum(axis=0) / np.where(count > 0, count, 1)
+        self._fit_complete(np.where(seen, x, self.mean_), generator, own)
         for _ in range(settings.n_refills if partial else 0):
             guess = self.decode(self.encode(x, seen)[0])
-            self._fit_complete(np.where(seen, x, guess), generator)
+            self._fit_complete(np.where(seen, x, guess), generator, own)
         return self
 
-    def _fit_complete(self, x, generator):
-        self.mean_ = x.mean(axis=0)
-        centered = x - self.mean_
+    def _fit_complete(self, x, generator, weight):
+        self.mean_ = weighted_mean(x, weight)
+        centered = rooted(x - self.mean_, weight)
         total = (centered**2).sum()
         limits = self.settings
         size = min(limits.max_latents, *x.shape)
@@ -103,9 +114,11 @@ class LinearEncoder:
         k = int(np.searchsorted(explained, limits.explained * total)) + 1
         k = max(1, min(size, k))
         self.components_ = components[:k]
-        self.variance_ = np.maximum(strength[:k] ** 2 / len(x), 1e-8)
+        n = total_weight(weight, x)
+        self.variance_ = np.maximum(strength[:k] ** 2 / n, 1e-8)
         rest = centered - centered @ self.components_.T @ self.components_
-        self.noise_ = np.maximum((rest**2).mean(axis=0), limits.min_noise)
+        left = (rest**2).mean(axis=0) * (len(x) / n)
+        self.noise_ = np.maximum(left, limits.min_noise)
 
     @property
     def n_latents(self):
@@ -208,10 +221,10 @@ class TransformerEncoder:
         self.transformer, self.learn, self.name = transformer, learn, name
         self.mean, self.scale = mean, scale
 
-    def fit(self, values, observed, generator, settings=DEFAULT):
+    def fit(self, values, observed, generator, settings=DEFAULT, weight=None):
         """Fit to the rows that are complete, and measure the round trip in them.
 
-        Parameters as of `LinearEncoder.fit`.
+        Parameters as of `LinearEncoder.fit`; the transformer itself knows no weights.
 
         Raises
         ------
@@ -220,7 +233,8 @@ class TransformerEncoder:
             the shape of the rows or is not finite. The message names the modality.
         """
         self.settings = settings
-        rows = values[observed.all(axis=1)].astype(np.float64)
+        whole = observed.all(axis=1)
+        rows, own = values[whole].astype(np.float64), some_weights(weight, whole)
         if not len(rows):
             raise ValueError(
                 f"{self.name} has no row in which all columns of the modality are "
@@ -232,8 +246,8 @@ class TransformerEncoder:
             if self.learn is None:
                 transformer = copy.deepcopy(self.transformer)
             else:
-                own, seed = rows * self.scale + self.mean, generator.integers(2**31)
-                transformer = self.learn(self.transformer, own, int(seed))
+                units, seed = rows * self.scale + self.mean, generator.integers(2**31)
+                transformer = self.learn(self.transformer, units, int(seed))
             self.transformer, self.learn = transformer, None
             latents = self._latents(rows)
             back = self._columns(latents)
@@ -255,14 +269,15 @@ class TransformerEncoder:
                 f"{self.name} gives values that are not finite: it must map every "
                 "complete row to finite latents, and these to finite values."
             )
-        error = ((rows - back) ** 2).mean(axis=0)
+        error = weighted_mean((rows - back) ** 2, own)
         self.noise_ = np.maximum(error, settings.min_noise)
-        self.latent_mean_, spread = latents.mean(axis=0), latents.std(axis=0)
+        self.latent_mean_, spread = mean_and_sd(latents, own)
         # All latents have one scale, so that together they vary as the columns do.
-        total = np.sqrt(rows.var(axis=0).sum() / max(1e-12, (spread**2).sum()))
+        variance = mean_and_sd(rows, own)[1] ** 2
+        total = np.sqrt(variance.sum() / max(1e-12, (spread**2).sum()))
         self.latent_scale_ = 1 / max(total, 1e-12)
         self.variance_ = np.maximum((spread / self.latent_scale_) ** 2, 1e-8)
-        self.column_variance_ = back.var(axis=0)
+        self.column_variance_ = mean_and_sd(back, own)[1] ** 2
         return self
 
     def _latents(self, values):

@@ -13,6 +13,7 @@ from .._shared.devices import exact_device
 from .._shared.held_out import deal_folds, hold_out
 from .._shared.patterns import choose_patterns
 from .._shared.training import run_epochs
+from .._shared.weights import some_weights, weighted
 from .cross_fit import CrossFit, LatentRows, straightened
 from .denoiser import ModalityDenoiser
 from .model import BlockModel
@@ -80,6 +81,7 @@ def fit_blocks(rows, modalities, context, start=None, rival=math.inf):
     ]
     latents = torch.tensor(np.concatenate([z for z, _ in parts], 1), device=device)
     available = torch.tensor(np.stack([a for _, a in parts], 1), device=device)
+    weight = None if rows.weight is None else torch.tensor(rows.weight, device=device)
     sizes = [encoder.n_latents for encoder in encoders]
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     patterns = choose_patterns(available, fixed, rng)
@@ -100,7 +102,7 @@ def fit_blocks(rows, modalities, context, start=None, rival=math.inf):
 
     now = time.monotonic()
     cross = CrossFit(
-        LatentRows(latents, available, owner.to(device)),
+        LatentRows(latents, available, owner.to(device), weight),
         patterns,
         fold,
         generator,
@@ -122,7 +124,13 @@ def fit_blocks(rows, modalities, context, start=None, rival=math.inf):
         some, patterns = affordable(available, patterns, latents.shape[1], rng, limit)
         fold, some = fold[some], torch.as_tensor(some, device=device)
         hidden = HiddenRows(
-            model, latents[some], available[some], patterns, cross.parts, fold
+            model,
+            latents[some],
+            available[some],
+            patterns,
+            cross.parts,
+            fold,
+            some_weights(weight, some),
         )
         model.dependence = dependence(hidden, fixed)
         held = torch.tensor(np.flatnonzero(fold == 0), device=device)
@@ -160,10 +168,16 @@ def dependence(hidden, fixed):
                 own = alone[:, None] & lost & (hidden.owner == target)
                 if target == source or not bool(own.any()):
                     continue
-                count = own.sum(0).clamp_min(1)
-                center = torch.where(own, latents, 0.0).sum(0) / count
-                left = torch.where(own, latents - mean, 0.0).square().sum()
-                total = torch.where(own, latents - center, 0.0).square().sum()
+                count = weighted(own, hidden.weight).sum(0)
+                count = torch.where(count > 0, count, 1)
+                known = weighted(torch.where(own, latents, 0.0), hidden.weight)
+                center = known.sum(0) / count
+                left, total = (
+                    weighted(
+                        torch.where(own, latents - by, 0.0).square(), hidden.weight
+                    ).sum()
+                    for by in (mean, center)
+                )
                 if float(total) > 0:
                     out[target, source] = max(0.0, 1 - float(left / total))
     return out

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from .._shared.linalg import cholesky
+from .._shared.weights import rooted, some_weights, weighted, weighted_mean
 
 # The metric's cost is limited: it is learnt from so many rows, by gradients at so many
 # of them, for so many directions of the targets.
@@ -68,12 +69,14 @@ class KernelFeatures(nn.Module):
         Centered latents of the other modalities.
     generator : torch.Generator on the CPU
     settings : KernelSettings
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
     """
 
-    def __init__(self, latents, targets, generator, settings=DEFAULT):
+    def __init__(self, latents, targets, generator, settings=DEFAULT, weight=None):
         super().__init__()
         self.settings = settings
-        metric = _learn_metric(latents, targets, generator, settings)
+        metric = _learn_metric(latents, targets, generator, settings, weight)
         self.register_buffer("metric", metric)
         latents = latents @ self.metric
         landmarks = latents
@@ -94,10 +97,10 @@ class KernelFeatures(nn.Module):
             self.register_buffer(name, tensor.clone())
         kernel = self._kernel(latents)  # (n, m)
         root = _predictive_directions(
-            kernel, self._kernel(landmarks), targets, settings
+            kernel, self._kernel(landmarks), targets, settings, weight
         )
         self.register_buffer("root", root)
-        self.register_buffer("mean", (kernel @ root).mean(0))
+        self.register_buffer("mean", weighted_mean(kernel @ root, weight))
 
     def _kernel(self, latents):
         squared = _squared_distances(latents, self.landmarks) / self.distance
@@ -109,7 +112,7 @@ class KernelFeatures(nn.Module):
         return self._kernel(latents @ self.metric) @ self.root - self.mean
 
 
-def _learn_metric(latents, targets, generator, settings=DEFAULT):
+def _learn_metric(latents, targets, generator, settings=DEFAULT, weight=None):
     """Map of latents, (k, k), after which distances count by their predictive value.
 
     The root of M, the average outer product of the gradients of kernel regression: the
@@ -118,19 +121,20 @@ def _learn_metric(latents, targets, generator, settings=DEFAULT):
     k = latents.shape[1]
     order = torch.randperm(len(latents), generator=generator)[:METRIC_ROWS]
     order = order.to(latents.device)
-    x, y = latents[order], targets[order]
+    x, y, weight = latents[order], targets[order], some_weights(weight, order)
     if k == 1 or not targets.shape[1] or len(x) < 20:
         return torch.eye(k, dtype=latents.dtype, device=latents.device)
     squared = _squared_distances(x, x)
     typical = _typical(squared)
     radial = [torch.exp(-gamma * squared / typical) for gamma in settings.gammas]
     gram = sum(radial)
-    gram.diagonal().add_(settings.ridge)
+    gram.diagonal().add_(_ridges(settings.ridge, weight))
     inverse = torch.cholesky_inverse(cholesky(gram))
     weights = inverse @ y
     # A row's residual over the diagonal of the inverse is its leave-one-out error.
     residual = weights / inverse.diagonal()[:, None]
-    gain = 1 - residual.square().mean(0) / y.square().mean(0).clamp_min(1e-12)
+    left, whole = (weighted_mean(part.square(), weight) for part in (residual, y))
+    gain = 1 - left / whole.clamp_min(1e-12)
     weights = weights * gain.clamp_min(0.0)
     if weights.shape[1] > METRIC_TARGETS:
         _, _, vectors = torch.linalg.svd(y * gain.clamp_min(0.0), full_matrices=False)
@@ -145,12 +149,18 @@ def _learn_metric(latents, targets, generator, settings=DEFAULT):
     pairs = (x[:, :, None] * weights[:, None]).flatten(1).float()  # (n, k t)
     moved = (slope.float() @ pairs).view(len(points), k, -1).to(x.dtype)
     gradient = points[:, :, None] * total[:, None] - moved  # (s, k, t)
+    gradient = rooted(gradient, some_weights(weight, slice(METRIC_POINTS)))
     gradient = gradient.transpose(0, 1).flatten(1)
     metric = gradient @ gradient.T
     if not bool(metric.diagonal().sum() > 0):
         return torch.eye(k, dtype=latents.dtype, device=latents.device)
     strength, vectors = torch.linalg.eigh(metric / metric.diagonal().mean())
     return (vectors * strength.clamp_min(0.0).sqrt()) @ vectors.T
+
+
+def _ridges(ridge, weight):
+    """Ridge of every row: one of weight 2 stands for two, whose mean varies less."""
+    return ridge if weight is None else ridge / weight
 
 
 def _typical(squared):
@@ -165,7 +175,7 @@ def _squared_distances(a, b):
     return square.clamp_min(0.0)
 
 
-def _predictive_directions(kernel, own, targets, settings):
+def _predictive_directions(kernel, own, targets, settings, weight=None):
     """Functions in the span of the landmarks that predict the targets, (m, p).
 
     They are orthonormal in the norm of the kernel, so that a ridge on linear functions
@@ -177,24 +187,28 @@ def _predictive_directions(kernel, own, targets, settings):
         Kernel between rows and landmarks, and between landmarks.
     targets : tensor of shape (n, t)
     settings : KernelSettings
+    weight : tensor of shape (n,), optional
+        Weights of the rows.
     """
     wanted = targets if targets.shape[1] else kernel[:, : settings.n_features]
     if len(kernel) == len(own):  # every row is a landmark
         gram = own.clone()
-        gram.diagonal().add_(settings.ridge)
+        gram.diagonal().add_(_ridges(settings.ridge, weight))
         inverse = torch.cholesky_inverse(cholesky(gram))
         slopes = inverse @ wanted  # (m, t)
         residual = slopes / inverse.diagonal()[:, None]
     else:
-        gram = kernel.T @ kernel + settings.ridge * own
+        counted = weighted(kernel, weight)
+        gram = kernel.T @ counted + settings.ridge * own
         # The kernel of a constant modality is 0 throughout.
         gram.diagonal().add_((1e-10 * gram.diagonal().max()).clamp_min(1e-12))
         inverse = torch.cholesky_inverse(cholesky(gram))
-        slopes = inverse @ (kernel.T @ wanted)
-        leverage = ((kernel @ inverse) * kernel).sum(1, keepdim=True)
+        slopes = inverse @ (counted.T @ wanted)
+        leverage = ((kernel @ inverse) * counted).sum(1, keepdim=True)
         residual = (wanted - kernel @ slopes) / (1 - leverage).clamp_min(1e-3)
     # Targets count by how well rows left out are predicted: noise attracts nothing.
-    gain = 1 - residual.square().mean(0) / wanted.square().mean(0).clamp_min(1e-12)
+    left, whole = (weighted_mean(p.square(), weight) for p in (residual, wanted))
+    gain = 1 - left / whole.clamp_min(1e-12)
     slopes = slopes * gain.clamp_min(0.01).sqrt()
     strength, vectors = torch.linalg.eigh(slopes.T @ own @ slopes)
     kept = torch.argsort(strength, descending=True)[: settings.n_features]

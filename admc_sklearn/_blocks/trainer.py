@@ -11,6 +11,7 @@ import torch
 from .._shared.held_out import MAX_LOST_ROWS
 from .._shared.patterns import rows_by_pattern
 from .._shared.training import Trainer
+from .._shared.weights import rooted, some_weights, weighted, weighted_mean
 from .gaussian_diffusion import coefficients
 
 # Limits of the memory: elements of the anchors' means of all rows under all patterns,
@@ -58,6 +59,8 @@ class HiddenRows:
     parts : list of Fitted
         Part k was not fitted to the rows of fold k.
     fold : int array of shape (n,)
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
 
     Attributes
     ----------
@@ -73,7 +76,8 @@ class HiddenRows:
         Roots of the covariance of these latents.
     """
 
-    def __init__(self, model, latents, available, patterns, parts, fold):
+    def __init__(self, model, latents, available, patterns, parts, fold, weight=None):
+        self.weight = weight
         n, size = latents.shape
         self.latents, self.available = latents.float(), available
         self.owner = model.anchor.owner_z
@@ -194,7 +198,8 @@ class BlockTrainer(Trainer):
         # The error is relative to the anchor's variance, so that patterns count alike.
         error = torch.where(hidden, found - target, 0.0).square().sum(1)
         total = torch.where(hidden, sd.square(), 0.0).sum(1)
-        return (error / total.clamp_min(1e-9)).mean()
+        own = some_weights(self.hidden.weight, rows)
+        return weighted(error / total.clamp_min(1e-9), own).mean()
 
 
 class BlockValidation:
@@ -204,11 +209,12 @@ class BlockValidation:
         rows = rows[:MAX_LOST_ROWS]
         self.model = model
         n_columns = torch.as_tensor(n_columns, device=rows.device)
+        self.weight = some_weights(hidden.weight, rows)
         self.batches, self.n_cells = [], 0.0
         for k in range(hidden.kept_set.shape[1]):
             batch = hidden.batch(rows, torch.full_like(rows, k))
             lost = hidden.available[rows] & ~batch[2]
-            self.n_cells += float((lost * n_columns).sum())
+            self.n_cells += float(weighted(lost * n_columns, self.weight).sum())
             self.batches.append(batch)
 
     @torch.no_grad()
@@ -223,7 +229,8 @@ class BlockValidation:
                 found = fitted.anchor.predict(features[rows], conditional)
                 error = exact[rows][:, conditional.latents] - found
                 own = hidden[rows][:, conditional.latents]
-                total += float(torch.where(own, error, 0.0).square().sum())
+                square = torch.where(own, error, 0.0).square()
+                total += float(weighted(square, some_weights(self.weight, rows)).sum())
         return math.sqrt(total / max(1.0, self.n_cells))
 
     @torch.no_grad()
@@ -235,17 +242,22 @@ class BlockValidation:
         model = self.model
         model.denoiser.eval()
         model.gate.fill_(1.0)
-        residuals, shifts, spreads = [], [], []
+        residuals, shifts, spreads, weights = [], [], [], []
         for latents, mean, kept, sd, hidden in self.batches:
             zero = torch.zeros_like(mean)
             shift = model.denoise(mean, sd, kept, zero, torch.inf)
             residuals.append((latents - mean)[hidden])
             shifts.append(shift[hidden])
             spreads.append(sd[hidden])
+            if self.weight is not None:
+                weights.append(self.weight[:, None].expand_as(hidden)[hidden])
         residual, shift, sd = map(torch.cat, (residuals, shifts, spreads))
-        gate = (residual @ shift) / shift.square().sum().clamp_min(1e-12)
+        weight = torch.cat(weights) if weights else None
+        along = rooted(residual, weight) @ rooted(shift, weight)
+        gate = along / rooted(shift, weight).square().sum().clamp_min(1e-12)
         model.gate.copy_(gate.clamp(0.0, 1.0))
         error = residual - model.gate * shift
         nats = 0.5 * (error / sd).square() + sd.log() + 0.5 * math.log(2 * math.pi)
-        rmse = math.sqrt(float(error.square().sum()) / max(1.0, self.n_cells))
-        return rmse, float(nats.mean())
+        squared = float(rooted(error, weight).square().sum())
+        rmse = math.sqrt(squared / max(1.0, self.n_cells))
+        return rmse, float(weighted_mean(nats, weight))

@@ -11,11 +11,14 @@ whose power has the highest likelihood, censored cells included.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from .._shared.contract import Rows
+from .._shared.weights import rooted, weighted_mean
 
 # Sweeps of the sampler, and columns that it looks at beside the limited ones.
 N_SWEEPS, MAX_COLUMNS = 100, 100
@@ -44,7 +47,7 @@ def draw_limited(rows, n_levels, seed):
     """
     limited = rows.limited & (n_levels == 0) & rows.observed.any(0)
     if not limited.any():
-        return Rows(rows.values, rows.observed)
+        return replace(rows, limits=None)
     rng = np.random.default_rng(seed)
     own = np.flatnonzero(limited.any(0))
     x, low, high, powers = [], [], [], {}
@@ -60,14 +63,14 @@ def draw_limited(rows, n_levels, seed):
     z = np.column_stack([*x, beside])
     low = np.column_stack([*low, np.full(shape, -np.inf)])
     high = np.column_stack([*high, np.full(shape, np.inf)])
-    drawn = _sample(z, low, high, rng)
+    drawn = _sample(z, low, high, rows.weight, rng)
     values, observed = rows.values.copy(), rows.observed.copy()
     for k, j in enumerate(own):
         take = limited[:, j]
         found = powers[j].inverse(drawn[take, k])
         values[take, j] = found.clip(rows.limits[take, j, 0], rows.limits[take, j, 1])
         observed[take, j] = True
-    return Rows(values, observed)
+    return Rows(values, observed, rows.weight)
 
 
 class Power:
@@ -196,10 +199,11 @@ def _columns_beside(rows, n_levels, own):
     return found[:, np.sort(np.argsort(-close, kind="stable")[:MAX_COLUMNS])]
 
 
-def _sample(z, low, high, rng):
+def _sample(z, low, high, weight, rng):
     """Last state of a Gibbs sampler of missing cells under a normal model.
 
-    Shapes: (n, p) three times; NaN is missing, and lies within its limits.
+    Shapes: (n, p) three times, where NaN is missing, and lies within its limits; of
+    ``weight`` (n,), or None.
     """
     n, p = z.shape
     missing = np.isnan(z)
@@ -209,8 +213,9 @@ def _sample(z, low, high, rng):
     order = np.flatnonzero(missing.any(0))
     lost = [np.flatnonzero(missing[:, j]) for j in order]
     for _ in range(N_SWEEPS):
-        mean = z.mean(0)
-        cov = (np.cov(z, rowvar=False, bias=True).reshape(p, p) * n) / (n + RIDGE_ROWS)
+        mean = weighted_mean(z, weight)
+        away = rooted(z - mean, weight)
+        cov = away.T @ away / (n + RIDGE_ROWS)
         cov[np.diag_indices(p)] += np.diag(cov) * RIDGE_ROWS / n + MIN_SD**2
         precision = np.linalg.inv(cov)
         for j, take in zip(order, lost, strict=True):

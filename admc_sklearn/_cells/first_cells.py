@@ -46,7 +46,7 @@ def fill(model, rows, noise, priors=None, delta=None):
     Rows
         Without limits.
     """
-    filled = Rows(rows.values.clone(), rows.observed.clone(), rows.limits)
+    filled = Rows(rows.values.clone(), rows.observed.clone(), limits=rows.limits)
     ranks = _ranks(rows)
     several = ranks.amax(1) > 0
     for sweep, clock in enumerate(noise):
@@ -73,7 +73,7 @@ def _draw_into(model, rows, targets, noise, priors, amount=None):
         return
     own, targets, network = rows.values[take], targets[take], model.network
     limits = None if rows.limits is None else rows.limits[take]
-    known = Rows(own, rows.observed[take] & ~targets, limits)
+    known = Rows(own, rows.observed[take] & ~targets, limits=limits)
     for part in model.posteriors(known, targets, priors):
         if amount is not None and part.kind == LEVELS:
             own_amount = amount[take][part.cells.rows]  # (g, T, K of the column)
@@ -117,7 +117,8 @@ def posteriors(model, rows, fills):
         some = fills if bool((ranks > 0).any()) else fills[:1]
         each = [
             model.posteriors(
-                Rows(filled.values, filled.observed & ~targets, rows.limits), targets
+                Rows(filled.values, filled.observed & ~targets, limits=rows.limits),
+                targets,
             )
             for filled in some
         ]

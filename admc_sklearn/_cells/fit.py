@@ -14,6 +14,7 @@ from .._shared.contract import Rows
 from .._shared.devices import exact_device
 from .._shared.held_out import MAX_LOST_ROWS, hold_out
 from .._shared.training import run_epochs
+from .._shared.weights import some_weights
 from .anchor.choose_coordinates import choose_coordinates
 from .anchor.column_anchor import fit_anchor
 from .anchor.level_scores import score_levels
@@ -112,7 +113,8 @@ class _Fit:
         unit = torch.arange(network.n_columns)
         for columns in self.wholes.values():
             unit[columns] = int(columns[0])
-        cells = Validation(network, rows.values, rows.observed, self.generator, unit)
+        known = rows.values, rows.observed, self.generator, unit, rows.weight
+        cells = Validation(network, *known)
         return cells if cells.hidden.sum() >= MIN_VALIDATION_CELLS else None
 
     def _train_all(self, model, validation, joint_columns, is_new):
@@ -225,7 +227,7 @@ class _Fit:
 
     @staticmethod
     def _warped(network, rows):
-        return Rows(network.warp(rows.values), rows.observed)
+        return Rows(network.warp(rows.values), rows.observed, rows.weight)
 
     def _begin(self):
         """Make an untrained model."""
@@ -248,8 +250,12 @@ class _Fit:
 
     def _untrained(self, max_coordinates):
         x, o, kept = self.exact.values, self.exact.observed, self.kept
-        options = {"deadline": self.start_deadline}
-        scores = score_levels(x, o, self.n_levels, kept, self.settings.scores)
+        weight = self.exact.weight
+        options = {
+            "deadline": self.start_deadline,
+            "weight": some_weights(weight, kept),
+        }
+        scores = score_levels(x, o, self.n_levels, kept, self.settings.scores, weight)
         settings = replace(self.settings.coordinates, max_coordinates=max_coordinates)
         warp, ridge, weakest = choose_coordinates(
             x[kept], o[kept], scores, self.generator, settings=settings, **options
@@ -259,17 +265,8 @@ class _Fit:
         )
         name = automatic_size(self.context.size, self.arrays.observed)
         size = self.settings.sizes[name]
-        values, observed = self.arrays.values, self.arrays.observed
-        network = build_network(
-            values,
-            observed,
-            warp,
-            anchor,
-            size,
-            self.generator,
-            self.settings.mean_head,
-            self.context.ends,
-        )
+        own = warp, anchor, size, self.generator, self.settings.mean_head
+        network = build_network(self.arrays, *own, ends=self.context.ends)
         model = CellModel(network, [(ridge, weakest)], self.wholes)
         return model.move_to(x.device)
 
@@ -293,6 +290,7 @@ def _prior(network, rows, ridge, generator, deadline):
         ridge,
         generator,
         start=network.anchor,
+        weight=rows.weight,
         deadline=deadline,
     )
     return Prior(anchor, [head.margin(anchor) for head in network.heads])

@@ -27,6 +27,7 @@ from .._shared.contract import CompletionModel, Report, Rows, n_bytes, without
 from .._shared.devices import in_threads, one_thread
 from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
+from .._shared.weights import weighted
 from . import first_cells
 from .first_cells import N_FILLS, N_SWEEPS
 from .network.masked_diffusion import reveal_rounds, reverse
@@ -134,7 +135,7 @@ class CellModel(CompletionModel):
             ends = [self.network.coordinates(end) for end in limits.unbind(-1)]
             ends = torch.stack(ends, -1)
             limits = torch.where(limits.isfinite(), ends, limits)
-        return Rows(self.network.coordinates(values), observed, limits)
+        return Rows(self.network.coordinates(values), observed, limits=limits)
 
     @one_thread()
     def summarise(self, rows, statistics):
@@ -349,16 +350,16 @@ class CellModel(CompletionModel):
             hidden = rows.observed & lost
             kept = Rows(rows.values, rows.observed & ~lost)
             squared = np.square(self.summarise(kept, ["mean"])[0] - rows.values)
-            total += squared[hidden].sum(dtype=float)
-            count += int(hidden.sum())
+            total += weighted(squared, rows.weight)[hidden].sum(dtype=float)
+            count += float(weighted(hidden, rows.weight).sum())
             for source in np.flatnonzero(pattern):
                 if pattern[~fixed].sum() != int(not fixed[source]):
                     continue
                 for target in np.flatnonzero(~pattern):
                     own = groups[target]
-                    self.dependence[target, source] = _explained(
-                        rows.values[:, own], squared[:, own], hidden[:, own]
-                    )
+                    parts = rows.values, squared, hidden
+                    parts = (part[:, own] for part in parts)
+                    self.dependence[target, source] = _explained(*parts, rows.weight)
         self.lost_error = math.sqrt(total / count) if count else math.nan
 
     @one_thread()
@@ -416,15 +417,17 @@ class CellModel(CompletionModel):
         return self
 
 
-def _explained(truth, squared, hidden):
+def _explained(truth, squared, hidden, weight):
     """Share of the variance of hidden cells that is explained, at least 0.
 
-    Shape of all three: (n, k).
+    Shape of the first three: (n, k); of the weights of the rows, if any: (n,).
     """
-    count = hidden.sum(0).clip(1)
-    center = np.where(hidden, truth, 0.0).sum(0, dtype=float) / count
-    whole = np.where(hidden, np.square(truth - center), 0.0).sum()
-    left = np.where(hidden, squared, 0.0).sum(dtype=float)
+    count = weighted(hidden, weight).sum(0)
+    count = np.where(count > 0, count, 1)
+    own = weighted(np.where(hidden, truth, 0.0), weight)
+    center = own.sum(0, dtype=float) / count
+    whole = weighted(np.where(hidden, np.square(truth - center), 0.0), weight).sum()
+    left = weighted(np.where(hidden, squared, 0.0), weight).sum(dtype=float)
     return max(0.0, 1 - left / whole) if whole > 0 else np.nan
 
 

@@ -104,7 +104,8 @@ def _fit_encoders(rows, partition, given, rng, settings):
     for name, own in zip(partition.names, partition.blocks, strict=True):
         block = rows[:, own]
         encoder = given.get(name, LinearEncoder())
-        encoders.append(encoder.fit(block.values, block.observed, rng, settings))
+        known = block.values, block.observed, rng, settings, block.weight
+        encoders.append(encoder.fit(*known))
     return encoders
 
 
@@ -137,7 +138,8 @@ def _fit_blocks(model, rows, context, rng, start, rival):
         own = table[:, columns[-1]]
         if start is None:
             encoder = context.settings.blocks.encoder
-            beside = LinearEncoder().fit(own.values, own.observed, rng, encoder)
+            known = own.values, own.observed, rng, encoder, own.weight
+            beside = LinearEncoder().fit(*known)
         else:
             beside = start.blocks.encoders[-1]
         encoders = [*encoders, beside]

@@ -73,6 +73,7 @@ class CombinedModel(CompletionModel):
         return Rows(
             np.concatenate([rows.values[:, own], beside], 1),
             np.concatenate([rows.observed[:, own], seen], 1),
+            rows.weight,
         )
 
     def mean_of_cells(self, rows):
@@ -182,7 +183,7 @@ def _with_leads(partition, encoders, rows):
     if limits is not None:
         shape = len(values), values.shape[1] - cells.values.shape[1], 2
         limits = np.concatenate([limits, np.full(shape, np.inf)], 1)
-    return Rows(values, np.concatenate(seen, 1), limits)
+    return Rows(values, np.concatenate(seen, 1), rows.weight, limits)
 
 
 def _expanded(cells, n_levels):

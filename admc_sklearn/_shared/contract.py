@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .weights import some_weights
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -26,12 +28,15 @@ class Rows:
     values : float array or tensor of shape (n, d)
         Numbers, and codes of levels; of no meaning where nothing is observed.
     observed : bool array or tensor of shape (n, d)
+    weight : float array or tensor of shape (n,), optional
+        By how many rows each counts in `fit`; see `weights`. None is 1 for all.
     limits : float array or tensor of shape (n, d, 2), optional
         Between which values missing cells lie, infinite where nothing is known.
     """
 
     values: Any
     observed: Any
+    weight: Any = None
     limits: Any = None
 
     def __len__(self):
@@ -39,8 +44,10 @@ class Rows:
 
     def __getitem__(self, index):
         """Take some rows, or with two indices some columns of them."""
+        rows = index[0] if isinstance(index, tuple) else index
+        weight = some_weights(self.weight, rows)
         limits = None if self.limits is None else self.limits[index]
-        return Rows(self.values[index], self.observed[index], limits)
+        return Rows(self.values[index], self.observed[index], weight, limits)
 
     @property
     def limited(self):
@@ -49,13 +56,14 @@ class Rows:
 
     def to(self, device):
         """Move tensors to a device."""
-        return Rows(self.values.to(device), self.observed.to(device))
+        weight = None if self.weight is None else self.weight.to(device)
+        return Rows(self.values.to(device), self.observed.to(device), weight)
 
     @classmethod
     def tensors(cls, rows, device):
         """Make tensors of rows of arrays."""
-        parts = rows.values, rows.observed
-        return cls(*(torch.tensor(part, device=device) for part in parts))
+        parts = rows.values, rows.observed, rows.weight
+        return cls(*(p if p is None else torch.tensor(p, device=device) for p in parts))
 
 
 @dataclass(frozen=True)

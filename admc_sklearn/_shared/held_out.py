@@ -7,6 +7,8 @@ import math
 import numpy as np
 import torch
 
+from .weights import rooted
+
 # What is added to the network has to gain so many standard errors on held-out rows.
 MIN_STANDARD_ERRORS = 1.5
 # More would cost time and change nothing.
@@ -17,10 +19,13 @@ N_FOLDS = 6
 
 
 def some_rows(limit, generator, *tables):
-    """At most so many rows of tables, the same of each, drawn by a CPU generator."""
+    """At most so many rows of tables, the same of each, drawn by a CPU generator.
+
+    A table that is None stays None.
+    """
     rows = torch.randperm(len(tables[0]), generator=generator)[:limit]
     rows = rows.to(tables[0].device)
-    return tuple(table[rows] for table in tables)
+    return tuple(table if table is None else table[rows] for table in tables)
 
 
 def is_gain(gains, n_errors=MIN_STANDARD_ERRORS):
@@ -64,7 +69,7 @@ def errors_of_weights(weight, gains):
     return 1 + int((weight > 0).sum()) / (2 * len(gains))
 
 
-def weigh_steps(step, error, columns, n_rows):
+def weigh_steps(step, error, columns, n_rows, row_weight=None):
     """By how much steps count in each column, (d,); not at all without a gain.
 
     Parameters
@@ -75,7 +80,9 @@ def weigh_steps(step, error, columns, n_rows):
         Columns that are predicted.
     n_rows : int
         Distinct rows: they are repeated, one copy under the other, B / n_rows times.
+    row_weight : float tensor of shape (B,), optional
     """
+    step, error = (rooted(part, row_weight) for part in (step, error))
     moments = torch.stack([(step * error).sum(0), step.square().sum(0)])
     weight = column_weights(moments, columns)
     gain = error.square() - (error - weight * step).square()

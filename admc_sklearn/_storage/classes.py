@@ -119,7 +119,8 @@ _PARTS = {
     LandmarkRegression: ("points solution weight coordinate width", "", "settings"),
     Donors: (
         "numeric categorical scale grid chance level_chance weight is_used "
-        "concentration values scaled_values observed outcome search_rows search_flags",
+        "concentration values scaled_values observed outcome search_rows search_flags "
+        "log_weight?",
         "",
         "settings searched",
     ),

@@ -71,7 +71,7 @@ class TableCodec:
     def __init__(self, missing_values):
         self.missing_values = missing_values
 
-    def fit(self, X, names, categorical):
+    def fit(self, X, names, categorical, weight=None):
         """Learn kinds, levels, location and scale of the columns; return the cells.
 
         Parameters
@@ -80,6 +80,8 @@ class TableCodec:
         names : sequence of d str
         categorical : bool array of shape (d,)
             Columns that are categorical whatever their dtype.
+        weight : float array of shape (n,), optional
+            Weights of the rows, with a mean near 1.
         """
         self.is_frame_ = is_frame(X)
         self.codes_ = codes_of(self.missing_values, X, names)
@@ -89,7 +91,7 @@ class TableCodec:
         self.n_rows_, self.missing_rates_ = len(missing), missing.mean(axis=0)
         is_level = self.n_levels_ > 0
         self.scaling_ = Standardiser().fit(
-            numbers, ~known, is_level, self.columns_.whole_
+            numbers, ~known, is_level, self.columns_.whole_, weight
         )
         cells = Cells(numbers, missing, *self.scaling_.encode(numbers, ~known))
         kept = self.scaling_.kept_

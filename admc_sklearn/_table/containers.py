@@ -97,6 +97,13 @@ def _unmasked(X):
     return table
 
 
+def rows_of(X, chosen):
+    """Rows of a frame or an array that a mask (n,) chooses."""
+    if not is_frame(X):
+        return X[chosen]
+    return nw.from_native(X, eager_only=True).filter(chosen.tolist()).to_native()
+
+
 def series_of(X):
     """Columns of a frame as narwhals series, of an array as they are."""
     if not is_frame(X):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._shared.weights import mean_and_sd, weighted_counts
+
 
 class Standardiser:
     """Standardises each numeric column by its observed training cells.
@@ -31,7 +33,7 @@ class Standardiser:
     # One or two whole numbers happen by chance where values are rounded coarsely.
     min_whole = 3
 
-    def fit(self, X, missing, is_level, whole):
+    def fit(self, X, missing, is_level, whole, weight=None):
         """Learn the columns' location and scale.
 
         Parameters
@@ -40,6 +42,8 @@ class Standardiser:
         missing : bool array of shape (n, d)
         is_level, whole : bool arrays of shape (d,)
             Columns that hold codes of levels, and whole numbers by their dtype.
+        weight : float array of shape (n,), optional
+            Weights of the rows, with a mean near 1.
 
         Returns
         -------
@@ -50,7 +54,9 @@ class Standardiser:
         self.whole_ = whole[self.kept_]
         mean, scale, low, high, looks_whole, self.grids_ = [], [], [], [], [], []
         for j in self.kept_:
-            values = X[~missing[:, j], j].astype(np.float64)
+            seen = ~missing[:, j]
+            values = X[seen, j].astype(np.float64)
+            own = None if weight is None else weight[seen]
             low.append(values.min())
             high.append(values.max())
             is_whole = (values == np.rint(values)).all()
@@ -60,11 +66,11 @@ class Standardiser:
                 scale.append(1.0)
                 self.grids_.append(np.empty(0))
                 continue
-            self.grids_.append(self._grid(values))
+            self.grids_.append(self._grid(values, own))
             # Sums of squares of very large or very small numbers overflow.
             size = np.abs(values).max() or 1.0
             values = values / size
-            center, spread = values.mean(), values.std()
+            center, spread = mean_and_sd(values, own)
             # A spread that rounding alone explains is a constant column.
             constant = np.ptp(values) <= 8 * np.finfo(X.dtype).eps
             constant |= spread * size == 0  # subnormal numbers
@@ -75,11 +81,11 @@ class Standardiser:
         self.looks_whole_ = np.array(looks_whole, dtype=bool)
         return self
 
-    def _grid(self, values):
-        distinct, counts = np.unique(values, return_counts=True)
+    def _grid(self, values, weight):
+        distinct, counts = weighted_counts(values, weight)
         if len(distinct) <= self.max_grid:
             return distinct
-        return distinct[counts > max(2, len(values) / self.max_grid)]
+        return distinct[counts > max(2, counts.sum() / self.max_grid)]
 
     def encode(self, X, missing):
         """Standardised float32 values, 0 at missing cells, and the observed mask.

@@ -18,8 +18,11 @@ from sklearn.utils.validation import (
 )
 
 from .column_selection import find_columns
-from .containers import as_table, is_frame
+from .containers import as_table, is_frame, rows_of
 from .missing_markers import accepts_null
+
+# Weights, relative to their mean, whose logarithms and inverses stay finite.
+LEAST_WEIGHT = 1e-30
 
 
 @contextmanager
@@ -91,6 +94,42 @@ def check_table(estimator, X, reset):
         columns = np.flatnonzero(np.isinf(X).any(axis=0))
         names = ", ".join(f"'x{j}'" for j in columns)
         raise ValueError(f"{error} It is in the columns {names}.") from error
+
+
+def rows_by_weight(X, groups, weight):
+    """Rows of a table that count, their groups, and their weights.
+
+    Parameters
+    ----------
+    X : frame or ndarray
+        As `check_table` returns it.
+    groups : array of shape (n_samples,) or None
+    weight : float64 array of shape (n_samples,)
+        Not negative, and finite.
+
+    Returns
+    -------
+    X, groups
+        Without the rows of weight 0.
+    weight : float32 array of shape (n_left,) or None
+        With a mean of 1. None where all are equal.
+
+    Raises
+    ------
+    ValueError
+        If all weights are 0.
+    """
+    if not weight.any():  # before scikit-learn 1.9
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    counts = weight > 0
+    if not counts.all():
+        X, weight = rows_of(X, counts), weight[counts]
+        groups = None if groups is None else groups[counts]
+    if np.ptp(weight) == 0:
+        return X, groups, None
+    weight = weight / weight.max()  # sums of very large weights overflow
+    weight = weight / weight.mean()
+    return X, groups, np.maximum(weight, LEAST_WEIGHT).astype(np.float32)
 
 
 def select_columns(columns, X, names, where):

@@ -613,7 +613,11 @@ def test_network_sizes_and_wide_tables_share_tokens():
         torch.tensor(X), torch.tensor(observed), Coordinates(150, {}), 10.0, generator
     )
     network = build_network(
-        X, observed, PowerTransform.identity(150), anchor, SIZES["small"], generator
+        Rows(X, observed),
+        PowerTransform.identity(150),
+        anchor,
+        SIZES["small"],
+        generator,
     )
     assert network.denoiser.embedding.n_tokens == 50
     targets = torch.tensor(np.random.default_rng(0).random(X.shape) < 0.3)

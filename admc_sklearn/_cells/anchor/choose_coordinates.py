@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..._shared.devices import in_threads
+from ..._shared.weights import some_weights, total_weight, weighted
 from .column_anchor import fitter
 from .gaussian import MIN_SD, GaussianAnchor
 from .median_distances import MedianDistances
@@ -101,6 +102,8 @@ class HiddenCellError:
     deadline : float
         Of `time.monotonic`; after it only the first ridge is tried, in few iterations.
     settings : CoordinateSettings
+    row_weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class HiddenCellError:
         n_counted=None,
         deadline=math.inf,
         settings=DEFAULT,
+        row_weight=None,
     ):
         self.n_counted, self.deadline, self.settings = n_counted, deadline, settings
         self.reach = torch.inf if n_counted is None else settings.error_reach
@@ -127,6 +131,7 @@ class HiddenCellError:
         n_rows = min(n, max(MIN_TUNING_ROWS, affordable))
         order = torch.randperm(n, generator=generator)[:n_rows].to(values.device)
         self.values, self.observed = values[order], observed[order]
+        self.row_weight = some_weights(row_weight, order)
         self.fold = torch.arange(n_rows, device=values.device) % settings.n_folds
         n_cells = n_rows * (n_counted or d)
         self.n_folds = settings.n_folds if n_cells < settings.one_fold_cells else 1
@@ -154,6 +159,7 @@ class HiddenCellError:
                     anchor,
                     max_iter=TUNING_ITER,
                     deadline=self.deadline,
+                    weight=some_weights(self.row_weight, kept),
                 )
                 errors[i] = self._error(warp, anchor, warped, held)
                 error = float(self.total(errors[i]))
@@ -209,7 +215,8 @@ class HiddenCellError:
             expected += weight * torch.clamp(value, self.low, self.high)
         error = torch.where(hidden, expected - truth, 0.0)
         error = error.clamp(-self.reach, self.reach)
-        return error.square().sum(0).double().cpu() * self.weight
+        square = weighted(error.square(), some_weights(self.row_weight, rows))
+        return square.sum(0).double().cpu() * self.weight
 
     def likes_relief(self, ridge):
         """Whether anchors without what the ridge adds to variances are more likely.
@@ -225,18 +232,20 @@ class HiddenCellError:
                 ridge,
                 max_iter=TUNING_ITER,
                 deadline=self.deadline,
+                weight=some_weights(self.row_weight, kept),
             )
             if not isinstance(anchor, GaussianAnchor):
                 return False
             values, hidden = self.values[held], self.hidden[held][:, : self.n_counted]
             seen = self.observed[held] & ~self.hidden[held]
-            for k, excess in enumerate((0.0, ridge / (int(kept.sum()) + ridge))):
+            own, own_kept = (some_weights(self.row_weight, r) for r in (held, kept))
+            n_kept = total_weight(own_kept, self.values[kept])
+            for k, excess in enumerate((0.0, ridge / (n_kept + ridge))):
                 anchor.excess = excess
                 moments = anchor.condition(values, seen, n_first=self.n_counted)
-                nats[k] += float(
-                    _nats(*moments, values[:, : self.n_counted], hidden).sum()
-                )
-            n_cells += int(hidden.sum())
+                found = _nats(*moments, values[:, : self.n_counted], hidden)
+                nats[k] += float(weighted(found, own).sum())
+            n_cells += float(weighted(hidden, own).sum())
         return nats[0] - nats[1] > self.settings.min_relief * n_cells
 
 
@@ -263,6 +272,7 @@ def choose_coordinates(
     *,
     deadline=math.inf,
     settings=DEFAULT,
+    weight=None,
 ):
     """Power transforms, median distances and ridge with the lowest held-out error.
 
@@ -281,6 +291,8 @@ def choose_coordinates(
     deadline : float
         Of `time.monotonic`; after it no further candidates are tried.
     settings : CoordinateSettings
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
 
     Returns
     -------
@@ -295,7 +307,7 @@ def choose_coordinates(
     x, o = coordinates.base(values, observed)
     size, n_numeric = x.shape[1], coordinates.n_numeric
     numeric = slice(n_numeric)
-    options = {"deadline": deadline, "settings": settings}
+    options = {"deadline": deadline, "settings": settings, "row_weight": weight}
     judge = HiddenCellError(x, o, coordinates.column, generator, **options)
     warps = [PowerTransform.identity(size).to(device)]
     if len(values) < MIN_ROWS or not n_numeric:
@@ -304,10 +316,11 @@ def choose_coordinates(
             _, ridge, weakest = judge.best(warps[0], judge.ridges)
         return PowerTransform.identity(d).to(device), ridge, weakest
     arrays = x[:, numeric].cpu().numpy(), o[:, numeric].cpu().numpy()
+    own = None if weight is None else weight.cpu().numpy()
     for ends in (False, True) if settings.power_transforms else ():
         if _is_beyond(arrays, ends, deadline):
             break
-        warp = PowerTransform.fit(*arrays, ends=ends).to(device)
+        warp = PowerTransform.fit(*arrays, ends=ends, weight=own).to(device)
         warps.append(warp.spread(numeric, size))
     warp, ridge, weakest, gain = _best_warp(judge, warps)
     if 1 < n_numeric <= settings.max_coordinates - size and not judge.is_late:
@@ -350,21 +363,22 @@ def _with_distances(x, o, coordinates, warps, ridge, generator, options):
     Returns the power transform, the ridge and the weakest ridge with them, or None.
     The last of ``warps`` is the one chosen without distances.
     """
-    settings = options["settings"]
+    settings, weight = options["settings"], options["row_weight"]
     size, n_numeric = x.shape[1], coordinates.n_numeric
     numeric, added = slice(n_numeric), slice(size, size + n_numeric)
-    distances = MedianDistances(x, o, n_numeric)
+    distances = MedianDistances(x, o, n_numeric, weight)
     values = torch.cat([x, distances.of(x)], 1)
     seen = torch.cat([o, o[:, numeric]], 1)
     column = torch.cat([coordinates.column, coordinates.column[numeric]])
     judge = HiddenCellError(values, seen, column, generator, n_counted=size, **options)
     arrays = values[:, added].cpu().numpy(), seen[:, added].cpu().numpy()
+    own = None if weight is None else weight.cpu().numpy()
     near = _near(judge.ridges, [ridge])
     found = []
     for warp in warps:
         distance_warp = PowerTransform.identity(n_numeric)
         if not warp.is_identity:
-            distance_warp = PowerTransform.fit(*arrays, ends=True)
+            distance_warp = PowerTransform.fit(*arrays, ends=True, weight=own)
         whole = PowerTransform.joined(warp, distance_warp.to(x.device))
         errors, *ridges = judge.best(whole, near)
         found.append((float(judge.total(errors)), whole, *ridges))

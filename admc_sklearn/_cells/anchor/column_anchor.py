@@ -23,6 +23,7 @@ from torch import nn
 
 from ..._shared.held_out import some_rows
 from ..._shared.linalg import cholesky
+from ..._shared.weights import total_weight
 from .factor_model import FACTOR_RIDGES, MAX_FACTORS, fit_factors
 from .gaussian import RIDGES, fit_gaussian
 from .level_scores import MAX_COORDINATES
@@ -165,7 +166,7 @@ def fitter(n_rows, n_columns):
     -------
     fit : callable
         ``fit(x, observed, ridge, start=None, **options)`` returns an anchor; options
-        are ``max_iter`` and ``deadline``, of `time.monotonic`.
+        are ``max_iter``, ``deadline``, of `time.monotonic`, and ``weight``, of rows.
     ridges : tuple of float
     """
     if n_columns <= MAX_COORDINATES:
@@ -179,7 +180,9 @@ def fitter(n_rows, n_columns):
     return fit, FACTOR_RIDGES
 
 
-def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options):
+def fit_anchor(
+    x, observed, coordinates, ridge, generator, start=None, weight=None, **options
+):
     """Fit the anchor that suits the table's shape.
 
     Parameters
@@ -193,6 +196,8 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options
         Chooses rows where the table has more than an anchor needs.
     start : ColumnAnchor, optional
         Where to begin.
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
     **options
         Of the fit that `fitter` chooses.
 
@@ -205,10 +210,11 @@ def fit_anchor(x, observed, coordinates, ridge, generator, start=None, **options
         work = MAX_DISTANCE_WORK // coordinates.n_all**3
         limit = min(limit, max(MIN_DISTANCE_ROWS, work))
     if x.shape[0] > limit:
-        x, observed = some_rows(limit, generator, x, observed)
+        x, observed, weight = some_rows(limit, generator, x, observed, weight)
     x, observed = coordinates.expand(x, observed)
     fit, _ = fitter(*x.shape)
-    gaussian = fit(x, observed, ridge, start and start.gaussian, **options)
+    start = start and start.gaussian
+    gaussian = fit(x, observed, ridge, start, weight=weight, **options)
     if coordinates.is_relieved:
-        gaussian.excess = ridge / (len(x) + ridge)
+        gaussian.excess = ridge / (total_weight(weight, x) + ridge)
     return ColumnAnchor(coordinates, gaussian)

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..._shared.devices import in_threads, slices
 from ..._shared.linalg import cholesky, leading_vectors
+from ..._shared.weights import rooted, some_weights, total_weight, weighted
 from .gaussian import _BATCH_ELEMENTS, MIN_SD
 
 MAX_FACTORS = 32
@@ -78,19 +79,28 @@ class FactorAnchor(nn.Module):
         return (mean, sd) if blocks is None else (mean, sd, torch.cat(joint))
 
 
-def _moments(anchor, x, observed, part):
+def _moments(anchor, x, observed, weight, part):
     """Sum moments of a part's rows: (d, (k + 1)^2) and (d, k + 1), for the M-step."""
     z, cov = anchor.posterior(x[part], observed[part])
     z1 = torch.cat([z, z.new_ones(len(z), 1)], 1)  # the mean is a loading of 1
     moment = z1[:, :, None] * z1[:, None, :]
     moment[:, :-1, :-1] += cov
-    seen = observed[part].to(x.dtype)
-    filled = torch.where(observed[part], x[part], 0.0)
+    own = some_weights(weight, part)
+    seen = weighted(observed[part].to(x.dtype), own)
+    filled = weighted(torch.where(observed[part], x[part], 0.0), own)
     return seen.T @ moment.flatten(1), filled.T @ z1
 
 
 def fit_factors(
-    x, observed, ridge, n_factors, *, max_iter=30, tol=1e-3, deadline=math.inf
+    x,
+    observed,
+    ridge,
+    n_factors,
+    *,
+    max_iter=30,
+    tol=1e-3,
+    deadline=math.inf,
+    weight=None,
 ):
     """Posterior mode of a factor model by expectation-maximisation.
 
@@ -103,6 +113,8 @@ def fit_factors(
     n_factors : int
     deadline : float
         Of `time.monotonic`; no iteration begins after it but the first.
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
 
     Returns
     -------
@@ -114,25 +126,27 @@ def fit_factors(
     # Missing cells shrink the leading singular values: give them back by the rate.
     # The same start for every ridge: they are compared.
     start = torch.Generator().manual_seed(0)
-    sv, v = leading_vectors(filled, n_factors, start)
-    rate = m.mean().clamp_min(1e-3)
-    loadings = v * (sv / math.sqrt(n) / rate.sqrt())
+    sv, v = leading_vectors(rooted(filled, weight), n_factors, start)
+    n_counted = total_weight(weight, x)
+    rate = (weighted(m, weight).mean() * (n / n_counted)).clamp_min(1e-3)
+    loadings = v * (sv / math.sqrt(n_counted) / rate.sqrt())
     noise = (1.0 - loadings.square().sum(1)).clamp(0.05, 1.0)
     anchor = FactorAnchor(x.new_zeros(d), loadings, noise)
     eye = ridge * torch.eye(n_factors + 1, dtype=x.dtype, device=x.device)
     eye[-1, -1] = 0.01
     k1 = n_factors + 1
     parts = slices(n, max(k1 * k1, d), _BATCH_ELEMENTS, x.device)
-    counts = m.sum(0)
+    counts = weighted(m, weight).sum(0)
+    squares = weighted(filled.square(), weight).sum(0)
     for _ in range(max_iter):
-        moments = functools.partial(_moments, anchor, x, observed)
+        moments = functools.partial(_moments, anchor, x, observed, weight)
         found = in_threads(moments, parts, x.device)
         gram = sum((part for part, _ in found), x.new_zeros(d, k1 * k1))
         cross = sum((part for _, part in found), x.new_zeros(d, k1))
         system = gram.view(d, k1, k1) + eye
         solution = torch.linalg.solve(system, cross)  # (d, k + 1)
         residual = (
-            filled.square().sum(0)
+            squares
             - 2 * (solution * cross).sum(1)
             + torch.einsum("di,dij,dj->d", solution, gram.view(d, k1, k1), solution)
         )

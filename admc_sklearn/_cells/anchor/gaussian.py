@@ -15,6 +15,7 @@ from torch import nn
 from ..._shared.devices import in_threads, slices
 from ..._shared.linalg import cholesky
 from ..._shared.patterns import unique_patterns
+from ..._shared.weights import some_weights, total_weight, weighted
 
 MIN_SD = 1e-4
 # Of a conditional variance, whatever the ridge may have added to it.
@@ -225,11 +226,12 @@ class GaussianAnchor(nn.Module):
             ]
             deviation = torch.cat(deviation) * rows.is_target
             complete = known.scatter_add(1, rows.targets, deviation)
-            second = (complete.T @ complete).flatten()
+            counted = weighted(complete, rows.row_weight)
+            second = (complete.T @ counted).flatten()
             cell = rows.columns[:, :, None] * d + rows.columns[:, None, :]  # (P, U, U)
             cov = cov * rows.weight[:, :, None] * rows.filled[:, None, :]
             second.index_add_(0, cell.flatten(), cov.flatten())
-            return complete.sum(0), second
+            return counted.sum(0), second
 
         found = in_threads(moments, batches, self.mean.device)
         first = sum((part for part, _ in found), torch.zeros_like(self.mean))
@@ -243,14 +245,17 @@ class IncompleteRows:
     Shape of ``x`` and ``observed``: (n, d); of ``pattern``, each row's, (n,); of the P
     patterns' missing ``columns``, padded to U of them, of ``filled``, which says which
     are no padding, and of ``weight``, the rows that have them: (P, U); the same of
-    every row, ``targets`` and ``is_target``: (n, U).
+    every row, ``targets`` and ``is_target``: (n, U). ``row_weight`` are the rows' own
+    weights, (n,), or None.
     """
 
-    def __init__(self, x, patterns, rows, pattern):
+    def __init__(self, x, patterns, rows, pattern, row_weight=None):
         size = max(1, int((~patterns).sum(1).max()))
         self.columns = patterns.to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
         self.filled = ~patterns.gather(1, self.columns)
-        counts = torch.bincount(pattern, minlength=len(patterns)).to(x.dtype)
+        self.row_weight = some_weights(row_weight, rows)
+        counts = torch.bincount(pattern, self.row_weight, minlength=len(patterns))
+        counts = counts.to(x.dtype)
         self.weight = counts[:, None] * self.filled
         self.x, self.pattern, self.observed = x[rows], pattern, patterns[pattern]
         self.targets, self.is_target = self.columns[pattern], self.filled[pattern]
@@ -272,7 +277,14 @@ def _blocks_of(cov, patterns, blocks):
 
 
 def fit_gaussian(
-    x, observed, ridge, start=None, max_iter=40, tol=1e-3, deadline=math.inf
+    x,
+    observed,
+    ridge,
+    start=None,
+    max_iter=40,
+    tol=1e-3,
+    deadline=math.inf,
+    weight=None,
 ):
     """Posterior mode of a Gaussian by expectation-maximisation.
 
@@ -286,16 +298,20 @@ def fit_gaussian(
         Where to begin.
     deadline : float
         Of `time.monotonic`; no iteration begins after it but the first.
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
 
     Returns
     -------
     GaussianAnchor
     """
     x = x.double()
-    n, d = x.shape
+    n, d = total_weight(weight, x), x.shape[1]
     eye = torch.eye(d, dtype=torch.float64, device=x.device)
     anchor = start or GaussianAnchor(x.new_zeros(d), eye)
-    batches = [IncompleteRows(x, *batch) for batch in anchor._batches(observed, True)]
+    batches = [
+        IncompleteRows(x, *batch, weight) for batch in anchor._batches(observed, True)
+    ]
     for _ in range(max_iter):
         first, second = anchor.expected_moments(batches)
         # The mean has a prior of its own, worth a hundredth of a row at zero: it only

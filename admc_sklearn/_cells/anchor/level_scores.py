@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..._shared.contract import Rows
+from ..._shared.weights import some_weights, weighted
 
 # An exact anchor affords so many.
 MAX_COORDINATES = 64
@@ -144,7 +145,7 @@ class Coordinates(nn.Module):
         return out
 
 
-def score_levels(values, observed, n_levels, rows, settings=DEFAULT):
+def score_levels(values, observed, n_levels, rows, settings=DEFAULT, weight=None):
     """Scores of every categorical column.
 
     Parameters
@@ -157,6 +158,8 @@ def score_levels(values, observed, n_levels, rows, settings=DEFAULT):
     rows : int array
         Rows that the scores are learnt from; frequencies are those of all.
     settings : ScoreSettings
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
 
     Returns
     -------
@@ -168,23 +171,27 @@ def score_levels(values, observed, n_levels, rows, settings=DEFAULT):
         return Coordinates(d, {}).to(values.device)
     directions, frequency = {}, {}
     for j in categorical:
+        seen = observed[:, j]
         counts = torch.bincount(
-            values[observed[:, j], j].long(), minlength=int(n_levels[j])
+            values[seen, j].long(),
+            some_weights(weight, seen),
+            minlength=int(n_levels[j]),
         ).double()
         frequency[j] = counts / counts.sum().clamp_min(1)
     rows = rows[:: 1 + len(rows) // MAX_FIT_ROWS]
     values, some = values[rows], observed[rows]
+    own = some_weights(weight, rows)
     partners = _partners(values, some, n_levels, frequency, settings)
     for j in categorical:
         directions[j] = _directions(
-            Rows(values[:, j], some[:, j]), frequency[j], partners, j, settings
+            Rows(values[:, j], some[:, j], own), frequency[j], partners, j, settings
         )
     strengths = {j: v for j, (_, v) in directions.items()}
     sizes = _share_out(strengths, settings.max_coordinates - d)
     scores = {}
     for j, size in sizes.items():
         share = frequency[j]
-        n = float(observed[:, j].sum())
+        n = float(weighted(observed[:, j], weight).sum())
         root = (share + settings.shrinkage / max(n, 1.0)).sqrt()
         scores[j] = (
             (directions[j][0][:, :size] / root[:, None]).cpu().numpy(),
@@ -216,8 +223,9 @@ def _directions(rows, share, partners, j, settings):
     codes, observed = rows.values, rows.observed
     values, seen, column = partners
     other = torch.as_tensor(np.flatnonzero(column != j), device=codes.device)
-    codes = codes[observed].long()
-    values, seen = values[observed][:, other], seen[observed][:, other].double()
+    codes, weight = codes[observed].long(), some_weights(rows.weight, observed)
+    values = weighted(values[observed][:, other], weight)
+    seen = weighted(seen[observed][:, other].double(), weight)
     # Root-frequency times a level's mean: its noise is the same for every level.
     sums = values.new_zeros(len(share), len(other)).index_add_(0, codes, values)
     pairs = seen.sum(0).clamp_min(1.0)

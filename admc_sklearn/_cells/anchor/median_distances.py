@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..._shared.weights import weighted
+
 # The largest distance, in standard deviations of the distances.
 REACH = 100.0
 
@@ -25,15 +27,20 @@ class MedianDistances(nn.Module):
     observed : bool tensor of shape (n, D)
     n_numeric : int
         Numeric columns.
+    weight : float tensor of shape (n,), optional
+        Weights of the rows, with a mean near 1.
     """
 
-    def __init__(self, x, observed, n_numeric):
+    def __init__(self, x, observed, n_numeric, weight=None):
         super().__init__()
         x, observed = x[:, :n_numeric], observed[:, :n_numeric]
-        center = torch.where(observed, x, torch.nan).nanmedian(0).values.nan_to_num()
-        size, count = (x - center).abs(), observed.sum(0).clamp_min(1)
-        shift = torch.where(observed, size, 0.0).sum(0) / count
-        variance = torch.where(observed, size - shift, 0.0).square().sum(0) / count
+        cells = torch.where(observed, x, torch.nan)
+        center = _medians(cells, weight).nan_to_num().to(x.dtype)
+        size, count = (x - center).abs(), weighted(observed, weight).sum(0)
+        count = torch.where(count > 0, count, 1)
+        shift = weighted(torch.where(observed, size, 0.0), weight).sum(0) / count
+        square = torch.where(observed, size - shift, 0.0).square()
+        variance = weighted(square, weight).sum(0) / count
         self.register_buffer("center", center)
         self.register_buffer("shift", shift)
         self.register_buffer("scale", variance.sqrt().clamp_min(1e-3))
@@ -58,3 +65,13 @@ class MedianDistances(nn.Module):
         known = observed[:, : len(self)]
         distances = self.warp(self.of(own))
         return torch.cat([x, distances], 1), torch.cat([observed, known], 1)
+
+
+def _medians(cells, weight):
+    """Medians of columns (n, F), NaN where missing; the lower of two in the middle."""
+    if weight is None:
+        return cells.nanmedian(0).values
+    values, order = cells.sort(0)  # missing ones come last
+    mass = weighted(~cells.isnan(), weight).gather(0, order).cumsum(0)
+    reached = (mass < 0.5 * mass[-1]).sum(0, keepdim=True)
+    return values.gather(0, reached.clamp_max(len(cells) - 1))[0]

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..._shared.weights import mean_and_sd, some_weights
+
 MAX_FIT_VALUES = 1000
 # Finer steps change the likelihood by less than a column's own noise.
 POWERS = np.arange(-2.0, 4.01, 0.25)
@@ -48,7 +50,7 @@ class PowerTransform(nn.Module):
         return cls(one, zero, one, zero, one)
 
     @classmethod
-    def fit(cls, values, observed, *, ends):
+    def fit(cls, values, observed, *, ends, weight=None):
         """Choose each column's parameters by likelihood.
 
         Parameters
@@ -56,10 +58,14 @@ class PowerTransform(nn.Module):
         values, observed : arrays of shape (n, d)
         ends : bool
             Allow origins at a column's ends, not only at its mean.
+        weight : array of shape (n,), optional
+            Weights of the rows.
         """
         columns = [
-            _fit_column(values[observed[:, j], j].astype(np.float64), ends)
-            for j in range(values.shape[1])
+            _fit_column(
+                values[seen, j].astype(np.float64), ends, some_weights(weight, seen)
+            )
+            for j, seen in enumerate(observed.T)
         ]
         return cls(*np.array(columns).reshape(-1, 5).T)
 
@@ -121,23 +127,25 @@ class PowerTransform(nn.Module):
         return torch.where(above, up, down)
 
 
-def _fit_column(values, ends):
+def _fit_column(values, ends, weight):
     """Parameters of one column by likelihood, in the order of the class's fields."""
-    every, values = values, values[:: 1 + len(values) // MAX_FIT_VALUES]
+    every, all_weights = values, weight
+    step = slice(None, None, 1 + len(values) // MAX_FIT_VALUES)
+    values, weight = values[step], some_weights(weight, step)
     best = (1.0, 0.0, 1.0)
     if len(np.unique(values)) < 3:
         return (*best, 0.0, 1.0)
-    spread = values.std()
+    center, spread = mean_and_sd(values, weight)
     likelihood = MIN_GAIN - np.log(spread)
-    trials = [(values.mean(), spread)]
+    trials = [(center, spread)]
     if ends:
         units = [spread * unit for unit in END_UNITS]
         trials += itertools.product((every.min(), every.max()), units)
     for origin, unit in trials:
         x = (values - origin) / unit
         warped = _yeo_johnson(x, POWERS)  # (n_powers, n)
-        scale = warped.std(axis=1)
-        log_slope = (np.sign(x) * np.log1p(np.abs(x))).mean()
+        _, scale = mean_and_sd(warped.T, weight)
+        log_slope, _ = mean_and_sd(np.sign(x) * np.log1p(np.abs(x)), weight)
         gains = (POWERS - 1) * log_slope - np.log(scale) - np.log(unit)
         k = int(gains.argmax())
         if gains[k] > likelihood and POWERS[k] != 1:
@@ -147,7 +155,7 @@ def _fit_column(values, ends):
         return (*best, 0.0, 1.0)
     power, origin, unit = best
     warped = _yeo_johnson((every - origin) / unit, np.array([power]))
-    return power, origin, unit, warped.mean(), warped.std()
+    return power, origin, unit, *mean_and_sd(warped[0], all_weights)
 
 
 def _yeo_johnson(x, powers):

@@ -13,6 +13,7 @@ from ..._shared.contract import Rows
 from ..._shared.devices import in_threads
 from ..._shared.held_out import is_gain, some_rows
 from ..._shared.optimizer import AdamW
+from ..._shared.weights import some_weights
 from ..network.masked_diffusion import absorb
 from ..network.posterior import CellPosterior, PackedCells
 from .donors import DEFAULT, Donors, mixed, truncated
@@ -45,8 +46,8 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf, settings=D
         return None
     model.eval()
     limit = settings.limit(network.n_columns)
-    values, observed = some_rows(limit, generator, rows.values, rows.observed)
-    donors = Donors(network, values, observed, settings)
+    known = some_rows(limit, generator, rows.values, rows.observed, rows.weight)
+    donors = Donors(network, *known[:2], settings, known[2])
     hidden = hide_and_search(model, donors, validation, generator)
     doubt = min(settings.max_doubt, settings.doubt / len(validation.rows))
     # Numbers and levels are judged apart: donors may help with one kind alone.
@@ -68,7 +69,8 @@ class HiddenCells:
     Shape of ``outcome``, the candidates' outcomes: (g, T, R); of ``evidence``, that the
     candidates are donors: (B, R, d, 2); of ``truth``, the true outcomes: (g, T); of
     ``row``, the held-out row that each row is: (B,). ``half`` is the half of the
-    held-out rows that the cells are from, 0 or 1.
+    held-out rows that the cells are from, 0 or 1; ``candidates`` are (B, R), and
+    ``weight`` holds the weights of the rows, (B,), or None.
     """
 
     posterior: CellPosterior
@@ -77,6 +79,8 @@ class HiddenCells:
     truth: torch.Tensor
     row: torch.Tensor
     half: int
+    candidates: torch.Tensor
+    weight: torch.Tensor | None = None
 
     def rows(self):
         """Held-out row of every cell, (n,), in the order of `errors`."""
@@ -93,7 +97,10 @@ class HiddenCells:
             weights = self.outcome, z[cells.rows], concentration[cells.columns]
             posterior = posterior.with_logits(mixed(posterior.logits, *weights))
         errors = posterior.score(self.truth), posterior.point_error(self.truth)
-        return torch.stack(errors)[:, cells.filled]
+        errors = torch.stack(errors)
+        if self.weight is not None:
+            errors = errors * self.weight[cells.rows]
+        return errors[:, cells.filled]
 
 
 @torch.no_grad()
@@ -143,6 +150,8 @@ def hide_and_search(model, donors, validation, generator):
                     cells.gather(truth),
                     row[part],
                     half,
+                    candidates,
+                    some_weights(validation.weight, row[part]),
                 )
             )
     return found
@@ -170,7 +179,7 @@ class Trial:
     """
 
     def __init__(self, cells, donors):
-        self.cells, self.settings = cells, donors.settings
+        self.cells, self.donors, self.settings = cells, donors, donors.settings
         self.start, self.n_columns = (
             donors.concentration.mean(),
             len(donors.concentration),
@@ -187,6 +196,7 @@ class Trial:
             if weight is not None and cells.evidence is not evidence:
                 evidence = cells.evidence
                 z = truncated(torch.einsum("bkdw,dw->bk", evidence, weight))
+                z = self.donors.counted(z, cells.candidates)
             errors.append(cells.errors(z, concentration))
         return torch.cat(errors, 1)
 

@@ -26,6 +26,7 @@ import torch
 
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import slices
+from ..._shared.weights import some_weights, total_weight
 
 # Elements of a matrix of distances that stays in a core's cache.
 SEARCH_ELEMENTS = 1_000_000
@@ -154,6 +155,8 @@ class Donors(Correction):
     values : float tensor of shape (n, d), warped
     observed : bool tensor of shape (n, d)
     settings : DonorSettings
+    row_weight : float tensor of shape (n,), optional
+        Weights of the rows: a donor of weight 2 counts as two donors.
 
     Attributes
     ----------
@@ -163,9 +166,11 @@ class Donors(Correction):
         Log-weight of the network's distribution.
     is_used : bool tensor of shape (2,)
         Whether numbers take donors' values, whether levels do.
+    log_weight : float tensor of shape (n,)
+        Logarithms of the rows' weights, where they differ.
     """
 
-    def __init__(self, network, values, observed, settings=DEFAULT):
+    def __init__(self, network, values, observed, settings=DEFAULT, row_weight=None):
         super().__init__()
         self.settings = settings
         d = network.n_columns
@@ -178,10 +183,12 @@ class Donors(Correction):
                 scale[j] = seen.std().clamp_min(1e-3)
         self.register_buffer("scale", scale)
         cells = self._scaled(values), observed
-        grid, chance = _chances(*(part[:, self.numeric] for part in cells), settings)
+        cells = (part[:, self.numeric] for part in cells)
+        grid, chance = _chances(*cells, settings, row_weight)
         self.register_buffer("grid", grid)  # (numeric, G)
         self.register_buffer("chance", chance)  # (widths, numeric, G)
-        level_chance, n_levels = _level_chances(values, observed, self.categorical)
+        levels = values, observed, self.categorical, row_weight
+        level_chance, n_levels = _level_chances(*levels)
         self.register_buffer("level_chance", level_chance)  # (categorical, L)
         self.searched = _searched(n_levels, settings.max_search_levels)
         self.register_buffer("weight", values.new_full((2, d, 2), 0.3))
@@ -189,7 +196,7 @@ class Donors(Correction):
         self.register_buffer(
             "concentration", values.new_full((d,), math.log(len(values)))
         )
-        self.store(network, values, observed)
+        self.store(network, values, observed, row_weight)
 
     def _scaled(self, values):
         """Numbers in standard deviations within reach, codes of levels, (B, d)."""
@@ -209,10 +216,15 @@ class Donors(Correction):
         limit = self.settings.limit(rows.values.shape[1])
         values = torch.cat([self.values, rows.values])[:limit]
         observed = torch.cat([self.observed, rows.observed])[:limit]
-        self.store(network, values, observed)
+        weight = rows.weight
+        if weight is not None:
+            weight = torch.cat([self.log_weight.exp(), weight])[:limit]
+        self.store(network, values, observed, weight)
 
-    def store(self, network, values, observed):
+    def store(self, network, values, observed, row_weight=None):
         """Keep rows to search."""
+        if row_weight is not None:
+            self.register_buffer("log_weight", row_weight.log())
         self.register_buffer("values", values)
         self.register_buffer("scaled_values", self._scaled(values))
         self.register_buffer("observed", observed)
@@ -323,8 +335,15 @@ class Donors(Correction):
             x, o = rows.values[part], rows.observed[part]
             candidates.append(self.search(x, o))
             evidence = self.evidence(x, o, candidates[-1])
-            z.append(truncated(torch.einsum("bkdw,tdw->tbk", evidence, self.weight)))
+            own = truncated(torch.einsum("bkdw,tdw->tbk", evidence, self.weight))
+            z.append(self.counted(own, candidates[-1]))
         return torch.cat(candidates), torch.cat(z, 1)
+
+    def counted(self, z, candidates):
+        """Log-weights (..., B, R) of candidates (B, R) that count by rows' weights."""
+        if "log_weight" not in self._buffers:
+            return z
+        return z + self.log_weight[candidates]
 
     def outcomes(self, candidates, cells):
         """Outcomes of candidates in packed cells, (g, T, R); -1 where missing."""
@@ -441,7 +460,7 @@ def _largest(closeness, k):
     return position.gather(1, values.topk(k, 1, sorted=False).indices)
 
 
-def _chances(x, observed, settings):
+def _chances(x, observed, settings, row_weight):
     """Values of numeric columns, (d, G), and log-means of the kernels, (2, d, G)."""
     d, n_grid, widths = x.shape[1], settings.n_grid, settings.widths
     grid, chance = x.new_zeros(d, n_grid), x.new_zeros(len(widths), d, n_grid)
@@ -454,18 +473,23 @@ def _chances(x, observed, settings):
         grid[j] = distinct[position.round().long()]
         gap = (grid[j][:, None] - seen[: settings.max_chance_rows]).abs()
         gap = gap.clamp_max(settings.reach)
+        own = some_weights(row_weight, observed[:, j])
+        least = 1 / (2 * total_weight(own, seen))
+        own = some_weights(own, slice(settings.max_chance_rows))
         for k, width in enumerate(widths):
-            mean = torch.exp(-gap / width).mean(1)
-            chance[k, j] = mean.clamp_min(1 / (2 * len(seen))).log()
+            kernel = torch.exp(-gap / width)
+            mean = kernel.mean(1) if own is None else kernel @ (own / own.sum())
+            chance[k, j] = mean.clamp_min(least).log()
     return grid, chance
 
 
-def _level_chances(values, observed, categorical):
+def _level_chances(values, observed, categorical, row_weight):
     """Log-frequencies of levels, (categorical, L), and the numbers of levels."""
     counts = []
     for j in categorical.tolist():
-        seen = values[observed[:, j], j].long()
-        counts.append(torch.bincount(seen) + 1.0)
+        seen = observed[:, j]
+        own = some_weights(row_weight, seen)
+        counts.append(torch.bincount(values[seen, j].long(), own) + 1.0)
     n_levels = [len(count) for count in counts]
     table = values.new_zeros(len(counts), max(n_levels, default=0))
     for row, count in zip(table, counts, strict=True):

@@ -32,6 +32,7 @@ from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import in_threads, slices
 from ..._shared.held_out import is_gain
+from ..._shared.weights import some_weights, weighted, weighted_counts
 
 # Entries of leaves that are gathered at once.
 KEPT_ENTRIES = 2_000_000
@@ -257,6 +258,7 @@ class Samples:
     def __init__(self, network, rows, seed, settings):
         self.network, self.seed, self.settings = network, seed, settings
         self.n_rows = n = len(rows)
+        self.weight = rows.weight
         self.copies = int(np.clip(settings.n_samples // n, 2, settings.max_copies))
         rng = np.random.default_rng(seed)
         values = rows.values.repeat(self.copies, 1)
@@ -288,23 +290,42 @@ class Samples:
         per_row = len(own) / len(np.unique(row))
         is_level = bool((self.network.categorical == column).any())
         target = outcome if is_level else self._truth[own, column]
+        weight = None if self.weight is None else self.weight.cpu().numpy()[row]
         for k, known in enumerate(bag.T):
             some = known[row]
             if len(np.unique(outcome[some])) < 2:
                 return []
+            own_weight = some_weights(weight, some)
             tree = (ExtraTreeClassifier if is_level else ExtraTreeRegressor)(
-                min_samples_leaf=max(2, round(settings.min_leaf * per_row)),
+                **_least_leaf(settings.min_leaf * per_row, own_weight),
                 max_features=settings.max_features,
                 random_state=(self.seed + column * len(bag.T) + k) % 2**32,
             )
             points = self._points[own[some]]
-            tree = tree.fit(points, target[some]).tree_
-            grown.append(_compact(tree, tree.apply(points), outcome[some]))
+            tree = tree.fit(points, target[some], sample_weight=own_weight).tree_
+            leaf = tree.apply(points)
+            grown.append(_compact(tree, leaf, outcome[some], own_weight))
         return grown
 
 
-def _compact(tree, leaf, outcome):
-    """Arrays of a tree of scikit-learn, and the outcomes of cells in its leaves."""
+def _least_leaf(n_cells, weight):
+    """Options of a tree whose leaves hold so many cells, by weight if there are any.
+
+    Weights undo that rows of some kind are too many only in leaves that hold rows of
+    other kinds, too. So weighted leaves hold so many cells of Kish's effective sample
+    size: of n cells with mean weight 1 it is n over the mean of the squared weights.
+    """
+    if weight is None:
+        return {"min_samples_leaf": max(2, round(n_cells))}
+    share = n_cells * np.square(weight).sum() / weight.sum() ** 2
+    return {"min_samples_leaf": 2, "min_weight_fraction_leaf": min(0.5, share)}
+
+
+def _compact(tree, leaf, outcome, weight=None):
+    """Arrays of a tree of scikit-learn, and the outcomes of cells in its leaves.
+
+    Cells count by their weights, if there are any.
+    """
     n_nodes = tree.node_count
     every = np.arange(n_nodes)
     is_leaf = tree.children_left < 0
@@ -315,9 +336,9 @@ def _compact(tree, leaf, outcome):
     above = threshold.astype(np.float64) > tree.threshold
     threshold[above] = np.nextafter(threshold[above], np.float32(-np.inf))
     n_outcomes = int(outcome.max()) + 1
-    pair, count = np.unique(leaf * n_outcomes + outcome, return_counts=True)
+    pair, count = weighted_counts(leaf * n_outcomes + outcome, weight)
     size = np.bincount(pair // n_outcomes, minlength=n_nodes)
-    total = np.bincount(leaf, minlength=n_nodes)
+    total = np.bincount(leaf, weight, minlength=n_nodes)
     return _Tree(
         feature=np.where(is_leaf, 0, tree.feature).astype(np.int16),
         threshold=np.where(is_leaf, np.float32(np.inf), threshold),
@@ -417,4 +438,5 @@ def _gains(forests, samples, bag):
             found.index_put_(place, gain[known], accumulate=True)
         return found
 
-    return torch.stack(in_threads(judge, samples.parts, network.device)).sum(0)
+    found = torch.stack(in_threads(judge, samples.parts, network.device)).sum(0)
+    return weighted(found, samples.weight)

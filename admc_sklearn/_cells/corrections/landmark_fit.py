@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..._shared.contract import Rows
 from ..._shared.devices import exact_device, in_threads, slices
 from ..._shared.held_out import (
     column_weights,
@@ -22,6 +23,7 @@ from ..._shared.held_out import (
     some_rows,
 )
 from ..._shared.linalg import cholesky
+from ..._shared.weights import some_weights, total_weight, weighted, weighted_mean
 from .landmark_regression import (
     CACHED_ELEMENTS,
     DEFAULT,
@@ -66,14 +68,15 @@ class Regression:
             torch.sub(weights, self.mean_weights, out=features[part])
         return features
 
-    def feed(self, features, truth):
-        """Add cells and their values, (N, M) and (N,)."""
+    def feed(self, features, truth, weight=None):
+        """Add cells and their values, (N, M) and (N,), by weights (N,), if any."""
+        truth, counted = weighted(truth, weight), weighted(features, weight)
         for lo in range(0, len(self.gram), STRIP):
             strip = features[:, lo : lo + STRIP]
-            self.gram[lo:, lo : lo + STRIP].addmm_(features[:, lo:].T, strip)
+            self.gram[lo:, lo : lo + STRIP].addmm_(counted[:, lo:].T, strip)
         self.products.addmv_(features.T, truth)
-        self.total += features.sum(0)
-        self.n_cells += len(truth)
+        self.total += counted.sum(0)
+        self.n_cells += total_weight(weight, truth)
         self.sum += float(truth.sum())
 
     def solve(self, ridges):
@@ -90,7 +93,7 @@ class Regression:
             solutions.append(torch.cholesky_solve(products, root))
         return torch.cat(solutions, 1).to(device, self.products.dtype)
 
-    def best_ridge(self, features, truth):
+    def best_ridge(self, features, truth, weight=None):
         """Ridge with the lowest squared error on cells that it was not fed with.
 
         Also returns the predictions of these cells with this ridge, (N,).
@@ -98,7 +101,8 @@ class Regression:
         ridges = self.landmarks.settings.ridges
         solutions = self.solve(ridges)
         predicted = features @ solutions + self.mean_weights @ solutions
-        best = int((predicted - truth[:, None]).square().mean(0).argmin())
+        error = (predicted - truth[:, None]).square()
+        best = int(weighted_mean(error, weight).argmin())
         return ridges[best], predicted[:, best]
 
 
@@ -132,7 +136,9 @@ def fit_landmarks(
         return None
     network.eval()
     n_rows = max(settings.min_rows, settings.max_cells // network.n_columns)
-    values, observed = some_rows(n_rows, generator, rows.values, rows.observed)
+    values, observed, weight = some_rows(
+        n_rows, generator, rows.values, rows.observed, rows.weight
+    )
     first = slice(settings.n_landmarks)
     completed = CompletedRows.of(network, values[first], observed[first], settings)
     landmarks = LandmarkRegression(
@@ -140,7 +146,8 @@ def fit_landmarks(
     )
     turn = torch.randint(settings.n_turns, observed.shape, generator=generator)
     turn = turn[:, validation.unit].to(values.device)
-    fitted = _regress(landmarks, network, values, observed, turn, deadline)
+    known = Rows(values, observed, weight)
+    fitted = _regress(landmarks, network, known, turn, deadline)
     if fitted is None:
         return None
     columns, last = fitted
@@ -148,7 +155,8 @@ def fit_landmarks(
     hidden = validation.hidden & held.has_observed()
     hidden[:, ~_is_among(columns, hidden)] = False
     predicted = landmarks.predict(held.coordinates(), hidden)
-    cells = PredictedCells(held, predicted, validation.truth, hidden)
+    known = validation.truth, hidden, validation.weight
+    cells = PredictedCells(held, predicted, *known)
     landmarks.weight = _weights(cells, last, columns, settings.trained_share)
     gain = cells.gain(landmarks.weight).view(-1, len(validation.rows)).sum(0)
     least = errors_of_weights(landmarks.weight, gain)
@@ -160,25 +168,29 @@ def fit_landmarks(
 class PredictedCells:
     """Hidden cells of completed rows, with the regression's predictions and the truth.
 
-    Shape of ``predicted``, ``truth`` and ``hidden``: (B, d).
+    Shape of ``predicted``, ``truth`` and ``hidden``: (B, d); of ``weight``, that of the
+    rows: (B,), or None.
     """
 
     completed: CompletedRows
     predicted: torch.Tensor
     truth: torch.Tensor
     hidden: torch.Tensor
+    weight: torch.Tensor | None = None
 
     def moments(self):
         """Sum errors times predicted changes, and squared changes, (2, d)."""
         step = torch.where(self.hidden, self.predicted - self.completed.mean, 0.0)
         error = self.truth - self.completed.mean
-        return torch.stack([(step * error).sum(0), step.square().sum(0)])
+        products = step * error, step.square()
+        return torch.stack([weighted(p, self.weight).sum(0) for p in products])
 
     def gain(self, weight):
         """Squared error of every row that the predictions save, (B,)."""
         error = self.truth - self.completed.mean
         left = error - self.completed.limited_shift(self.predicted, weight)
-        return torch.where(self.hidden, error.square() - left.square(), 0.0).sum(1)
+        gain = torch.where(self.hidden, error.square() - left.square(), 0.0).sum(1)
+        return weighted(gain, self.weight)
 
 
 def _is_among(columns, table):
@@ -188,14 +200,14 @@ def _is_among(columns, table):
     return chosen
 
 
-def _regress(landmarks, network, values, observed, turn, deadline):
+def _regress(landmarks, network, rows, turn, deadline):
     """Fit a landmark regression to cells hidden in turns, by the ``turn`` of each.
 
     Returns the columns that have enough of them, and the last turn's cells, which were
     predicted before the regressions were fed with them. It is None where no column has
     enough, or where there is no time to finish.
     """
-    settings = landmarks.settings
+    settings, values, observed = landmarks.settings, rows.values, rows.observed
     truth = network.warp.inverse(values)
     columns = landmarks.coordinate.ge(0).nonzero()[:, 0].tolist()
     columns = [j for j in columns if int(observed[:, j].sum()) >= settings.min_cells]
@@ -206,13 +218,13 @@ def _regress(landmarks, network, values, observed, turn, deadline):
         hidden = observed & (turn == t)
         completed = CompletedRows.of(network, values, observed & ~hidden, settings)
         hidden &= completed.has_observed()
-        rows, predicted = completed.coordinates(), torch.zeros_like(values)
-        distances = landmarks.distances(rows)
+        points, predicted = completed.coordinates(), torch.zeros_like(values)
+        distances = landmarks.distances(points)
         # Columns are regressed in threads; each writes where no other does.
         learn = functools.partial(
             _learn,
             regressions,
-            (rows, distances, hidden, truth),
+            (points, distances, hidden, truth, rows.weight),
             ridges if t == settings.n_turns - 1 else None,
             deadline,
         )
@@ -224,7 +236,7 @@ def _regress(landmarks, network, values, observed, turn, deadline):
     for j, solution in zip(columns, solve, strict=True):
         landmarks.solution[j] = solution
     hidden[:, ~_is_among(columns, hidden)] = False
-    last = PredictedCells(completed, predicted, truth, hidden)
+    last = PredictedCells(completed, predicted, truth, hidden, rows.weight)
     return (columns, last) if columns else None
 
 
@@ -235,16 +247,16 @@ def _learn(regressions, turn, ridges, deadline, j):
     Returns the column, the rows of its predicted cells and their predictions; there
     are none without ``ridges``.
     """
-    rows, distances, hidden, truth = turn
+    rows, distances, hidden, truth, weight = turn
     cells = hidden[:, j].nonzero()[:, 0]
     predicted = truth[:0, j]
     if time.monotonic() > deadline:
         return j, cells[:0], predicted
     features = regressions[j].features(rows[cells], distances[cells])
-    y = truth[cells, j]
+    y, weight = truth[cells, j], some_weights(weight, cells)
     if ridges is not None:
-        ridges[j], predicted = regressions[j].best_ridge(features, y)
-    regressions[j].feed(features, y)
+        ridges[j], predicted = regressions[j].best_ridge(features, y, weight)
+    regressions[j].feed(features, y, weight)
     return j, cells[: len(predicted)], predicted
 
 

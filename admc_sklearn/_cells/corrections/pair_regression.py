@@ -52,7 +52,7 @@ def fit_tilt(case, control, statistics, *, precision, pair_weight, least=0.0):
         Statistic t of every outcome.
     precision : float
         Precision of the normal prior on theta.
-    pair_weight : float
+    pair_weight : float or float array of shape (N,)
         Weight of a pair's log-likelihood.
     least : float
         Score statistic, of a chi-squared distribution with p degrees of freedom by
@@ -72,12 +72,13 @@ def fisher_scoring(evaluate, precision, start, pair_weight, least=0.0, n_iter=25
     """Parameters of a conditional logistic regression, (p,).
 
     ``evaluate`` returns the log-odds (N,) of the outcomes and their gradient (N, p);
-    ``precision`` (p,) is the precision of the parameters' normal prior. A first step
-    whose score statistic is below ``least`` is not taken.
+    ``precision`` (p,) is the precision of the parameters' normal prior, ``pair_weight``
+    a weight of all outcomes or one of each, (N,). A first step whose score statistic is
+    below ``least`` is not taken.
     """
 
     def penalised(log_odds, parameters):
-        fit = pair_weight * log_expit(log_odds).sum()
+        fit = (pair_weight * log_expit(log_odds)).sum()
         return fit - 0.5 * precision @ parameters**2
 
     parameters = start
@@ -85,8 +86,8 @@ def fisher_scoring(evaluate, precision, start, pair_weight, least=0.0, n_iter=25
     best = penalised(log_odds, parameters)
     for iteration in range(n_iter):
         chance = expit(log_odds)
-        slope = pair_weight * (gradient.T @ (1 - chance)) - precision * parameters
-        weighted = pair_weight * gradient * (chance * (1 - chance))[:, None]
+        slope = gradient.T @ (pair_weight * (1 - chance)) - precision * parameters
+        weighted = gradient * (pair_weight * chance * (1 - chance))[:, None]
         # The prior's precision keeps the system from being singular.
         step = np.linalg.solve(weighted.T @ gradient + np.diag(precision), slope)
         if slope @ step < (MIN_STATISTIC if iteration else least):

@@ -28,6 +28,7 @@ from ..._shared.contract import Correction, Rows
 from ..._shared.held_out import weigh_steps
 from ..._shared.linalg import cholesky
 from ..._shared.patterns import choose_patterns, rows_by_pattern
+from ..._shared.weights import rooted, some_weights, weighted, weighted_mean
 from ..network.posterior import NUMBERS
 from ..network.tilt import TiltSettings, longest_shift, with_mean_moved
 
@@ -110,6 +111,8 @@ class KernelRegression(nn.Module):
         Coordinates of training rows, on a device that has float64.
     targets : float64 tensor of shape (m, t)
     settings : PatternSettings
+    weight : float tensor of shape (m,), optional
+        Weights of the rows: a ridge is divided by them.
 
     Attributes
     ----------
@@ -119,19 +122,20 @@ class KernelRegression(nn.Module):
         Each kernel's name in `KERNELS`, its width and its ridge.
     """
 
-    def __init__(self, points, targets, settings=DEFAULT):
+    def __init__(self, points, targets, settings=DEFAULT, weight=None):
         super().__init__()
         self.kernels = list(settings.kernels)
-        few = points[: settings.n_choice_rows]
+        first = slice(settings.n_choice_rows)
+        few, own = points[first], some_weights(weight, first)
         self.widths = [self._width(few, *KERNELS[name][:2]) for name in self.kernels]
-        errors = self._errors_left_out(few, targets[: len(few)], settings.ridges)
+        errors = self._errors_left_out(few, targets[first], settings.ridges, own)
         # The ridge of a kernel is that which serves all columns, a kernel's error that
         # of each column.
         best = errors.sum(-1).argmin(1)
         self.ridges = [settings.ridges[k] for k in best.tolist()]
         errors = errors[torch.arange(len(best)), best]
         self.register_buffer("choice", errors.argmin(0))
-        self.solve(points, targets)
+        self.solve(points, targets, weight)
 
     def _width(self, points, norm, factor):
         distances = torch.pdist(points, p=norm)
@@ -144,31 +148,38 @@ class KernelRegression(nn.Module):
         distances = torch.cdist(rows, points, p=norm, compute_mode=exactly)
         return shape(distances / self.widths[k])
 
-    def _errors_left_out(self, points, targets, ridges):
+    def _errors_left_out(self, points, targets, ridges, weight=None):
         """Leave-one-out errors of every kernel, ridge and column."""
-        targets = targets - targets.mean(0)
+        targets = rooted(targets - weighted_mean(targets, weight), weight)
         errors = points.new_empty(len(self.kernels), len(ridges), targets.shape[1])
         for k in range(len(self.kernels)):
-            values, vectors = torch.linalg.eigh(self.weights(k, points, points))
+            values, vectors = torch.linalg.eigh(self._kernel(k, points, weight))
             rotated = vectors.T @ targets
             for r, ridge in enumerate(ridges):
                 inverse = 1 / (values.clamp_min(0) + ridge)
                 # A residual that is left out: [K^-1 y]_i / [K^-1]_ii, the ridge in K.
+                # With weights both are times the root of the row's.
                 solution = vectors @ (inverse[:, None] * rotated)
                 residual = solution / (vectors.square() @ inverse)[:, None]
                 errors[k, r] = residual.square().mean(0)
         return errors
 
-    def solve(self, points, targets):
+    def _kernel(self, k, points, weight):
+        """Kernel k among points (m, k), times the roots of both rows' weights."""
+        kernel = self.weights(k, points, points)
+        return kernel if weight is None else rooted(rooted(kernel, weight).T, weight)
+
+    def solve(self, points, targets, weight=None):
         """Fit to rows, with the kernels and ridges that were chosen."""
-        center = targets.mean(0)
+        center = weighted_mean(targets, weight)
         solution = torch.zeros_like(targets)
         for k in self.choice.unique().tolist():
-            kernel = self.weights(k, points, points)
+            kernel = self._kernel(k, points, weight)
             kernel.diagonal().add_(self.ridges[k])
             own = self.choice == k
-            residual = targets[:, own] - center[own]
-            solution[:, own] = torch.cholesky_solve(residual, cholesky(kernel))
+            residual = rooted(targets[:, own] - center[own], weight)
+            found = torch.cholesky_solve(residual, cholesky(kernel))
+            solution[:, own] = rooted(found, weight)
         for name, value in {
             "points": points,
             "center": center,
@@ -375,11 +386,11 @@ def _fit_pattern(model, observed, rows, held, settings):
             hidden[:, own] = False
             continue
         columns.append(own)
-        regressions.append(KernelRegression(*known, settings))
+        regressions.append(KernelRegression(*known[:2], settings, known[2]))
         predicted[:, own] = regressions[-1](points).to(predicted)
     if not bool(hidden.any()):
         return None
-    shown = Rows(some.values, some.observed & observed)
+    shown = Rows(some.values, some.observed & observed, some.weight)
     truth = network.warp.inverse(some.values)
     found = _weigh(model, shown, predicted, truth, hidden)
     if found is None:
@@ -388,13 +399,15 @@ def _fit_pattern(model, observed, rows, held, settings):
 
 
 def _known(network, rows, observed, own, settings):
-    """Take inputs (m, k) and targets (m, t) of rows that show both."""
+    """Take inputs (m, k), targets (m, t), weights of rows that show both."""
     take = rows.observed[:, observed].all(1) & rows.observed[:, own].all(1)
     take = take.nonzero()[: settings.n_rows, 0]
     values = rows.values[take]
     points = inputs(network, values, observed, settings)
     truth = network.warp.inverse(values)[:, own]
-    return points, truth.to(points)
+    weight = rows[take].weight
+    weight = None if weight is None else weight.to(points)
+    return points, truth.to(points), weight
 
 
 def _weigh(model, rows, predicted, truth, hidden):
@@ -411,12 +424,13 @@ def _weigh(model, rows, predicted, truth, hidden):
     step = torch.where(hidden, predicted - own, 0.0)
     error = torch.where(hidden, truth - own, 0.0)
     columns = hidden.any(0)
-    weight = weigh_steps(step, error, columns, len(step))
+    weight = weigh_steps(step, error, columns, len(step), rows.weight)
     if not bool(weight.any()):
         return None
     # Columns with few cells narrow as the table does, as their weights are the table's.
     left = error - weight * step
-    total = torch.stack([error.square().sum(0), left.square().sum(0)])
+    squares = error.square(), left.square()
+    total = torch.stack([weighted(s, rows.weight).sum(0) for s in squares])
     before, after = total + total.sum(1, keepdim=True) / columns.sum()
     ratio = (before / after.clamp_min(1e-9)).clamp(1.0, MAX_NARROWING)
     return weight, torch.where(columns, ratio - 1, 0.0)

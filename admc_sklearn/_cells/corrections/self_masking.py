@@ -262,7 +262,7 @@ def is_suspected(network, rows, generator, settings=DEFAULT):
 
 def _compete(network, rows, generator, decide, settings):
     """Estimate the tilts, and the `Evidence` of a competition if they compete."""
-    pairs = Pairs.deal(rows.values, rows.observed, generator, settings)
+    pairs = Pairs.deal(rows, generator, settings)
     d = rows.observed.shape[1]
     tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
     slopes = np.zeros(d)
@@ -284,7 +284,7 @@ def _compete(network, rows, generator, decide, settings):
             cells.control,
             statistics,
             precision=settings.precision,
-            pair_weight=settings.pair_weight,
+            pair_weight=cells.weight,
             least=least,
         )
         if decide and cells.column in competing:
@@ -316,7 +316,9 @@ class Pairs:
     The first rows of all pairs stand before the second ones. Shape of ``rows``, their
     positions in the table: (2 P,); of ``values``, ``observed``, the cells ``kept`` in
     both rows and those ``compared``, observed in one row alone: (2 P, d); of ``fold``,
-    the part of the rows that a pair is from: (P,).
+    the part of the rows that a pair is from: (P,). ``weight`` is 1, or an array (P,):
+    the product of the weights of a pair's rows, as often as they would meet if they
+    were repeated.
     """
 
     rows: torch.Tensor
@@ -326,6 +328,7 @@ class Pairs:
     compared: torch.Tensor
     fold: np.ndarray
     settings: SelfMaskingSettings = DEFAULT
+    weight: np.ndarray | float = 1.0
 
     @property
     def n(self):
@@ -333,8 +336,9 @@ class Pairs:
         return len(self.fold)
 
     @classmethod
-    def deal(cls, values, observed, generator, settings=DEFAULT):
-        """Pair rows at random, several times, within every part of them."""
+    def deal(cls, table, generator, settings=DEFAULT):
+        """Pair rows of a `Rows` at random, several times, within every part of them."""
+        values, observed = table.values, table.observed
         n, d = observed.shape
         n_parts, n_turns = settings.n_parts, settings.n_partners
         affordable = max(2 * settings.min_cells, settings.max_cells // d)
@@ -350,7 +354,10 @@ class Pairs:
         seen = observed[rows]
         one, other = seen.view(2, -1, d)
         kept, compared = (part.repeat(2, 1) for part in (one & other, one ^ other))
-        return cls(rows, values[rows], seen, kept, compared, fold, settings)
+        weight = 1.0
+        if table.weight is not None:
+            weight = table.weight[rows].view(2, -1).prod(0).double().cpu().numpy()
+        return cls(rows, values[rows], seen, kept, compared, fold, settings, weight)
 
     def by_row(self, gains):
         """Gains of pairs, (P,), shared out to the rows in them."""
@@ -376,6 +383,7 @@ class _Cells:
     control: np.ndarray
     sign: np.ndarray  # 1 where the first row of the pair is the case, else -1
     settings: SelfMaskingSettings
+    weight: np.ndarray  # weight of every pair's log-likelihood
 
     @property
     def column(self):
@@ -410,14 +418,16 @@ class _Cells:
         start = np.concatenate([theta, np.zeros(size)])
         gains = np.zeros(len(self.pair))
         for fold in range(settings.n_parts):
+            is_held = self.fold == fold
             kept, held = (
                 (self.case[rows], self.control[rows], statistics, difference[rows])
-                for rows in (self.fold != fold, self.fold == fold)
+                for rows in (~is_held, is_held)
             )
-            evaluate, weight = partial(log_odds_of, *kept), settings.pair_weight
+            evaluate, weight = partial(log_odds_of, *kept), self.weight[~is_held]
             parameters = fisher_scoring(evaluate, precision, start, weight)
             log_odds, _ = log_odds_of(*held, parameters)
-            gains[self.fold == fold] = weight * (log_expit(log_odds) + np.log(2))
+            gain = self.weight[is_held] * (log_expit(log_odds) + np.log(2))
+            gains[is_held] = gain
         return gains
 
 
@@ -456,6 +466,7 @@ def _cells(network, pairs):
                 np.where(first_lacks, other, one),
                 np.where(first_lacks[:, 0], 1.0, -1.0),
                 pairs.settings,
+                (pairs.settings.pair_weight * pairs.weight * np.ones(pairs.n))[pair],
             )
 
 

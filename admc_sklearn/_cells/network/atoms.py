@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..._shared.weights import weighted_counts
+
 MAX_ATOMS = 64
 # A column is discrete when its values recur this often on average.
 MIN_REPEATS = 4.0
@@ -40,13 +42,15 @@ _SQRT1_2 = math.sqrt(0.5)
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
-def column_atoms(values, max_atoms=MAX_ATOMS):
+def column_atoms(values, max_atoms=MAX_ATOMS, weight=None):
     """Atoms of one column.
 
     Parameters
     ----------
     values : float array of shape (n_observed,), finite
     max_atoms : int
+    weight : float array of shape (n_observed,), optional
+        Weights of the values, with a mean near 1.
 
     Returns
     -------
@@ -56,9 +60,9 @@ def column_atoms(values, max_atoms=MAX_ATOMS):
         ``is_bin``: 1 where it is a bin, even if of one value.
     """
     if len(values) == 0:
-        values = np.zeros(1)
-    distinct, counts = np.unique(values, return_counts=True)
-    n = len(values)
+        values, weight = np.zeros(1), None
+    distinct, counts = weighted_counts(values, weight)
+    n = counts.sum()
     n_bins = int(np.clip(n // 8, 4, max_atoms))
     if len(distinct) <= max_atoms and n >= MIN_REPEATS * len(distinct):
         is_point = np.ones(len(distinct), dtype=bool)

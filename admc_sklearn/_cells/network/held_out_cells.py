@@ -10,6 +10,7 @@ import torch
 from ..._shared.contract import Rows
 from ..._shared.devices import in_threads
 from ..._shared.held_out import weigh_steps
+from ..._shared.weights import some_weights, weighted
 from .masked_diffusion import absorb
 from .posterior import NUMBERS
 
@@ -23,14 +24,16 @@ class Validation:
     """Fixed hidden cells of held-out rows.
 
     The anchor does not change during training, so it is computed once. Columns of one
-    ``unit``, an int tensor of shape (d,), are hidden together.
+    ``unit``, an int tensor of shape (d,), are hidden together; ``weight``, of shape
+    (n,), holds the weights of the rows, if there are any.
     """
 
-    def __init__(self, network, values, observed, generator, unit):
+    def __init__(self, network, values, observed, generator, unit, weight=None):
         self.unit = unit
         n_cells = max(1, int(observed.sum()) * VALIDATION_RATE)
         repeats = int(np.clip(math.ceil(VALIDATION_CELLS / n_cells), 1, 8))
         self.truth = values.repeat(repeats, 1)
+        self.weight = None if weight is None else weight.repeat(repeats)
         self.values = network.warp(self.truth)
         self.rows, self.known = self.values[: len(values)], observed
         observed = observed.repeat(repeats, 1)
@@ -48,6 +51,11 @@ class Validation:
                 self.parts,
                 network.device,
             )
+
+    @property
+    def n_hidden(self):
+        """Number of hidden cells, by the weights of their rows."""
+        return max(1, float(weighted(self.hidden, self.weight).sum()))
 
     def _complete(self, index):
         """Posteriors of a part's hidden cells, and the mean head's means or None."""
@@ -74,25 +82,25 @@ class Validation:
         def errors(index):
             part = self.parts[index]
             posteriors, means = self._complete(index)
+            weight = some_weights(self.weight, part)
             squared, nats, along, square = 0.0, 0.0, 0.0, 0.0
             for posterior in posteriors:
                 cells, truth = posterior.cells, posterior.cells.gather(self.truth[part])
                 nll = posterior.nll(cells.gather(self.outcome[part]))
-                squared += float(cells.total(posterior.error(truth)))
-                nats += float(cells.total(nll))
+                squared += float(cells.total(posterior.error(truth), weight))
+                nats += float(cells.total(nll, weight))
                 if means is not None and posterior.kind == NUMBERS:
                     own = posterior.mean()
                     step = cells.gather(means) - own
-                    along += float(cells.total(step * (truth - own)))
-                    square += float(cells.total(step.square()))
+                    along += float(cells.total(step * (truth - own), weight))
+                    square += float(cells.total(step.square(), weight))
             return squared, nats, along, square
 
         found = in_threads(errors, range(len(self.parts)), network.device)
         squared, nats, along, square = map(sum, zip(*found, strict=True))
         share = min(1.0, max(0.0, along / max(square, 1e-12)))
         squared = max(0.0, squared - share * (2 * along - share * square))
-        count = max(1, int(self.hidden.sum()))
-        return math.sqrt(squared / count), nats / count
+        return math.sqrt(squared / self.n_hidden), nats / self.n_hidden
 
     @torch.no_grad()
     def error_of(self, model):
@@ -100,14 +108,15 @@ class Validation:
 
         def squared(part):
             truth, rows = self.truth[part], Rows(self.values[part], self.kept[part])
+            weight = some_weights(self.weight, part)
             return sum(
-                float(p.cells.total(p.error(p.cells.gather(truth))))
+                float(p.cells.total(p.error(p.cells.gather(truth)), weight))
                 for p in model.posteriors(rows, self.hidden[part])
             )
 
         model.eval()
         found = in_threads(squared, self.parts, self.network.device)
-        return math.sqrt(sum(found) / max(1, int(self.hidden.sum())))
+        return math.sqrt(sum(found) / self.n_hidden)
 
     @torch.no_grad()
     def weigh_means(self):
@@ -129,4 +138,6 @@ class Validation:
         step = torch.where(hidden, means - own, 0.0)
         error = torch.where(hidden, self.truth - own, 0.0)
         n_rows = len(self.rows)
-        network.mean_head.weight = weigh_steps(step, error, hidden.any(0), n_rows)
+        network.mean_head.weight = weigh_steps(
+            step, error, hidden.any(0), n_rows, self.weight
+        )

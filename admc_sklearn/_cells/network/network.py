@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..._shared.devices import GPU_SHARE, slices
+from ..._shared.weights import some_weights
 from .atoms import Atoms, column_atoms
 from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from .denoiser import Denoiser
@@ -282,15 +283,13 @@ class CompletionNetwork(nn.Module):
         return posteriors
 
 
-def build_network(
-    values, observed, warp, anchor, size, generator, has_mean_head=True, ends=None
-):
+def build_network(rows, warp, anchor, size, generator, has_mean_head=True, ends=None):
     """Put together an untrained network: the anchor, in the mean and in the draws.
 
     Parameters
     ----------
-    values, observed : arrays of shape (n, d)
-        Standardised numbers and codes of levels, and where they are known.
+    rows : Rows
+        Arrays: standardised numbers and codes of levels.
     warp : PowerTransform
     anchor : ColumnAnchor
     size : NetworkSize
@@ -300,12 +299,14 @@ def build_network(
     ends : float array of shape (d, 2), optional
         How far columns reach, see `Atoms`.
     """
-    c = anchor.coordinates
+    c, values, observed = anchor.coordinates, rows.values, rows.observed
     warp = warp.cpu()
     numeric = c.numeric.cpu().numpy()
-    atoms = {
-        j: column_atoms(values[observed[:, j], j].astype(np.float64)) for j in numeric
-    }
+    atoms = {}
+    for j in numeric:
+        seen = observed[:, j]
+        own = some_weights(rows.weight, seen)
+        atoms[j] = column_atoms(values[seen, j].astype(np.float64), weight=own)
     heads = []
     for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
         own = None if ends is None else ends[columns]

@@ -53,8 +53,10 @@ class PackedCells:
         columns = self.columns.expand_as(self.rows)
         table[self.rows[self.filled], columns[self.filled]] = entries[self.filled]
 
-    def total(self, entries):
-        """Sum of (g, T) entries over the cells."""
+    def total(self, entries, weight=None):
+        """Sum of (g, T) entries over the cells, by weights of the rows (B,), if any."""
+        if weight is not None:
+            entries = entries * weight[self.rows]
         return torch.where(self.filled, entries, 0.0).sum()
 
 

@@ -10,6 +10,7 @@ import torch
 from ..._shared.devices import in_threads
 from ..._shared.training import Trainer
 from ..._shared.trunk import dropout_factors
+from ..._shared.weights import some_weights, weighted
 from ..anchor.column_anchor import Anchored
 from .masked_diffusion import absorb, absorb_like
 from .mean_head import REACH
@@ -57,7 +58,8 @@ class TrainingSettings:
 class Absorbed:
     """Rows with cells hidden, and the anchor's moments of them.
 
-    Shape of ``values``, their ``outcome``, ``kept`` and ``targets``: (B, d).
+    Shape of ``values``, their ``outcome``, ``kept`` and ``targets``: (B, d); of
+    ``weight``, that of the rows: (B,), or None.
     """
 
     values: torch.Tensor
@@ -65,11 +67,13 @@ class Absorbed:
     kept: torch.Tensor
     targets: torch.Tensor
     anchored: Anchored
+    weight: torch.Tensor | None = None
 
     def __getitem__(self, rows):
         """Take a slice of the rows."""
         parts = (self.values, self.outcome, self.kept, self.targets, self.anchored)
-        return Absorbed(*(part[rows] for part in parts))
+        own = some_weights(self.weight, rows)
+        return Absorbed(*(part[rows] for part in parts), own)
 
 
 class CellTrainer(Trainer):
@@ -99,6 +103,7 @@ class CellTrainer(Trainer):
             average_decay=settings.average_decay,
         )
         self.settings, self.observed = settings, rows.observed
+        self.weight = rows.weight
         self.values = network.warp(rows.values)
         self.outcome = network.index(self.values)
         self.borrows = has_structured_patterns(rows.observed)
@@ -144,7 +149,8 @@ class CellTrainer(Trainer):
         kept, targets = self.hide(self.observed[rows])
         values = self.values[rows]
         anchored = self.network.anchored(values, kept)
-        return Absorbed(values, self.outcome[rows], kept, targets, anchored)
+        own = some_weights(self.weight, rows)
+        return Absorbed(values, self.outcome[rows], kept, targets, anchored, own)
 
     def batches(self, order):
         """Yield batches with cells hidden; the anchor conditions many rows at once."""
@@ -170,12 +176,13 @@ class CellTrainer(Trainer):
             atom, value = cells.gather(batch.outcome), cells.gather(batch.values)
             inner = posterior.inner_nll(atom, value)
             nll = posterior.nll(atom) + self.settings.inner_weight * inner
-            losses.append(cells.total(nll))
+            losses.append(cells.total(nll, batch.weight))
         if network.mean_head is not None:
             truth = network.warp.inverse(batch.values).clamp(-REACH, REACH)
             error = network.means(summaries, *rows) - truth
             are_numbers = batch.targets.index_fill(1, network.categorical, False)
-            losses.append(torch.where(are_numbers, error, 0.0).square().sum())
+            square = torch.where(are_numbers, error, 0.0).square()
+            losses.append(weighted(square, batch.weight).sum())
         return sum(losses)
 
     def _factors(self, n_rows):
