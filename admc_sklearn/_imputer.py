@@ -698,6 +698,7 @@ class ADMCImputer(
                 self_masking=self.self_masking,
                 settings=self._settings,
                 ends=self._codec.scaling_.standardised(ends[None])[0],
+                ordered=self._codec.is_ordered_[kept],
             )
             self.model_, history = fit_model(
                 rows,

@@ -255,7 +255,8 @@ class _Fit:
             "deadline": self.start_deadline,
             "weight": some_weights(weight, kept),
         }
-        scores = score_levels(x, o, self.n_levels, kept, self.settings.scores, weight)
+        own = self.settings.scores, weight, self.context.ordered
+        scores = score_levels(x, o, self.n_levels, kept, *own)
         settings = replace(self.settings.coordinates, max_coordinates=max_coordinates)
         warp, ridge, weakest = choose_coordinates(
             x[kept], o[kept], scores, self.generator, settings=settings, **options
@@ -266,7 +267,9 @@ class _Fit:
         name = automatic_size(self.context.size, self.arrays.observed)
         size = self.settings.sizes[name]
         own = warp, anchor, size, self.generator, self.settings.mean_head
-        network = build_network(self.arrays, *own, ends=self.context.ends)
+        network = build_network(
+            self.arrays, *own, ends=self.context.ends, ordered=self.context.ordered
+        )
         model = CellModel(network, [(ridge, weakest)], self.wholes)
         return model.move_to(x.device)
 

@@ -118,12 +118,26 @@ def _fit_cells(model, rows, context, start):
     # Half of the time is left for the blocks.
     now = time.monotonic()
     context = context.until(now + (context.plan.deadline - now) / 2)
+    context = replace(
+        context,
+        ends=_with_others(context.ends, own, len(n_levels), np.nan),
+        ordered=_with_others(context.ordered, own, len(n_levels), False),
+    )
     joint = model.partition.joint_columns
     cells = None if start is None else start.cells
     model.cells, history = fit_cells(
         table, n_levels, context, joint_columns=joint, start=cells
     )
     return [{"part": "cells", **record} for record in history]
+
+
+def _with_others(table, columns, n_columns, value):
+    """Take some columns of a table (d, ...), before others that hold one value."""
+    if table is None:
+        return None
+    out = np.full((n_columns, *table.shape[1:]), value, dtype=table.dtype)
+    out[: len(columns)] = table[columns]
+    return out
 
 
 def _fit_blocks(model, rows, context, rng, start, rival):

@@ -447,7 +447,12 @@ class DenseModel(nn.Module):
 
     def _point(self, posterior):
         if posterior.kind != NUMBERS:
-            return posterior.logits.argmax(-1).to(torch.float32)
+            likely = posterior.logits.argmax(-1).to(torch.float32)
+            if posterior.ordered is None or self.statistic == "mean":
+                return likely
+            below = torch.softmax(posterior.logits, -1).cumsum(-1)
+            place = (below < self.statistic).sum(-1).to(torch.float32)
+            return torch.where(posterior.ordered[:, None], place, likely)
         if self.statistic == "mean":
             return mean_of(posterior)
         return quantile_of(posterior, self.statistic)

@@ -89,6 +89,8 @@ class FitContext:
     ends : float array of shape (d, 2), optional
         How far completions of each column may go, in standardised units, where that is
         beyond its observed range; NaN elsewhere.
+    ordered : bool array of shape (d,), optional
+        Categorical columns whose levels have an order.
     """
 
     plan: Any
@@ -100,6 +102,7 @@ class FitContext:
     n_bootstraps: int = 0
     self_masking: bool | str = False
     ends: Any = None
+    ordered: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""

@@ -76,7 +76,7 @@ _PARTS = {
     CategoryColumn: (
         "",
         "",
-        "is_number is_empty fallback levels n_levels _index rare whole",
+        "is_number is_empty fallback levels n_levels _index rare whole ordered?",
     ),
     RareLevels: ("", "", "own shared share ends number"),
     Standardiser: (
@@ -109,7 +109,7 @@ _PARTS = {
     TokenAttention: ("", "", "n_heads norm qkv out feed_forward"),
     FeedForward: ("", "", "first second"),
     NumericHead: ("columns", "weight bias inner_weight inner_bias", "n_outcomes atoms"),
-    LevelHead: ("columns slots share", "weight bias", "n_outcomes"),
+    LevelHead: ("columns slots share ordered?", "weight bias", "n_outcomes"),
     Atoms: (
         "low high own_low own_high center share edges valid offset reaching?",
         "",

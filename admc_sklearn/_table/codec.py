@@ -237,6 +237,13 @@ class TableCodec:
             frame = X._constructor(frame).__finalize__(X)  # subclasses, attrs
         return frame
 
+    @property
+    def is_ordered_(self):
+        """Columns of levels whose order has a meaning, bool (d,)."""
+        # Files of earlier versions do not say.
+        own = [getattr(column, "ordered", False) for column in self.columns_.columns_]
+        return np.array(own, dtype=bool)
+
     def categories(self):
         """Levels of each categorical column, None for others."""
         return [c.levels if c.n_levels else None for c in self.columns_.columns_]

@@ -225,9 +225,12 @@ class CategoryColumn:
         Number of outcomes.
     rare : RareLevels or None
         None where no levels share an outcome.
+    ordered : bool
+        Whether the order of the levels has a meaning.
     """
 
-    def __init__(self, values, declared, is_truth, name):
+    def __init__(self, values, declared, is_truth, name, ordered=False):
+        self.ordered = ordered
         self.is_number = is_truth
         self.is_empty = not len(values)
         levels = pd.unique(objects(values))

@@ -141,7 +141,8 @@ class ColumnCodec:
         if isinstance(dtype, (nw.Categorical, nw.Enum)) and not is_dictionary(series):
             declared = series.cat.get_categories().to_numpy()
         try:
-            return CategoryColumn(values, declared, is_truth, name)
+            ordered = declared is not None and isinstance(dtype, nw.Enum)
+            return CategoryColumn(values, declared, is_truth, name, ordered)
         except TypeError as error:
             raise TypeError(
                 f"Column {name!r} has values that cannot be categories ({error}): "

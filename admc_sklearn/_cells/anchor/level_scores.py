@@ -40,6 +40,9 @@ class ScoreSettings:
     shrinkage : float
         Rows' worth of the overall mean that a level's scores are shrunken by. (Not
         measured.)
+    order_rows : float
+        Rows' worth of its neighbours that a level's means are smoothed by where levels
+        have an order. (NOTES, "Ordered levels".)
     reach : float
         Standardised values are cut there, since outliers would lead the scores. (Not
         measured.)
@@ -49,6 +52,7 @@ class ScoreSettings:
     max_scores: int = 8
     max_partner_levels: int = 20
     shrinkage: float = 5.0
+    order_rows: float = 5.0
     reach: float = 3.0
 
 
@@ -145,7 +149,9 @@ class Coordinates(nn.Module):
         return out
 
 
-def score_levels(values, observed, n_levels, rows, settings=DEFAULT, weight=None):
+def score_levels(
+    values, observed, n_levels, rows, settings=DEFAULT, weight=None, ordered=None
+):
     """Scores of every categorical column.
 
     Parameters
@@ -160,6 +166,8 @@ def score_levels(values, observed, n_levels, rows, settings=DEFAULT, weight=None
     settings : ScoreSettings
     weight : float tensor of shape (n,), optional
         Weights of the rows, with a mean near 1.
+    ordered : bool array of shape (d,), optional
+        Columns whose levels have an order.
 
     Returns
     -------
@@ -181,10 +189,13 @@ def score_levels(values, observed, n_levels, rows, settings=DEFAULT, weight=None
     rows = rows[:: 1 + len(rows) // MAX_FIT_ROWS]
     values, some = values[rows], observed[rows]
     own = some_weights(weight, rows)
+    if ordered is None:
+        ordered = np.zeros(d, dtype=bool)
     partners = _partners(values, some, n_levels, frequency, settings)
     for j in categorical:
+        column = Rows(values[:, j], some[:, j], own)
         directions[j] = _directions(
-            Rows(values[:, j], some[:, j], own), frequency[j], partners, j, settings
+            column, frequency[j], partners, j, settings, bool(ordered[j])
         )
     strengths = {j: v for j, (_, v) in directions.items()}
     sizes = _share_out(strengths, settings.max_coordinates - d)
@@ -218,7 +229,7 @@ def _partners(values, observed, n_levels, frequency, settings):
     return torch.where(seen, torch.cat(parts, 1), 0.0), seen, np.array(column)
 
 
-def _directions(rows, share, partners, j, settings):
+def _directions(rows, share, partners, j, settings, ordered):
     """Directions among a column's levels, (K, r), and their strength, (r,)."""
     codes, observed = rows.values, rows.observed
     values, seen, column = partners
@@ -231,6 +242,8 @@ def _directions(rows, share, partners, j, settings):
     pairs = seen.sum(0).clamp_min(1.0)
     root = share.sqrt()
     strength = sums / pairs / root.clamp_min(1e-6)[:, None]
+    if ordered and settings.order_rows and len(share) <= MANY_LEVELS:
+        strength = _smoothed(strength, share, settings.order_rows / max(1, len(codes)))
     size = max(1, min(settings.max_scores, len(share) - 1))
     basis = None
     if len(share) > max(MANY_LEVELS, 2 * len(other)):
@@ -249,6 +262,19 @@ def _directions(rows, share, partners, j, settings):
     if basis is not None:
         u = basis @ u
     return u[:, :size], s[:size].cpu().numpy()
+
+
+def _smoothed(strength, share, penalty):
+    """Root-frequencies times means that are smoothed along the order of the levels.
+
+    The means m minimise sum_k share_k (m_k - mean_k)^2 + penalty sum_k (m_k+1 - m_k)^2.
+
+    Shapes: (K, m), (K,).
+    """
+    steps = torch.diff(torch.eye(len(share), dtype=share.dtype, device=share.device))
+    root = share.sqrt()[:, None]
+    system = torch.diag(share) + penalty * steps @ steps.T
+    return root * torch.linalg.solve(system, root * strength)
 
 
 def _share_out(strengths, free):

@@ -103,6 +103,8 @@ class LevelHead(nn.Module):
         self.register_buffer("columns", torch.as_tensor(columns))
         self.register_buffer("slots", torch.as_tensor(slots))
         self.register_buffer("share", torch.as_tensor(share, dtype=torch.float32))
+        # Which columns' levels have an order; None where none do.
+        self.register_buffer("ordered", None)
         self.n_outcomes = share.shape[1]
         _zero_head(self, len(columns), hidden)
 
@@ -144,7 +146,8 @@ class LevelHead(nn.Module):
         logits = mass.to(self.share.dtype).to(self.share.device)
         if summary is not None:
             logits = torch.baddbmm(self.bias, summary, self.weight) + logits
-        return LevelPosterior(cells, logits, self.share)
+        ordered = getattr(self, "ordered", None)
+        return LevelPosterior(cells, logits, self.share, ordered)
 
 
 def _zero_head(module, n_columns, hidden):

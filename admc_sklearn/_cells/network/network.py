@@ -283,7 +283,9 @@ class CompletionNetwork(nn.Module):
         return posteriors
 
 
-def build_network(rows, warp, anchor, size, generator, has_mean_head=True, ends=None):
+def build_network(
+    rows, warp, anchor, size, generator, has_mean_head=True, ends=None, ordered=None
+):
     """Put together an untrained network: the anchor, in the mean and in the draws.
 
     Parameters
@@ -298,6 +300,8 @@ def build_network(rows, warp, anchor, size, generator, has_mean_head=True, ends=
         Numbers have one where it is wanted.
     ends : float array of shape (d, 2), optional
         How far columns reach, see `Atoms`.
+    ordered : bool array of shape (d,), optional
+        Columns whose levels have an order.
     """
     c, values, observed = anchor.coordinates, rows.values, rows.observed
     warp = warp.cpu()
@@ -317,7 +321,10 @@ def build_network(rows, warp, anchor, size, generator, has_mean_head=True, ends=
     for columns in _by_size({j: int((share[k] > 0).sum()) for j, k in slots.items()}):
         own = np.array([slots[j] for j in columns])
         width = int((share[own] > 0).sum(1).max())
-        heads.append(LevelHead(columns, own, share[own, :width], size.hidden))
+        head = LevelHead(columns, own, share[own, :width], size.hidden)
+        if ordered is not None and ordered[columns].any():
+            head.ordered = torch.as_tensor(ordered[columns])
+        heads.append(head)
     encoder = None
     if len(numeric):
         values = warp(torch.tensor(values)).numpy()[:, numeric]

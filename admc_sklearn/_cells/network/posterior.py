@@ -248,14 +248,15 @@ class NumericPosterior(CellPosterior):
 class LevelPosterior(CellPosterior):
     """Over a column's levels; a level's value is its code.
 
-    Shape of ``share``, the levels' frequencies: (g, K).
+    Shape of ``share``, the levels' frequencies: (g, K); of ``ordered``, (g,), which
+    columns' levels have an order, or None.
     """
 
     kind = LEVELS
 
-    def __init__(self, cells, logits, share):
+    def __init__(self, cells, logits, share, ordered=None):
         super().__init__(cells, logits)
-        self.share = share
+        self.share, self.ordered = share, ordered
 
     @property
     def is_shared(self):
@@ -300,8 +301,13 @@ class LevelPosterior(CellPosterior):
         return torch.where(stays, values, self._value(other, rest))
 
     def point(self, statistic):
-        """Code of the most probable level, (g, T), whatever the statistic."""
-        del statistic
+        """Code of the most probable level, (g, T).
+
+        The quantile of a level's place, if the levels have an order.
+        """
+        if self.ordered is not None and statistic != "mean":
+            place = self.quantile(statistic).floor()
+            return torch.where(self.ordered[:, None], place, self.point("mean"))
         logits = self.logits
         if bool(self.is_shared.any()):
             # No level that shares outcome 0 is more frequent than the rarest of the
