@@ -575,6 +575,7 @@ def test_the_gate_is_the_weight_of_least_squares(share):
     left = torch.randn(4000, 2, generator=generator(2))
     every = torch.ones_like(left, dtype=torch.bool)
     validation = BlockValidation.__new__(BlockValidation)
+    validation.weight = None
     validation.model, validation.n_cells = Follower(share), float(left.numel())
     one = torch.ones_like(left)
     validation.batches = [(one, one - left, every[:, :1], one, every)]
