@@ -71,8 +71,8 @@ class Exported:
             admc_sklearn[onnx]``.
         ValueError
             If the strategy is unknown, or for what a graph does not hold: encoders of
-            users, derived columns, bounds, constraints, more than eight blocks, and
-            columns of more than a thousand levels.
+            users, derived columns, bounds, constraints, effects of groups, more than
+            eight blocks, and columns of more than a thousand levels.
         """
         check_is_fitted(self)
         if strategy not in STATISTICS:
@@ -114,6 +114,10 @@ def _refuse(imputer):
         raise ValueError(
             f"bounds: a graph keeps to the observed ranges, not to bounds of "
             f"{list(imputer.bounds)}: set_params(bounds=None) and fit again."
+        )
+    if imputer.group_effects:
+        raise ValueError(
+            "group_effects: a graph completes every row by itself. Fit without them."
         )
     if imputer.constraints:
         raise ValueError(

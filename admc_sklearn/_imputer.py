@@ -49,6 +49,7 @@ from ._table.constraints import Constraints
 from ._table.containers import is_frame
 from ._table.departures import resolve_delta
 from ._table.derived import recompute, resolve_derived
+from ._table.group_means import GroupMeans, padded
 from ._table.missing_markers import accepts_null
 from ._table.types import (
     ArrayOrFrame,
@@ -81,9 +82,16 @@ def _has_categories(imputer):
     return any(levels is not None for levels in getattr(imputer, "categories_", ()))
 
 
-def _rows(cells, limits=None):
-    """Give the model's part of a table's cells."""
-    return Rows(cells.values, cells.observed, limits=limits)
+def _rows(cells, limits=None, weight=None):
+    """Give the model's part of a table's cells, and of the columns beside them."""
+    values, observed = cells.values, cells.observed
+    if cells.beside is not None:
+        values = np.concatenate([values, cells.beside[0]], 1)
+        observed = np.concatenate([observed, cells.beside[1]], 1)
+        if limits is not None:
+            shape = *cells.beside[0].shape, 2
+            limits = np.concatenate([limits, np.full(shape, np.inf)], 1)
+    return Rows(values, observed, weight, limits)
 
 
 class ADMCImputer(
@@ -213,6 +221,13 @@ class ADMCImputer(
           fall.
 
         See Notes.
+
+    group_effects : bool, default=False
+        Whether rows of one group, the visits of a person or the pupils of a school,
+        inform each other: then `fit`, `transform` and the other methods need
+        ``groups``. Where columns differ between groups, predictions of the group's
+        effect from its other rows (of the same call) are further columns of the model.
+        Groups that `fit` has not seen are like others. See Notes.
 
     n_steps : int, default=8
         Number of rounds in which a draw reveals the missing cells of a row. A single
@@ -351,6 +366,11 @@ class ADMCImputer(
     random cuts [3]_. Means, quantiles and draws are read from one distribution. Blocks
     are completed without this regression.
 
+    *Groups.* ``group_effects`` approximates a two-level model with random intercepts:
+    the further columns are best linear predictions of the intercepts, from the
+    observed cells of the group's other rows. What missing cells of one group have in
+    common beyond these is not drawn jointly.
+
     *Exact relations.* A cell that one other, observed cell determines exactly (the same
     quantity in other units, a copy, a ratio or a power, a level's code) is computed
     from that cell, and its quantiles and draws are that value. The value may lie beyond
@@ -441,6 +461,7 @@ class ADMCImputer(
         "keep_empty_features": ["boolean"],
         "derived": [Mapping, None],
         "bounds": [Mapping, None],
+        "group_effects": ["boolean"],
         "constraints": [list, tuple, None],
         "impute_features": [StrOptions({"all"}), "array-like", slice, callable],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -462,6 +483,7 @@ class ADMCImputer(
         "feature_names_in_",
         "_sampling_seed",
         "_codec",
+        "_group_means",
         "categories_",
         "indicator_",
         "model_",
@@ -491,6 +513,7 @@ class ADMCImputer(
         impute_features: Columns = "all",
         derived: Mapping[Any, tuple[Any, Sequence[Any]]] | None = None,
         bounds: Mapping[Any, Sequence[Any]] | None = None,
+        group_effects: bool = False,
         constraints: Sequence[Mapping[str, Any]] | None = None,
         max_epochs: int = 60,
         max_time: float | None = None,
@@ -519,6 +542,7 @@ class ADMCImputer(
         self.impute_features = impute_features
         self.derived = derived
         self.bounds = bounds
+        self.group_effects = group_effects
         self.constraints = constraints
         self.max_epochs = max_epochs
         self.max_time = max_time
@@ -555,7 +579,7 @@ class ADMCImputer(
         groups : array-like of shape (n_samples,), optional
             Group of each row, such as the video of an utterance. Rows of one group are
             held out together. Use this where the rows to complete will belong to groups
-            that are not in X.
+            that are not in X. With ``group_effects`` they inform each other besides.
         sample_weight : array-like of shape (n_samples,), optional
             Weight of each row, such as a survey's inverse selection probability, in
             everything that is learnt. Only ratios count: the weights are divided by
@@ -626,7 +650,8 @@ class ADMCImputer(
         """
         known = {"sample_weight": sample_weight, "bounds": bounds}
         self.fit(X, y, groups=groups, **known)
-        return self.transform(X, where=where, bounds=bounds)
+        groups = groups if self.group_effects else None
+        return self.transform(X, where=where, bounds=bounds, groups=groups)
 
     def _fit(self, X, groups, sample_weight, bounds, task):
         """Fit; see `fit`, which has this done to a copy of the imputer."""
@@ -676,6 +701,9 @@ class ADMCImputer(
             rows = draw_limited(rows, self._codec.n_levels_[kept], training_seed)
             drawn = self._codec.learn_drawn(cells, rows, self.keep_whole_numbers)
             rows = replace(rows, values=drawn)
+        self._group_means, n_beside = None, 0
+        if self.group_effects:
+            rows, n_beside = self._fit_groups(rows, groups, weight)
         self._codec.reach(ends)
         self._constraints(rules).learn(cells)
         self.indicator_ = None
@@ -697,12 +725,14 @@ class ADMCImputer(
                 n_bootstraps=self.n_bootstraps,
                 self_masking=self.self_masking,
                 settings=self._settings,
-                ends=self._codec.scaling_.standardised(ends[None])[0],
-                ordered=self._codec.is_ordered_[kept],
+                ends=padded(
+                    self._codec.scaling_.standardised(ends[None])[0], n_beside, np.nan
+                ),
+                ordered=padded(self._codec.is_ordered_[kept], n_beside),
             )
             self.model_, history = fit_model(
                 rows,
-                self._codec.n_levels_[kept],
+                padded(self._codec.n_levels_[kept], n_beside),
                 shared,
                 context,
                 encoders=given_encoders(self.encoders, modalities, shared, self._codec),
@@ -712,13 +742,44 @@ class ADMCImputer(
         report = Report() if self.model_ is None else self.model_.report()
         self.dependence_ = report.dependence
         self.self_masking_ = np.zeros(self.n_features_in_)
-        self.self_masking_[kept] = report.self_masking
+        own = np.broadcast_to(report.self_masking, len(kept) + n_beside)
+        self.self_masking_[kept] = own[: len(kept)]
+
+    def _fit_groups(self, rows, groups, weight):
+        """Learn the effects of groups: rows with columns of them, and how many."""
+        if groups is None:
+            raise ValueError("group_effects=True needs groups: fit(X, groups=...).")
+        codes = np.unique(groups, return_inverse=True)[1]
+        n_levels = self._codec.n_levels_[self._codec.scaling_.kept_]
+        own = rows.values, rows.observed
+        self._group_means = GroupMeans.fit(*own, n_levels, codes)
+        values, seen = self._group_means(*own, codes)
+        values = np.concatenate([rows.values, values], 1)
+        seen = np.concatenate([rows.observed, seen], 1)
+        return Rows(values, seen, weight), values.shape[1] - rows.values.shape[1]
+
+    def _read(self, X, groups):
+        """Cells of a table, and its groups' effects beside them."""
+        cells = self._codec.read(X)
+        means = getattr(self, "_group_means", None)
+        if means is None:
+            return cells
+        if groups is None:
+            raise ValueError(
+                "This imputer was fitted with group_effects: the rows to complete need "
+                "groups, too."
+            )
+        groups = column_or_1d(groups)
+        check_consistent_length(X, groups)
+        codes = np.unique(groups, return_inverse=True)[1]
+        return replace(cells, beside=means(cells.values, cells.observed, codes))
 
     def transform(
         self,
         X: Table,
         where: ArrayLike | None = None,
         bounds: CellBounds | None = None,
+        groups: ArrayLike | None = None,
     ) -> ArrayOrFrame:
         """Complete the missing cells of X; observed cells stay as they are.
 
@@ -735,6 +796,9 @@ class ADMCImputer(
             is cut to its limits, and what is known of them informs the other missing
             cells of the row. Cells of blocks (see Notes of the class) are moved to the
             nearer limit instead.
+        groups : array-like of shape (n_samples,), optional
+            Group of each row, with ``group_effects``. A group's rows inform each other
+            if they are completed in one call.
 
         Returns
         -------
@@ -750,7 +814,7 @@ class ADMCImputer(
         self._validate_params()
         X = check_table(self, X, reset=False)
         stays = self._stays(X, where)
-        cells = self._codec.read(X)
+        cells = self._read(X, groups)
         limits = self._limits(X, cells, bounds)
         agree = "means"
         if self.strategy == "sample":
@@ -771,6 +835,7 @@ class ADMCImputer(
         where: ArrayLike | None = ...,
         bounds: CellBounds | None = ...,
         delta: Mapping[Any, Any] | None = ...,
+        groups: ArrayLike | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
@@ -782,6 +847,7 @@ class ADMCImputer(
         where: ArrayLike | None = ...,
         bounds: CellBounds | None = ...,
         delta: Mapping[Any, Any] | None = ...,
+        groups: ArrayLike | None = ...,
     ) -> np.ndarray: ...
 
     def sample(
@@ -792,6 +858,7 @@ class ADMCImputer(
         where: ArrayLike | None = None,
         bounds: CellBounds | None = None,
         delta: Mapping[Any, Any] | None = None,
+        groups: ArrayLike | None = None,
     ) -> Any:
         """Joint draws of the missing cells of X from their posterior.
 
@@ -815,6 +882,8 @@ class ADMCImputer(
             the log-odds of the second. Arrays of shape (n_samples,) state it by row.
             The other missing cells of the row follow. Draws may leave the observed
             range so, but not ``bounds``; cells with limits of their own stay.
+        groups : array-like of shape (n_samples,), optional
+            Group of each row, as in `transform`.
 
         Returns
         -------
@@ -837,7 +906,7 @@ class ADMCImputer(
         if random_state is not None:
             (seed,) = draw_seeds(check_random_state(random_state), 1)
         stays = self._stays(X, where)
-        cells = self._codec.read(X)
+        cells = self._read(X, groups)
         limits = self._limits(X, cells, bounds)
         moved = {}
         if delta is not None:
@@ -857,6 +926,7 @@ class ADMCImputer(
         quantiles: Sequence[float] | np.ndarray = ...,
         where: ArrayLike | None = ...,
         bounds: CellBounds | None = ...,
+        groups: ArrayLike | None = ...,
     ) -> list[FrameT]: ...
 
     @overload
@@ -866,6 +936,7 @@ class ADMCImputer(
         quantiles: Sequence[float] | np.ndarray = ...,
         where: ArrayLike | None = ...,
         bounds: CellBounds | None = ...,
+        groups: ArrayLike | None = ...,
     ) -> np.ndarray: ...
 
     def predict_quantiles(
@@ -874,6 +945,7 @@ class ADMCImputer(
         quantiles: Sequence[float] | np.ndarray = (0.05, 0.5, 0.95),
         where: ArrayLike | None = None,
         bounds: CellBounds | None = None,
+        groups: ArrayLike | None = None,
     ) -> Any:
         """Quantiles of the missing cells of X, of each cell by itself.
 
@@ -887,6 +959,8 @@ class ADMCImputer(
             Cells to complete, as in `transform`.
         bounds : tuple or dict, optional
             Limits of single missing cells, as in `transform`.
+        groups : array-like of shape (n_samples,), optional
+            Group of each row, as in `transform`.
 
         Returns
         -------
@@ -904,13 +978,15 @@ class ADMCImputer(
         probabilities = check_quantiles(quantiles)
         X = check_table(self, X, reset=False)
         stays = self._stays(X, where)
-        cells = self._codec.read(X)
+        cells = self._read(X, groups)
         limits = self._limits(X, cells, bounds)
         found = self._summarise(cells, probabilities, limits[1])
         return self._decode_all(X, cells, found, None, stays, limits[0])
 
     @available_if(_has_categories)
-    def predict_proba(self, X: Table, column: str | int) -> np.ndarray:
+    def predict_proba(
+        self, X: Table, column: str | int, groups: ArrayLike | None = None
+    ) -> np.ndarray:
         """Probabilities of the levels of a categorical column.
 
         The method exists only after a `fit` to a table with a categorical column.
@@ -921,6 +997,8 @@ class ADMCImputer(
             Rows with any pattern of missing values.
         column : str or int
             Name or index of the column.
+        groups : array-like of shape (n_samples,), optional
+            Group of each row, as in `transform`.
 
         Returns
         -------
@@ -940,20 +1018,22 @@ class ADMCImputer(
         (j,) = np.flatnonzero(select_columns([column], X, names, "column"))
         if self.categories_[j] is None:
             raise ValueError(f"Column {column!r} is not categorical.")
-        cells = self._codec.read(X)
+        cells = self._read(X, groups)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
         proba = self.model_.probabilities(_rows(cells), k)
         numbers, known = self._codec.determined(cells)
         category_column = self._codec.columns_.columns_[j]
         return category_column.probabilities(proba, numbers[:, k], known[:, k])
 
-    def attention(self, X: Table) -> pd.DataFrame:
+    def attention(self, X: Table, groups: ArrayLike | None = None) -> pd.DataFrame:
         """Attention between the modalities while the missing modalities of X are drawn.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in which modalities may be missing.
+        groups : array-like of shape (n_samples,), optional
+            Group of each row, as in `transform`.
 
         Returns
         -------
@@ -971,7 +1051,7 @@ class ADMCImputer(
         check_is_fitted(self)
         if self.dependence_ is None:
             raise AttributeError("No modality is a block.")
-        cells = self._codec.read(check_table(self, X, reset=False))
+        cells = self._read(check_table(self, X, reset=False), groups)
         return self.model_.attention(_rows(cells))
 
     def get_feature_names_out(
@@ -1019,7 +1099,8 @@ class ADMCImputer(
     def _summarise(self, cells, statistics, limits):
         if self.model_ is None:
             return np.repeat(cells.values[None], len(statistics), axis=0)
-        return self.model_.summarise(_rows(cells, limits), statistics)
+        found = self.model_.summarise(_rows(cells, limits), statistics)
+        return found[..., : cells.values.shape[1]]
 
     def _ends_moved(self, X, delta):
         """Find the ends of columns whose draws are moved, (d, 2), NaN elsewhere."""
@@ -1044,6 +1125,7 @@ class ADMCImputer(
         moved = {kept.index(j): a for j, a in (delta or {}).items() if j in kept}
         rows = _rows(cells, limits)
         drawn = self.model_.draw(rows, n_draws, self.n_steps, seed, moved)
+        drawn = drawn[..., : cells.values.shape[1]]
         constraints = self._constraints()
         if n_groups := len(constraints.groups):
             keys = row_keys(cells.values, cells.observed, seed)

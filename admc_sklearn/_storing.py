@@ -289,7 +289,10 @@ def _probe(imputer):
     """Completions of two rows, one of them empty: loading is checked by them."""
     if imputer.model_ is None:
         return np.zeros((0, 0), np.float32)
-    d = len(imputer._codec.scaling_.kept_)
+    means = getattr(imputer, "_group_means", None)
+    d = len(imputer._codec.scaling_.kept_) + (
+        0 if means is None else len(means.columns)
+    )
     observed = np.zeros((2, d), dtype=bool)
     observed[1, ::2] = True
     rows = Rows(np.zeros((2, d), np.float32), observed)

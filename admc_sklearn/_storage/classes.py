@@ -49,6 +49,7 @@ from .._shared.trunk import FeedForward, TokenAttention
 from .._table.codec import TableCodec
 from .._table.column_kinds import CategoryColumn, NumberColumn, RareLevels, TimeColumn
 from .._table.columns import ColumnCodec
+from .._table.group_means import GroupMeans
 from .._table.relations import Line, Map, Relations
 from .._table.standardiser import Standardiser
 
@@ -167,6 +168,7 @@ _RECORDS = (  # dataclasses: their fields are their parts
     DonorSettings,
     EncoderSettings,
     ForestSettings,
+    GroupMeans,
     KernelSettings,
     LandmarkSettings,
     PatternSettings,

@@ -34,12 +34,15 @@ class Cells:
     values : float32 array of shape (n, n_kept)
         Standardised numbers of the columns that are modelled.
     observed : bool array of shape (n, n_kept)
+    beside : tuple of arrays of shape (n, q), optional
+        Values of further columns that the model takes, and where they are known.
     """
 
     numbers: np.ndarray
     missing: np.ndarray
     values: np.ndarray
     observed: np.ndarray
+    beside: tuple | None = None
 
 
 class TableCodec:

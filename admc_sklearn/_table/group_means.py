@@ -1,16 +1,15 @@
 """Rows of one group inform each other: means of the group's other rows as columns.
 
-For a column x of row i in group g the further column is the best linear prediction of the
-group's effect in a two-level model x_i = mu + u_g + e_i, from the other rows of the
+For a column x of row i in group g the further column is the best linear prediction of
+the group's effect in a two-level model x_i = mu + u_g + e_i, from the other rows of the
 group in which x is observed:
 
     (sum of x - mu over the n_g others) / (n_g + ratio),    ratio = var(e) / var(u)
 
-with variances by the analysis of variance (Searle, Casella and McCulloch, 1992, Variance
-Components, chapter 3). It leaves out the row itself, so that it tells nothing of a cell
-that the row does not tell; with no other row it is 0, the mean of all groups. This is an
-approximation of a two-level model: what missing cells of one group have in common beyond
-that is not drawn jointly.
+with variances by the analysis of variance (Searle, Casella and McCulloch, 1992,
+Variance Components, chapter 3). It leaves out the row itself, so that a hidden cell of
+a training row is not told by it. This is an approximation of a two-level model: what
+missing cells of one group have in common beyond that is not drawn jointly.
 """
 
 from __future__ import annotations
@@ -87,6 +86,14 @@ class GroupMeans:
             out[:, k] = total / (count + self.ratio[k]) / self.scale[k]
             seen[:, k] = count > 0
         return out, seen
+
+
+def padded(table, n_more, value=0):
+    """Append rows of one value to a table of columns, (d, ...)."""
+    if not n_more:
+        return table
+    more = np.full((n_more, *table.shape[1:]), value, dtype=table.dtype)
+    return np.concatenate([table, more])
 
 
 def _part(values, level):

@@ -52,7 +52,7 @@ class ScoreSettings:
     max_scores: int = 8
     max_partner_levels: int = 20
     shrinkage: float = 5.0
-    order_rows: float = 5.0
+    order_rows: float = 20.0
     reach: float = 3.0
 
 
