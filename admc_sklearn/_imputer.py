@@ -174,8 +174,8 @@ class ADMCImputer(
         The statistic that replaces a missing cell. ``"mean"`` has the lowest squared
         error and ``"median"`` the lowest absolute error, and each takes one call of the
         network; ``"sample"`` is one joint draw of all missing cells of the row. A
-        categorical cell becomes the most probable level, or the level drawn. Whole
-        numbers (see `keep_whole_numbers`) and dates are rounded. May be changed on a
+        categorical cell becomes the most probable level, or the level drawn; where the
+        levels have an order its median is the middle one. Whole numbers (see `keep_whole_numbers`) and dates are rounded. May be changed on a
         fitted imputer.
 
     add_indicator : bool, default=False
@@ -967,7 +967,9 @@ class ADMCImputer(
         values : ndarray of shape (n_quantiles, n_samples, n_features_out) or list
             The tables completed by each quantile; for a data frame, a list of
             ``n_quantiles`` data frames. Observed cells are their own quantiles;
-            categorical cells have the most probable level.
+            categorical cells have the most probable level, or that of the quantile
+            where levels have an order (an ordered categorical of pandas, an Enum of
+            polars).
 
         Raises
         ------
