@@ -175,8 +175,8 @@ class ADMCImputer(
         error and ``"median"`` the lowest absolute error, and each takes one call of the
         network; ``"sample"`` is one joint draw of all missing cells of the row. A
         categorical cell becomes the most probable level, or the level drawn; where the
-        levels have an order its median is the middle one. Whole numbers (see `keep_whole_numbers`) and dates are rounded. May be changed on a
-        fitted imputer.
+        levels have an order its median is the middle one. Whole numbers (see
+        `keep_whole_numbers`) and dates are rounded. May be changed on a fitted imputer.
 
     add_indicator : bool, default=False
         Whether to append a :class:`~sklearn.impute.MissingIndicator` of the columns
