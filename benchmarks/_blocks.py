@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,18 @@ class Blocks:
         """Keep some of the rows, given by a mask."""
         group = None if self.group is None else self.group[rows]
         return Blocks(self.X[rows], self.y[rows], self.train[rows], self.columns, group)
+
+    def cut(self, n_rows):
+        """Keep so many of the training rows, by chance, standardised by these."""
+        rng = np.random.default_rng(n_rows)
+        train = np.flatnonzero(self.train)
+        rows = ~self.train
+        rows[rng.permutation(train)[:n_rows]] = True
+        found = self.at(rows)
+        own = found.X[found.train]
+        spread = own.std(axis=0)
+        X = (found.X - own.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        return replace(found, X=X)
 
 
 def _runs(names, sizes):

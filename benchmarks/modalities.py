@@ -1,7 +1,8 @@
 """Missing modalities: error of the completed features, and what a classifier loses.
 
     python -m benchmarks.modalities --data DIR [--sets mfeat mosi] [--imputers ...]
-        [--seeds 0] [--loss] [--features] [--latency] [--max-time 60] [--csv FILE]
+        [--seeds 0] [--loss] [--features] [--latency] [--max-time 60] [--train-rows 250]
+        [--csv FILE]
 
 Sets are DIR/multimodal/NAME.npz, or paths to one's own features as
 `benchmarks._loaders.load_modalities` reads them. Columns are standardised by the
@@ -190,6 +191,8 @@ def sets(options):
         if blocks is None:
             print(f"{name}: not found, skipped (see --data)", flush=True)
             continue
+        if options.train_rows:
+            blocks = blocks.cut(options.train_rows)
         yield name, blocks
 
 
@@ -326,6 +329,7 @@ def main():
     names += [name for name in more if name not in names]
     parser.add_argument("--imputers", nargs="+", choices=names)
     parser.add_argument("--seeds", nargs="+", type=int, help="0; --features: 0 to 4")
+    parser.add_argument("--train-rows", type=int, help="of --sets: so many of them")
     parser.add_argument("--max-time", type=float, default=60, help="of ours, seconds")
     parser.add_argument("--no-control", dest="control", action="store_false")
     parser.add_argument("--control-folds", type=int, default=0)
