@@ -597,6 +597,11 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             of X. Columns that were empty in `fit` are left out unless
             ``keep_empty_features``; the columns of the indicator come last.
         """
+        container = _get_output_config("transform", self)["dense"]
+        return self._transform(X, container, where)
+
+    def _transform(self, X, container="native", where=None, seed=None):
+        """Complete X in the ``container`` of `_decode`; ``seed`` as in `row_keys`."""
         check_is_fitted(self)
         self._validate_params()
         X = check_table(self, X, reset=False)
@@ -604,11 +609,11 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         cells = self._codec.read(X)
         agree = "means"
         if self.strategy == "sample":
-            values, agree = self._draw(cells, 1, self._sampling_seed)[0], "draws"
+            seed = self._sampling_seed if seed is None else seed
+            values, agree = self._draw(cells, 1, seed)[0], "draws"
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
             values = self._summarise(cells, [statistic])[0]
-        container = _get_output_config("transform", self)["dense"]
         return self._decode(X, cells, values, container, agree, stays)
 
     @overload
@@ -666,10 +671,17 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
         self._validate_params()
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
+        return self._sample(X, n_draws, self._seed_of(random_state), where)
+
+    def _seed_of(self, random_state):
+        """Seed of draws, an int."""
+        if random_state is None:
+            return self._sampling_seed
+        return draw_seeds(check_random_state(random_state), 1)[0]
+
+    def _sample(self, X, n_draws, seed, where=None):
+        """Draw; ``seed`` is one of all rows or of each, as in `row_keys`."""
         X = check_table(self, X, reset=False)
-        seed = self._sampling_seed
-        if random_state is not None:
-            (seed,) = draw_seeds(check_random_state(random_state), 1)
         stays = self._stays(X, where)
         cells = self._codec.read(X)
         drawn = self._draw(cells, n_draws, seed)

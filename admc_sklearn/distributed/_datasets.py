@@ -1,0 +1,183 @@
+"""Datasets of Ray: fit, transform and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sklearn.utils.validation import check_is_fitted
+
+from .._table.types import RandomState
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+else:  # Ray need not be installed
+    Dataset = Any
+
+# An `ADMCImputer`: this folder takes imputers, and makes none.
+Imputer: TypeAlias = Any
+
+
+def transform(
+    imputer: Imputer,
+    dataset: Dataset,
+    *,
+    key: str | Sequence[str] | None = None,
+    batch_size: int = 4096,
+    n_workers: int | None = None,
+    **options: Any,
+) -> Dataset:
+    """Complete a dataset by actors, each of which holds the imputer once.
+
+    Nothing is computed until the result is read. Batches stream through: neither the
+    dataset nor the result is ever in memory as a whole.
+
+    Parameters
+    ----------
+    imputer : ADMCImputer
+        Fitted. If it is on a GPU, every actor takes one.
+    dataset : ray.data.Dataset
+        Columns of `fit`, and those of ``key``.
+    key : str, sequence of str or None, default=None
+        Columns that name a row, such as a customer's number, or the ``row_hash`` of
+        ``ray.data.read_parquet(include_row_hash=True)``. They are no features, come
+        back in front, and seed the draws of ``strategy="sample"``: see Notes.
+    batch_size : int, default=4096
+        Rows that are completed at once. It changes neither values nor dtypes, but
+        for the last bits of float32 products.
+    n_workers : int or None, default=None
+        Largest number of actors; None for as many as the cluster has CPUs, or GPUs.
+        Ray starts with one, and adds others while CPUs are idle.
+    **options
+        Further options of ``ray.data.Dataset.map_batches``: ``num_cpus``,
+        ``num_gpus``, ``memory``.
+
+    Returns
+    -------
+    ray.data.Dataset
+        The columns of ``key``, and what `ADMCImputer.transform` gives of the others, in
+        the types of the dataset. A column that the dataset has no type for (Arrow's
+        ``null``) has that of `fit`. Ray returns blocks in the order in which they are
+        done, unless ``DataContext.execution_options.preserve_order`` is set.
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    ValueError
+        If the columns are not those of `fit`. The same from a batch, as the cause of
+        Ray's error, if a column's values do not fit the dataset's schema.
+
+    Notes
+    -----
+    *Draws.* What is drawn for a row follows from the imputer's seed, the observed cells
+    of the row and its ``key``. With a key that no two rows share, draws are the same
+    for every batch size, order, number of workers and after every repeated task. Rows
+    without a key that are equal are told apart by how many of them came before in the
+    same batch, where one call of `ADMCImputer.transform` counts them in the whole
+    table: equal rows of different batches have the same draws. That is harmless where
+    columns are continuous; in a dataset with many equal rows, give a key.
+
+    *Faults.* Ray starts an actor that died anew and repeats its batches. Every row is
+    there once, and equals what it would have been.
+    """
+    completer = _completer(imputer, dataset, key, None, None)
+    return _mapped(dataset, completer, batch_size, n_workers, options)
+
+
+def sample(
+    imputer: Imputer,
+    dataset: Dataset,
+    n_draws: int = 5,
+    random_state: RandomState = None,
+    *,
+    key: str | Sequence[str] | None = None,
+    batch_size: int = 4096,
+    n_workers: int | None = None,
+    **options: Any,
+) -> Dataset:
+    """Draw the missing cells of a dataset, as `ADMCImputer.sample` does.
+
+    Parameters
+    ----------
+    imputer : ADMCImputer
+        Fitted.
+    dataset : ray.data.Dataset
+    n_draws : int, default=5
+        Number of completed versions of every row.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws. None takes the seed drawn in `fit`.
+    key, batch_size, n_workers, **options
+        As in `transform`. Without a ``key`` rows that are equal, and lie in different
+        batches, have the same draws.
+
+    Returns
+    -------
+    ray.data.Dataset
+        ``n_draws`` rows for every row: ``.imp``, the number of the draw from 1, as in
+        :func:`~admc_sklearn.pooling.to_long`, then the columns of `transform`.
+
+    Raises
+    ------
+    ImportError, ValueError
+        As in `transform`; and if ``n_draws`` is not a positive int.
+    """
+    if not isinstance(n_draws, Integral) or n_draws < 1:
+        raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
+    completer = _completer(imputer, dataset, key, int(n_draws), random_state)
+    return _mapped(dataset, completer, batch_size, n_workers, options)
+
+
+def _completer(imputer, dataset, key, n_draws, random_state):
+    """Make the `Completer` of a dataset."""
+    check_is_fitted(imputer)
+    check_ray()
+    from ._arrow import Layout
+    from ._complete import Completer
+
+    layout = Layout.of(imputer, schema_of(dataset), names_of(key))
+    return Completer(imputer, layout, n_draws, imputer._seed_of(random_state))
+
+
+def _mapped(dataset, completer, batch_size, n_workers, options):
+    from ._complete import map_completed
+
+    return map_completed(dataset, completer, batch_size, n_workers, options)
+
+
+def check_ray():
+    """Raise ImportError, with the way to install it, where Ray is absent."""
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'admc_sklearn.distributed needs Ray: pip install "admc_sklearn[ray]".'
+        ) from error
+
+
+def names_of(key):
+    """List of the columns of a key."""
+    if key is None:
+        return []
+    return [key] if isinstance(key, str) else list(key)
+
+
+def schema_of(dataset):
+    """Arrow schema of a dataset, a `pyarrow.Schema`.
+
+    Raises
+    ------
+    ValueError
+        If the dataset has no columns.
+    """
+    import pyarrow as pa
+
+    schema = dataset.schema()
+    if schema is None or not schema.names:
+        raise ValueError("The dataset has no columns.")
+    base = schema.base_schema
+    if isinstance(base, pa.Schema):
+        return base
+    # Blocks of pandas: a row says what Arrow makes of them.
+    return dataset.take_batch(1, batch_format="pyarrow").schema
