@@ -3,9 +3,9 @@
 It needs ``pip install "admc_sklearn[ray]"``.
 """
 
-from ._datasets import sample, transform
+from ._datasets import fit, sample, transform
 
-__all__ = ["sample", "transform"]
+__all__ = ["fit", "sample", "transform"]
 
 
 def __dir__():

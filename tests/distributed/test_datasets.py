@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from admc_sklearn import ADMCImputer, distributed
 from admc_sklearn.distributed._arrow import Layout
 from admc_sklearn.distributed._complete import Completer
+from tests.conftest import quick
 
 pytest.importorskip("ray.data", reason="Ray is not installed")
 pytestmark = [
@@ -70,3 +72,35 @@ def test_draws_do_not_depend_on_batches_or_workers(ray_data, imputer, frame):
     for name in ("id", "side", "text", "is_large", "day"):
         assert out[name].tolist() == once[name].tolist()
     np.testing.assert_allclose(out.a, once.a, atol=1e-4)
+
+
+def test_fit_gives_an_ordinary_imputer(ray_data, frame, tmp_path):
+    frame = frame.assign(a=np.where(np.arange(len(frame)) == 9, 50.0, frame.a))
+    dataset = dataset_of(ray_data, frame, 150)
+    imputer = quick(n_steps=2)
+    assert distributed.fit(imputer, dataset, n_sample_rows=300, key="id") is imputer
+    assert list(imputer.feature_names_in_) == list(frame)
+    assert set(imputer.categories_[4]) == {"above", "below"}
+    completed = imputer.set_output(transform="pandas").transform(frame)
+    assert not completed.isna().any(axis=None)
+    assert completed.dtypes.tolist() == frame.dtypes.tolist()
+    path = tmp_path / "imputer.safetensors"
+    imputer.save(path)
+    for again in (ADMCImputer.load(path), pickle.loads(pickle.dumps(imputer))):
+        same = again.set_output(transform="pandas").transform(frame.head(50))
+        assert same.equals(completed.head(50))
+    # The range of `a` is that of all rows, of which the sample has half.
+    position = list(imputer._codec.scaling_.kept_).index(0)
+    assert imputer._codec.scaling_.high_[position] == 50.0
+
+
+def test_bad_arguments_have_a_sentence(ray_data, imputer, frame):
+    dataset = dataset_of(ray_data, frame.head(20), 20)
+    with pytest.raises(ValueError, match="n_sample_rows must be an int"):
+        distributed.fit(imputer, dataset, n_sample_rows=0)
+    with pytest.raises(ValueError, match="n_draws must be an int"):
+        distributed.sample(imputer, dataset, 0)
+    with pytest.raises(ValueError, match="key: the dataset has no column 'name'"):
+        distributed.fit(imputer, dataset, key="name")
+    with pytest.raises(ValueError, match="'id' of the dataset was not in fit"):
+        distributed.transform(imputer, dataset)
