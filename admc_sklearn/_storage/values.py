@@ -284,7 +284,8 @@ class Writer:
             return {"is": "string", "of": value.storage, "na": na}
         if isinstance(value, pd.ArrowDtype):
             own = self._dtype(value.pyarrow_dtype)
-            if own["is"] != "arrow":  # pandas cannot read its name
+            # Names that pandas does not read, or reads as another dtype.
+            if own["is"] != "arrow" or own["of"] == "string":
                 return {"is": "arrow_in_pandas", "of": own}
         if isinstance(value, pd.api.extensions.ExtensionDtype):
             return {"is": "pandas", "of": str(value)}
@@ -602,6 +603,10 @@ class Reader:
 
     def _read_arrow(self, found):
         try:
+            if found["of"] == "string":
+                import pyarrow
+
+                return pyarrow.string()
             dtype = pd.ArrowDtype.construct_from_string(f"{found['of']}[pyarrow]")
         except (ImportError, NameError):  # pandas 2.0 has a NameError there
             return None

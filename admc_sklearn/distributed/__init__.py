@@ -3,9 +3,9 @@
 It needs ``pip install "admc_sklearn[ray]"``.
 """
 
-from ._datasets import fit, sample, transform
+from ._datasets import complete_parquet, fit, sample, transform
 
-__all__ = ["fit", "sample", "transform"]
+__all__ = ["complete_parquet", "fit", "sample", "transform"]
 
 
 def __dir__():

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from .._shared.devices import resolve_device
 from .._shared.noise import seeds_of
 from .._storing import settle
 from ._arrow import cast, frame_of, hashes_of, names_allowed, table_of
@@ -43,15 +42,20 @@ class Completer:
             fields.insert(0, pa.field(DRAW, pa.int32()))
         return pa.schema(fields, self.layout.completed.metadata)
 
-    def __call__(self, table):
-        """Complete a `pyarrow.Table`, which may be empty."""
+    def __call__(self, table, names=None):
+        """Complete a `pyarrow.Table`, which may be empty.
+
+        ``names``, uint64 (n,), tell its rows apart where there is no key.
+        """
         if not len(table):
             return self.schema.empty_table()
         key = cast(table, self.layout.key)
         frame = frame_of(cast(table, self.layout.given))
         seeds = self.seed
         if len(self.layout.key):
-            seeds = seeds_of(self.seed, hashes_of(key))
+            names = hashes_of(key)
+        if names is not None:
+            seeds = seeds_of(self.seed, names)
         with names_allowed():
             if self.n_draws is None:
                 return self._written(self.imputer._transform(frame, seed=seeds), key)
@@ -71,10 +75,11 @@ class Completer:
 class Worker:
     """Actor of Ray Data: a `Completer`, on the GPU that Ray gives it if any."""
 
-    def __init__(self, completer, on_gpu):
+    def __init__(self, completer):
         self.completer = completer
-        if on_gpu and torch.cuda.is_available():
-            settle(completer.imputer, resolve_device("cuda"))
+        # Ray hides the GPUs that an actor does not get.
+        if torch.cuda.is_available():
+            settle(completer.imputer, "cuda")
 
     def __call__(self, table):
         """Complete a `pyarrow.Table`."""
@@ -94,22 +99,27 @@ def map_completed(dataset, completer, batch_size, n_workers, options):
     options : dict
         Of `ray.data.Dataset.map_batches`.
     """
+    return dataset.map_batches(
+        Worker,
+        fn_constructor_kwargs={"completer": completer},
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        **options_of(completer.imputer, n_workers, options),
+    )
+
+
+def options_of(imputer, n_workers, options):
+    """Options of `map_batches`, with the pool of actors: a dict."""
     import ray
 
-    on_gpu = completer.imputer.device_.type == "cuda"
+    on_gpu = imputer.device_.type == "cuda"
     options = {"num_gpus": 1} | options if on_gpu else options
     on_gpu = bool(options.get("num_gpus"))
     if n_workers is None:
         total = ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1)
         share = options.get("num_gpus" if on_gpu else "num_cpus") or 1
         n_workers = max(1, math.floor(total / share))
-    return dataset.map_batches(
-        Worker,
-        fn_constructor_kwargs={"completer": completer, "on_gpu": on_gpu},
-        batch_size=batch_size,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        # One actor at first: were all CPUs taken by actors, nothing would be read.
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_workers),
-        **options,
-    )
+    # One actor at first: were all CPUs taken by actors, nothing would be read.
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=n_workers)
+    return {**options, "compute": pool}

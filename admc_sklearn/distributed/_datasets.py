@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from .._table.types import RandomState
@@ -83,11 +85,11 @@ def fit(
         raise ValueError(
             f"n_sample_rows must be an int of at least 1, got {n_sample_rows!r}."
         )
-    from ._fit import fit_dataset
+    from ._fit import Source, fit_dataset
 
-    return fit_dataset(
-        imputer, dataset, int(n_sample_rows), names_of(key), batch_size, options
-    )
+    schema = schema_of(dataset)
+    source = Source(dataset, schema, names_of(key), dataset.count())
+    return fit_dataset(imputer, source, int(n_sample_rows), batch_size, options)
 
 
 def transform(
@@ -194,10 +196,87 @@ def sample(
     ImportError, ValueError
         As in `transform`; and if ``n_draws`` is not a positive int.
     """
+    completer = _completer(imputer, dataset, key, _checked(n_draws), random_state)
+    return _mapped(dataset, completer, batch_size, n_workers, options)
+
+
+def complete_parquet(
+    imputer: Imputer,
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    n_draws: int | None = None,
+    random_state: RandomState = None,
+    key: str | Sequence[str] | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    batch_size: int = 32_768,
+    n_workers: int | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Complete a directory of Parquet files, a file out for a file in.
+
+    The order of the rows is kept, and every row has draws of its own: they are seeded
+    by the file's name and the place of the row in it, or by the ``key``. Files that are
+    in the target already are left as they are, so that a run that was broken off is
+    gone on with by the same call.
+
+    Parameters
+    ----------
+    imputer : ADMCImputer
+        Fitted.
+    source, target : str or path
+        Directories that all workers see. Files in subdirectories are completed too.
+    n_draws : int or None, default=None
+        Number of draws of every row, as in `sample`; None for one completed row, by
+        the imputer's ``strategy``.
+    random_state : int, RandomState instance or None, default=None
+        As in `sample`.
+    key : str, sequence of str or None, default=None
+        As in `transform`.
+    on_error : {"raise", "skip"}, default="raise"
+        What happens at a file that cannot be read, or whose values do not fit: an error
+        that names it, or the other files are completed and the report has the error.
+    batch_size : int, default=32_768
+        Rows that are completed at once, and rows of a group of the files.
+    n_workers, **options
+        As in `transform`.
+
+    Returns
+    -------
+    DataFrame
+        A line for each file: ``file``, ``n_rows``, ``seconds``, ``peak_mb`` of its
+        worker's memory, ``fault``. ``seconds`` is missing for files that were there.
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    ValueError
+        As in `transform`; if there are no files; and for a faulty file, by the cause
+        of Ray's error.
+    """
+    check_ray()
+    check_is_fitted(imputer)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+    from ._files import complete_files
+
+    settings = {
+        "n_draws": n_draws if n_draws is None else _checked(n_draws),
+        "random_state": random_state,
+        "key": names_of(key),
+        "on_error": on_error,
+        "batch_size": batch_size,
+        "n_workers": n_workers,
+        "options": options,
+    }
+    return complete_files(imputer, source, target, settings)
+
+
+def _checked(n_draws):
     if not isinstance(n_draws, Integral) or n_draws < 1:
         raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
-    completer = _completer(imputer, dataset, key, int(n_draws), random_state)
-    return _mapped(dataset, completer, batch_size, n_workers, options)
+    return int(n_draws)
 
 
 def _completer(imputer, dataset, key, n_draws, random_state):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from sklearn.utils import check_random_state
@@ -10,37 +12,52 @@ from sklearn.utils import check_random_state
 from .._shared.noise import draw_seeds
 from .._table.validation import all_or_nothing
 from ._arrow import features_of, frame_of
-from ._datasets import schema_of
 from ._rows_of_fit import Gathered, RowFinder
 
 
-def fit_dataset(imputer, dataset, n_sample_rows, key, batch_size, options):
-    """Fit an imputer; see `distributed.fit`."""
+def fit_dataset(imputer, source, n_sample_rows, batch_size, options):
+    """Fit an imputer to a `Source`; see `distributed.fit`."""
     imputer._validate_params()
-    rows = find_rows(imputer, dataset, n_sample_rows, key, batch_size, options)
+    rows = find_rows(imputer, source, n_sample_rows, batch_size, options)
     with all_or_nothing(imputer) as draft:
         draft._fit(frame_of(rows), None)
     return imputer
 
 
-def find_rows(imputer, dataset, n_sample_rows, key, batch_size, options):
-    """Rows of a dataset that the imputer is fitted to, a `pyarrow.Table`."""
-    schema = schema_of(dataset)
-    columns = features_of(schema, key)
-    n_rows = dataset.count()
-    if not n_rows or not columns:
+@dataclass(frozen=True)
+class Source:
+    """A dataset to fit, and what is known of it beforehand.
+
+    Parameters
+    ----------
+    dataset : ray.data.Dataset
+    schema : pyarrow.Schema
+    key : list of str
+    n_rows : int
+    """
+
+    dataset: Any
+    schema: pa.Schema
+    key: list[str]
+    n_rows: int
+
+
+def find_rows(imputer, source, n_sample_rows, batch_size, options):
+    """Rows of a `Source` that the imputer is fitted to, a `pyarrow.Table`."""
+    columns = features_of(source.schema, source.key)
+    if not source.n_rows or not columns:
         raise ValueError("The dataset has no rows or no columns to fit.")
     # A seed of the caller's is drawn from, as every fit does.
     (seed,) = draw_seeds(check_random_state(imputer.random_state), 1)
     finder = RowFinder(
-        pa.schema([schema.field(name) for name in columns]),
-        pa.schema([schema.field(name) for name in key]),
+        pa.schema([source.schema.field(name) for name in columns]),
+        pa.schema([source.schema.field(name) for name in source.key]),
         imputer,
         n_sample_rows,
-        n_rows,
+        source.n_rows,
         seed,
     )
-    parts = dataset.map_batches(
+    parts = source.dataset.map_batches(
         finder.__call__, batch_size=batch_size, batch_format="pyarrow", **options
     )
     gathered = Gathered(n_sample_rows)

@@ -7,10 +7,12 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from admc_sklearn import ADMCImputer, distributed
+from admc_sklearn.distributed.__main__ import main
 from admc_sklearn.distributed._arrow import Layout
 from admc_sklearn.distributed._complete import Completer
 from tests.conftest import quick
@@ -104,3 +106,37 @@ def test_bad_arguments_have_a_sentence(ray_data, imputer, frame):
         distributed.fit(imputer, dataset, key="name")
     with pytest.raises(ValueError, match="'id' of the dataset was not in fit"):
         distributed.transform(imputer, dataset)
+
+
+def test_one_command_completes_a_directory_and_goes_on(
+    ray_data, frame, tmp_path, capsys
+):
+    source, target = tmp_path / "in", tmp_path / "out"
+    (source / "more").mkdir(parents=True)
+    names = ["a.parquet", "more/b.parquet", "c.parquet"]
+    for k, name in enumerate(names):
+        frame.iloc[200 * k : 200 * (k + 1)].to_parquet(source / name, index=False)
+    (source / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    command = [str(source), str(target), "--epochs=0", "--sample-rows=400"]
+    with pytest.raises(ValueError, match=r"broken\.parquet"):
+        main(command)
+    command += ["--on-error=skip", "--strategy=sample", "--workers=1"]
+    report = main(command)
+    printed = capsys.readouterr().out
+    assert "completed 600 rows of 3 files" in printed
+    assert "left out" in printed
+    assert report.n_rows.tolist() == [200, 0, 200, 200]
+    for k, name in enumerate(names):
+        out, own = pd.read_parquet(target / name), frame.iloc[200 * k : 200 * (k + 1)]
+        own = own.reset_index(drop=True)
+        assert not out.isna().any(axis=None)
+        assert out.dtypes.tolist() == own.dtypes.tolist()
+        for column in own:
+            seen = own[column].notna()
+            assert (out[column][seen] == own[column][seen]).all()
+    # Draws follow from the place of a row: a file that was lost comes out the same.
+    before = pd.read_parquet(target / names[0])
+    (target / names[0]).unlink()
+    report = main(command)
+    assert report.n_rows.sum() == 200
+    pd.testing.assert_frame_equal(pd.read_parquet(target / names[0]), before)
