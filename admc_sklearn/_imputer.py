@@ -512,8 +512,11 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
             draft._fit(X, groups)
         return self
 
-    def _fit(self, X, groups):
-        """Fit; see `fit`, which has this done to a copy of the imputer."""
+    def _fit(self, X, groups, shards_of=None):
+        """Fit; see `fit`, which has this done to a copy of the imputer.
+
+        ``shards_of`` makes the shards of a `FitContext` from the codec of the table.
+        """
         started = time.monotonic()
         start = getattr(self, "model_", None) if self.warm_start else None
         X = check_table(self, X, reset=start is None)
@@ -561,6 +564,7 @@ class ADMCImputer(Exported, Stored, VersionedPickle, TransformerMixin, BaseEstim
                 n_bootstraps=self.n_bootstraps,
                 self_masking=self.self_masking,
                 settings=self._settings,
+                shards=None if shards_of is None else shards_of(self._codec),
             )
             self.model_, history = fit_model(
                 _rows(cells),

@@ -68,6 +68,9 @@ class FitContext:
         Priors fitted to resampled rows, so that draws vary with the estimate too.
     self_masking : bool or "auto"
         Whether a cell's value is allowed to change its chance of being missing.
+    shards : object, optional
+        What trains a network, ``train(trainer, validation, held)``, and refits a prior,
+        ``refit(network, ridge)``, on more rows than these are.
     """
 
     plan: Any
@@ -78,6 +81,7 @@ class FitContext:
     groups: Any = None
     n_bootstraps: int = 0
     self_masking: bool | str = False
+    shards: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""

@@ -27,6 +27,7 @@ def main(arguments=None):
     import ray
 
     from ._files import fit_files, peak_mb
+    from ._fit import Effort
 
     if not ray.is_initialized():
         ray.init(
@@ -47,8 +48,9 @@ def main(arguments=None):
     else:
         imputer = ADMCImputer(random_state=options.seed, max_epochs=options.epochs)
         skip = options.on_error == "skip"
-        size = options.sample_rows, 65_536, skip
-        fit_files(imputer, options.source, key, *size)
+        effort = Effort(options.train_workers, options.anchor_passes)
+        size = options.sample_rows
+        fit_files(imputer, options.source, key, size, skip, effort)
         part = saved.with_suffix(".part")
         imputer.save(part)
         os.replace(part, saved)
@@ -88,6 +90,8 @@ def _parser():
     parser.add_argument("target", help="directory to write to")
     parser.add_argument("--key", nargs="*", help="columns that name a row")
     parser.add_argument("--sample-rows", type=int, default=100_000)
+    parser.add_argument("--train-workers", type=int, default=0)
+    parser.add_argument("--anchor-passes", type=int, default=0)
     parser.add_argument("--strategy", default="mean")
     parser.add_argument("--draws", type=int, help="draws of every row")
     parser.add_argument("--on-error", choices=["raise", "skip"], default="raise")

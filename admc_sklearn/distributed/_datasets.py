@@ -27,6 +27,9 @@ def fit(
     *,
     n_sample_rows: int = 100_000,
     key: str | Sequence[str] | None = None,
+    train_workers: int = 0,
+    anchor_passes: int = 0,
+    storage_path: str | os.PathLike | None = None,
     batch_size: int = 65_536,
     **options: Any,
 ) -> Imputer:
@@ -52,6 +55,16 @@ def fit(
     key : str, sequence of str or None, default=None
         Columns that name a row, which are no features. With a key that no two rows
         share, the sample is the same however the dataset is divided.
+    train_workers : int, default=0
+        Workers of Ray Train that train the network on all rows, each on the CPU and
+        on a shard of its own. With 0 it is trained on the sample, in the calling
+        process, or on its GPU.
+    anchor_passes : int, default=0
+        Iterations of the anchor's expectation-maximisation over all rows, after those
+        over the sample. Each is a pass over the dataset.
+    storage_path : str, path or None, default=None
+        Directory for the checkpoints of training, which all machines have to see. None
+        takes a temporary one, which is enough on a single machine.
     batch_size : int, default=65_536
         Rows that a task looks through at once.
     **options
@@ -71,25 +84,33 @@ def fit(
 
     Notes
     -----
-    *What is learnt from the sample alone*: the anchor, the network, donors, landmarks,
-    regressions of patterns, self-masking. All of these but the network are limited to
-    fewer rows in `ADMCImputer.fit`, too: the anchor to 20,000, donors to 16,384. The
-    error of the network falls slowly with rows; measure it by two sizes of the sample.
+    *What is learnt from the sample alone*: coordinates and power transforms, values of
+    columns with few of them, donors, landmarks, regressions of patterns, self-masking,
+    modalities that are blocks and columns beside these; and without ``train_workers``
+    and ``anchor_passes`` the network and the anchor. Most of these are limited in
+    `ADMCImputer.fit`, too: the anchor to 20,000 rows, donors to 16,384.
+
+    *Training by several workers.* The batches of all workers together are one batch of
+    `ADMCImputer.fit`. An epoch is as many rows as the sample has, but as long as the
+    dataset has more, they are other rows in every epoch. Rows are taken in the order of
+    the dataset: shuffle its files if they are sorted. Held-out rows are part of the
+    sample, and are left out of training. The first worker measures their error after
+    every epoch, and all stop together. When a worker dies, training goes on from the
+    last epoch that was finished. ``max_time`` does not limit it.
 
     *The size of the dataset* has to be known, for the share of the rows that tasks send
     back. For Parquet it is in the files' metadata; other datasets are counted, which is
     another pass over them.
     """
     check_ray()
-    if not isinstance(n_sample_rows, Integral) or n_sample_rows < 1:
-        raise ValueError(
-            f"n_sample_rows must be an int of at least 1, got {n_sample_rows!r}."
-        )
-    from ._fit import Source, fit_dataset
+    _check_counts(1, n_sample_rows=n_sample_rows)
+    _check_counts(0, train_workers=train_workers, anchor_passes=anchor_passes)
+    from ._fit import Effort, Source, fit_dataset
 
     schema = schema_of(dataset)
     source = Source(dataset, schema, names_of(key), dataset.count())
-    return fit_dataset(imputer, source, int(n_sample_rows), batch_size, options)
+    effort = Effort(train_workers, anchor_passes, storage_path)
+    return fit_dataset(imputer, source, int(n_sample_rows), batch_size, options, effort)
 
 
 def transform(
@@ -196,7 +217,8 @@ def sample(
     ImportError, ValueError
         As in `transform`; and if ``n_draws`` is not a positive int.
     """
-    completer = _completer(imputer, dataset, key, _checked(n_draws), random_state)
+    _check_counts(1, n_draws=n_draws)
+    completer = _completer(imputer, dataset, key, n_draws, random_state)
     return _mapped(dataset, completer, batch_size, n_workers, options)
 
 
@@ -259,10 +281,12 @@ def complete_parquet(
     check_is_fitted(imputer)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+    if n_draws is not None:
+        _check_counts(1, n_draws=n_draws)
     from ._files import complete_files
 
     settings = {
-        "n_draws": n_draws if n_draws is None else _checked(n_draws),
+        "n_draws": n_draws,
         "random_state": random_state,
         "key": names_of(key),
         "on_error": on_error,
@@ -273,10 +297,13 @@ def complete_parquet(
     return complete_files(imputer, source, target, settings)
 
 
-def _checked(n_draws):
-    if not isinstance(n_draws, Integral) or n_draws < 1:
-        raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
-    return int(n_draws)
+def _check_counts(least, **counts):
+    """Raise ValueError for an argument that is no int, or less than the least."""
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or count < least:
+            raise ValueError(
+                f"{name} must be an int of at least {least}, got {count!r}."
+            )
 
 
 def _completer(imputer, dataset, key, n_draws, random_state):

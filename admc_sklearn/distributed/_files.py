@@ -22,6 +22,9 @@ from ._arrow import Layout
 from ._complete import Completer, Worker, options_of
 from ._fit import Source, fit_dataset
 
+# Rows of a batch of the pass of fit.
+BATCH_ROWS = 65_536
+
 
 def parquet_files(folder):
     """Sorted paths of a folder's Parquet files, relative to it, as str.
@@ -196,16 +199,16 @@ def schema_of_files(folder, names, skip):
     return schema, n_rows
 
 
-def fit_files(imputer, folder, key, n_sample_rows, batch_size, skip):
+def fit_files(imputer, folder, key, n_sample_rows, skip, effort):
     """Fit an imputer to a folder of Parquet files; see `distributed.fit`."""
     names = parquet_files(folder)
     schema, n_rows = schema_of_files(folder, names, skip)
-    reader = FileReader(os.path.abspath(folder), batch_size, skip)
+    reader = FileReader(os.path.abspath(folder), BATCH_ROWS, skip)
     dataset = _dataset(names).map_batches(
         reader.__call__, batch_size=1, batch_format="pyarrow"
     )
     source = Source(dataset, schema, key, n_rows)
-    return fit_dataset(imputer, source, n_sample_rows, batch_size, {})
+    return fit_dataset(imputer, source, n_sample_rows, BATCH_ROWS, {}, effort)
 
 
 def complete_files(imputer, source, target, settings):

@@ -11,17 +11,34 @@ from sklearn.utils import check_random_state
 
 from .._shared.noise import draw_seeds
 from .._table.validation import all_or_nothing
-from ._arrow import features_of, frame_of
+from ._arrow import features_of, frame_of, hashes_of
 from ._rows_of_fit import Gathered, RowFinder
 
 
-def fit_dataset(imputer, source, n_sample_rows, batch_size, options):
+def fit_dataset(imputer, source, n_sample_rows, batch_size, options, effort):
     """Fit an imputer to a `Source`; see `distributed.fit`."""
     imputer._validate_params()
     rows = find_rows(imputer, source, n_sample_rows, batch_size, options)
+
+    def shards_of(codec):
+        from ._shards import Encoded, Shards
+
+        encoded = Encoded(codec, rows.schema)
+        return Shards(source.dataset, encoded, hashes_of(rows), effort)
+
+    is_sharded = effort.train_workers or effort.anchor_passes
     with all_or_nothing(imputer) as draft:
-        draft._fit(frame_of(rows), None)
+        draft._fit(frame_of(rows), None, shards_of if is_sharded else None)
     return imputer
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of a dataset is used beyond its sample; see `distributed.fit`."""
+
+    train_workers: int = 0
+    anchor_passes: int = 0
+    storage_path: Any = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pytest
 
 from admc_sklearn import ADMCImputer, distributed
+from admc_sklearn._shared.training import TrainingPlan
 from admc_sklearn.distributed.__main__ import main
 from admc_sklearn.distributed._arrow import Layout
 from admc_sklearn.distributed._complete import Completer
-from tests.conftest import quick
+from tests.conftest import hide, quick, rings
 
 pytest.importorskip("ray.data", reason="Ray is not installed")
 pytestmark = [
@@ -140,3 +142,44 @@ def test_one_command_completes_a_directory_and_goes_on(
     report = main(command)
     assert report.n_rows.sum() == 200
     pd.testing.assert_frame_equal(pd.read_parquet(target / names[0]), before)
+
+
+@dataclass(frozen=True)
+class DyingPlan(TrainingPlan):
+    """Kills one worker, in its third epoch."""
+
+    folder: str = ""
+    driver: int = 0
+
+    def __getattribute__(self, name):
+        own = super().__getattribute__
+        # This is read at the end of an epoch.
+        if name == "n_iter_no_change" and os.getpid() != own("driver"):
+            folder, pid = Path(own("folder")), os.getpid()
+            ended = len(list(folder.glob(f"{pid}-*")))
+            if ended == 2 and not (folder / "died").exists():
+                (folder / "died").touch()
+                os.kill(pid, signal.SIGKILL)
+            (folder / f"{pid}-{ended}").touch()
+        return own(name)
+
+
+@pytest.mark.slow
+def test_training_on_shards_survives_a_worker(ray_data, tmp_path, monkeypatch):
+    rows = pd.DataFrame(hide(rings(2000, 0), 0.25, 1), columns=["x", "y", "z"])
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    dataset = ray_data.from_arrow([table.slice(k, 250) for k in range(0, 2000, 250)])
+    plan_of = TrainingPlan.of
+
+    def dying(*arguments):
+        plan = vars(plan_of(*arguments))
+        return DyingPlan(**plan, folder=str(tmp_path), driver=os.getpid())
+
+    monkeypatch.setattr(TrainingPlan, "of", dying)
+    imputer = quick(max_epochs=4, tol=0.0)
+    distributed.fit(
+        imputer, dataset, n_sample_rows=1200, train_workers=2, anchor_passes=1
+    )
+    assert (tmp_path / "died").exists()
+    assert imputer.history_.epoch.tolist() == [0, 1, 2, 3, 4]
+    assert imputer.history_.valid_rmse.min() < imputer.history_.valid_rmse[0]
