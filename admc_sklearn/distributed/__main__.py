@@ -26,8 +26,8 @@ def main(arguments=None):
     check_ray()
     import ray
 
-    from ._files import fit_files, peak_mb
-    from ._fit import Effort
+    from ._files import BATCH_ROWS, peak_mb, source_of
+    from ._fit import Effort, fit_dataset
 
     if not ray.is_initialized():
         ray.init(
@@ -49,8 +49,8 @@ def main(arguments=None):
         imputer = ADMCImputer(random_state=options.seed, max_epochs=options.epochs)
         skip = options.on_error == "skip"
         effort = Effort(options.train_workers, options.anchor_passes)
-        size = options.sample_rows
-        fit_files(imputer, options.source, key, size, skip, effort)
+        files = source_of(options.source, key, skip)
+        fit_dataset(imputer, files, options.sample_rows, BATCH_ROWS, {}, effort)
         part = saved.with_suffix(".part")
         imputer.save(part)
         os.replace(part, saved)

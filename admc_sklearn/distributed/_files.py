@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from .._shared.noise import seeds_of
 from ._arrow import Layout
 from ._complete import Completer, Worker, options_of
-from ._fit import Source, fit_dataset
+from ._fit import Source
 
 # Rows of a batch of the pass of fit.
 BATCH_ROWS = 65_536
@@ -199,16 +199,15 @@ def schema_of_files(folder, names, skip):
     return schema, n_rows
 
 
-def fit_files(imputer, folder, key, n_sample_rows, skip, effort):
-    """Fit an imputer to a folder of Parquet files; see `distributed.fit`."""
+def source_of(folder, key, skip):
+    """Make the `Source` of a folder of Parquet files."""
     names = parquet_files(folder)
     schema, n_rows = schema_of_files(folder, names, skip)
     reader = FileReader(os.path.abspath(folder), BATCH_ROWS, skip)
     dataset = _dataset(names).map_batches(
         reader.__call__, batch_size=1, batch_format="pyarrow"
     )
-    source = Source(dataset, schema, key, n_rows)
-    return fit_dataset(imputer, source, n_sample_rows, BATCH_ROWS, {}, effort)
+    return Source(dataset, schema, key, n_rows)
 
 
 def complete_files(imputer, source, target, settings):

@@ -13,16 +13,20 @@ from .._shared.noise import draw_seeds
 from .._table.validation import all_or_nothing
 from ._arrow import features_of, frame_of, hashes_of
 from ._rows_of_fit import Gathered, RowFinder
+from ._shards import Encoded, Shards
 
 
 def fit_dataset(imputer, source, n_sample_rows, batch_size, options, effort):
     """Fit an imputer to a `Source`; see `distributed.fit`."""
     imputer._validate_params()
     rows = find_rows(imputer, source, n_sample_rows, batch_size, options)
+    return fit_rows(imputer, rows, source, effort)
+
+
+def fit_rows(imputer, rows, source, effort):
+    """Fit an imputer to what `find_rows` found, and by so much effort to all rows."""
 
     def shards_of(codec):
-        from ._shards import Encoded, Shards
-
         encoded = Encoded(codec, rows.schema)
         return Shards(source.dataset, encoded, hashes_of(rows), effort)
 

@@ -196,9 +196,10 @@ class _Training:
         from ray.train.torch import TorchConfig, TorchTrainer
 
         n_workers = self.shards.effort.train_workers
-        # A CPU is left for what reads the dataset.
+        # A CPU is left for what reads the dataset, or training would wait for ever.
         total = ray.cluster_resources().get("CPU", 1)
-        share = min(1.0, max(0.1, (total - 1) / n_workers))
+        share = min(1.0, max(0.0, (total - 1) / n_workers))
+        resources = {"CPU": share} if share else {"CPU": 0, "memory": 1}
         with tempfile.TemporaryDirectory() as own:
             found = TorchTrainer(
                 train_worker,
@@ -206,7 +207,7 @@ class _Training:
                 datasets={"train": self.shards.dataset},
                 torch_config=TorchConfig(backend="gloo"),
                 scaling_config=train.ScalingConfig(
-                    num_workers=n_workers, resources_per_worker={"CPU": share}
+                    num_workers=n_workers, resources_per_worker=resources
                 ),
                 run_config=train.RunConfig(
                     storage_path=str(self.shards.effort.storage_path or own),
