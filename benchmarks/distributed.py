@@ -168,6 +168,7 @@ def measure(source, target, n_rows, n_workers, options):
         if options.train:
             with steps("train on shards"):
                 fit_rows(trained, rows, whole, Effort(train_workers=n_workers))
+            print(f"{n_workers} workers, an epoch: {epoch_seconds(trained):.1f} s")
             with steps("anchor alone"):
                 trained = ADMCImputer(random_state=0, max_epochs=0)
                 fit_rows(trained, rows, whole, Effort())
@@ -183,6 +184,12 @@ def measure(source, target, n_rows, n_workers, options):
     finally:
         ray.shutdown()
     return steps.records, imputer.set_params(strategy="mean"), digests
+
+
+def epoch_seconds(imputer):
+    """Seconds of an epoch after the first, which waits for workers to start."""
+    seconds = imputer.history_.seconds.to_numpy()
+    return (seconds[-1] - seconds[1]) / max(1, len(seconds) - 2)
 
 
 def difference(imputer, source, target):
@@ -227,6 +234,7 @@ def main():
         imputer = found[0][1]
         worst = difference(imputer, source, folder / f"{options.workers[0]}mean")
         print(f"largest difference from one call of transform: {worst:.1e}")
+        print(f"an epoch on the sample, one process: {epoch_seconds(imputer):.1f} s")
         n_weights = sum(p.numel() for p in imputer.model_.network.parameters())
         print(f"weights to average in a step: {4 * n_weights / 1e6:.1f} MB")
         if len(found) > 1:
