@@ -39,15 +39,16 @@ from admc_sklearn.distributed._files import (
 )
 from admc_sklearn.distributed._fit import Effort, find_rows, fit_rows
 
-FILE_ROWS = 250_000
+N_FILES = 8
 
 
 def make_files(folder, n_rows):
-    """Write files of so many rows in all."""
+    """Write files that hold so many rows together."""
     rng = np.random.default_rng(0)
     loadings = rng.normal(size=(5, 16))
-    for number, start in enumerate(range(0, n_rows, FILE_ROWS)):
-        n = min(FILE_ROWS, n_rows - start)
+    size = -(-n_rows // N_FILES)
+    for number, start in enumerate(range(0, n_rows, size)):
+        n = min(size, n_rows - start)
         factors = rng.normal(size=(n, 5))
         numbers = np.exp(0.3 * (factors @ loadings)) + 0.3 * rng.normal(size=(n, 16))
         frame = pd.DataFrame(numbers).add_prefix("x")
