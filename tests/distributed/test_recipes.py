@@ -1,6 +1,8 @@
 """The recipes for other engines, each where that engine is installed."""
 
 import importlib
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -64,25 +66,38 @@ def test_dask(recipes, plain, path, expected):
     assert_alike(completed.compute(scheduler="synchronous"), expected)
 
 
+SPARK = """
+import sys
+import pandas as pd
+from pyspark.sql import SparkSession
+import recipes
+
+frame = pd.read_pickle(sys.argv[1])
+session = SparkSession.builder.master("local[1]")
+session = session.config("spark.ui.enabled", "false").getOrCreate()
+session.sparkContext.addPyFile(recipes.__file__)
+cells = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+table = session.createDataFrame(cells, schema=list(frame))
+rows = recipes.complete_in_spark(table, sys.argv[2]).collect()
+pd.DataFrame(rows, columns=list(frame)).to_pickle(sys.argv[1])
+session.stop()
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_spark(recipes, plain, path, expected, monkeypatch):
-    sql = pytest.importorskip("pyspark.sql", reason="Spark is not installed")
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    builder = sql.SparkSession.builder.master("local[1]")
-    options = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1"}
-    session = builder.config(map=options).getOrCreate()
-    try:
-        rows = [
-            [None if pd.isna(cell) else cell for cell in row]
-            for row in plain.astype(object).to_numpy()
-        ]
-        table = session.createDataFrame(rows, schema=COLUMNS)
-        session.sparkContext.addPyFile(recipes.__file__)
-        completed = recipes.complete_in_spark(table, path).collect()
-    finally:
-        session.stop()
-    assert_alike(pd.DataFrame(completed, columns=COLUMNS), expected)
+def test_spark(recipes, plain, path, expected, tmp_path):
+    """In a process of its own: Spark's gateway outlives its session."""
+    pytest.importorskip("pyspark", reason="Spark is not installed")
+    file = tmp_path / "frame.pickle"
+    plain.to_pickle(file)
+    folders = os.pathsep.join([str(ROOT), os.path.dirname(recipes.__file__)])
+    subprocess.run(
+        [sys.executable, "-c", SPARK, str(file), path],
+        env={**os.environ, "PYTHONPATH": folders, "PYSPARK_PYTHON": sys.executable},
+        check=True,
+        timeout=300,
+    )
+    assert_alike(pd.read_pickle(file), expected)
 
 
 @pytest.mark.slow
