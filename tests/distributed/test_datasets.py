@@ -22,6 +22,7 @@ from tests.conftest import hide, quick, rings
 pytest.importorskip("ray.data", reason="Ray is not installed")
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's own
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
