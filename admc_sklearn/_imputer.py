@@ -653,8 +653,13 @@ class ADMCImputer(
         groups = groups if self.group_effects else None
         return self.transform(X, where=where, bounds=bounds, groups=groups)
 
-    def _fit(self, X, groups, sample_weight, bounds, task):
-        """Fit; see `fit`, which has this done to a copy of the imputer."""
+    def _fit(
+        self, X, groups=None, sample_weight=None, bounds=None, task=None, shards_of=None
+    ):
+        """Fit; see `fit`, which has this done to a copy of the imputer.
+
+        ``shards_of`` makes the shards of a `FitContext` from the codec of the table.
+        """
         started = time.monotonic()
         start = getattr(self, "model_", None) if self.warm_start else None
         X = check_table(self, X, reset=start is None)
@@ -729,6 +734,7 @@ class ADMCImputer(
                     self._codec.scaling_.standardised(ends[None])[0], n_beside, np.nan
                 ),
                 ordered=padded(self._codec.is_ordered_[kept], n_beside),
+                shards=None if shards_of is None else shards_of(self._codec),
             )
             self.model_, history = fit_model(
                 rows,
@@ -810,6 +816,13 @@ class ADMCImputer(
             of X. Columns that were empty in `fit` are left out unless
             ``keep_empty_features``; the columns of the indicator come last.
         """
+        container = _get_output_config("transform", self)["dense"]
+        return self._transform(X, container, None, where, bounds, groups)
+
+    def _transform(
+        self, X, container="native", seed=None, where=None, bounds=None, groups=None
+    ):
+        """Complete X in the ``container`` of `_decode`; ``seed`` as in `row_keys`."""
         check_is_fitted(self)
         self._validate_params()
         X = check_table(self, X, reset=False)
@@ -818,12 +831,11 @@ class ADMCImputer(
         limits = self._limits(X, cells, bounds)
         agree = "means"
         if self.strategy == "sample":
-            values = self._draw(cells, 1, self._sampling_seed, limits[1])[0]
-            agree = "draws"
+            seed = self._sampling_seed if seed is None else seed
+            values, agree = self._draw(cells, 1, seed, limits[1])[0], "draws"
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
             values = self._summarise(cells, [statistic], limits[1])[0]
-        container = _get_output_config("transform", self)["dense"]
         return self._decode(X, cells, values, container, agree, stays, limits[0])
 
     @overload
@@ -901,10 +913,20 @@ class ADMCImputer(
         self._validate_params()
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws must be an int of at least 1, got {n_draws!r}.")
+        seed = self._seed_of(random_state)
+        return self._sample(X, n_draws, seed, where, bounds, delta, groups)
+
+    def _seed_of(self, random_state):
+        """Seed of draws, an int."""
+        if random_state is None:
+            return self._sampling_seed
+        return draw_seeds(check_random_state(random_state), 1)[0]
+
+    def _sample(
+        self, X, n_draws, seed, where=None, bounds=None, delta=None, groups=None
+    ):
+        """Draw; ``seed`` is one of all rows or of each, as in `row_keys`."""
         X = check_table(self, X, reset=False)
-        seed = self._sampling_seed
-        if random_state is not None:
-            (seed,) = draw_seeds(check_random_state(random_state), 1)
         stays = self._stays(X, where)
         cells = self._read(X, groups)
         limits = self._limits(X, cells, bounds)

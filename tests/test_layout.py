@@ -16,7 +16,7 @@ FLOORS = [
     {"_storage", "_export"},
     {"missingness", "pooling", "evaluation", "_display"},
     {"_version", "_compat", "_pickling", "_storing", "_exporting", "_imputer"}
-    | {"_callbacks", "_cross_modal", "_reporting", "__init__"},
+    | {"_callbacks", "_cross_modal", "_reporting", "__init__", "distributed"},
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -8,10 +8,10 @@ from functools import cached_property
 import pytest
 
 import admc_sklearn
-from admc_sklearn import evaluation, missingness, pooling
+from admc_sklearn import distributed, evaluation, missingness, pooling
 from tests.conftest import ROOT
 
-MODULES = [admc_sklearn, evaluation, missingness, pooling]
+MODULES = [admc_sklearn, distributed, evaluation, missingness, pooling]
 
 
 def _public_callables():
@@ -66,7 +66,7 @@ def test_all_kinds_of_public_callables_are_found():
 def test_dir_shows_public_names_alone(module):
     assert set(module.__all__) <= set(dir(module))
     shown = {name for name in dir(module) if not name.startswith("_")}
-    submodules = {"evaluation", "missingness", "pooling"}
+    submodules = {"distributed", "evaluation", "missingness", "pooling"}
     assert shown <= {*module.__all__, *submodules}
 
 

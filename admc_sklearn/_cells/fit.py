@@ -26,7 +26,7 @@ from .corrections.pattern_regression import fit_patterns
 from .corrections.self_masking import fit_self_masking, is_suspected
 from .model import CellModel
 from .network.held_out_cells import Validation
-from .network.network import Prior, build_network
+from .network.network import build_network
 from .network.trainer import CellTrainer
 
 # Of the time there is, for coordinates and anchor; of what is left then, for training.
@@ -153,8 +153,12 @@ class _Fit:
         if self.wholes:
             settings = replace(settings, joint_share=settings.whole_share)
         rows, seed = self.table[self.kept], self.context.seed + k
-        args = network, rows, plan, seed, joint_columns, settings
-        history = run_epochs(CellTrainer(*args), validation)
+        trainer = CellTrainer(network, rows, plan, seed, joint_columns, settings)
+        shards = self.context.shards
+        if shards is None:
+            history = run_epochs(trainer, validation)
+        else:
+            history = shards.train(trainer, validation, self.held)
         if len(history) > 1 and network.mean_head is not None:
             validation.weigh_means()
         return history
@@ -202,6 +206,8 @@ class _Fit:
         for one, own, (ridge, _) in zip(network.all, exact, model.ridges, strict=True):
             if time.monotonic() < end:  # else the one of the rows kept has to do
                 one.prior = _prior(one, own, ridge, generator, end)
+                if self.context.shards is not None:
+                    one.prior = self.context.shards.refit(one, ridge)
         if model.donors is not None:
             model.donors.add(network, rows[self.held])
         if model.patterns is not None:
@@ -296,7 +302,7 @@ def _prior(network, rows, ridge, generator, deadline):
         weight=rows.weight,
         deadline=deadline,
     )
-    return Prior(anchor, [head.margin(anchor) for head in network.heads])
+    return network.prior_of(anchor)
 
 
 def automatic_size(name, observed):

@@ -52,7 +52,7 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     wholes = dict(zip(partition.names, partition.blocks, strict=True))
     joint = partition.all_joint_columns()
     if wholes:
-        context = replace(context, self_masking=False)
+        context = replace(context, self_masking=False, shards=None)
     if not wholes or (start is not None and start.partition is None):
         # A model of cells alone is continued as one.
         return fit_cells(

@@ -91,6 +91,9 @@ class FitContext:
         beyond its observed range; NaN elsewhere.
     ordered : bool array of shape (d,), optional
         Categorical columns whose levels have an order.
+    shards : object, optional
+        What trains a network, ``train(trainer, validation, held)``, and refits a prior,
+        ``refit(network, ridge)``, on more rows than these are.
     """
 
     plan: Any
@@ -103,6 +106,7 @@ class FitContext:
     self_masking: bool | str = False
     ends: Any = None
     ordered: Any = None
+    shards: Any = None
 
     def until(self, deadline):
         """Return the same with another deadline, of `time.monotonic`."""

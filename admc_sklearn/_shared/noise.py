@@ -29,6 +29,26 @@ def _mix(x):
         return x ^ (x >> np.uint64(31))
 
 
+def seeds_of(seed, names):
+    """Make a seed for every row, from a seed of all and from what names the row.
+
+    Rows of different names have independent noise, also where their cells are equal
+    and wherever in whichever table they stand.
+
+    Parameters
+    ----------
+    seed : int
+    names : uint64 array of shape (n,)
+        Hashes.
+
+    Returns
+    -------
+    uint64 array of shape (n,)
+    """
+    with np.errstate(over="ignore"):
+        return _mix(names ^ _mix(np.asarray(seed, dtype=np.uint64) + _GOLDEN))
+
+
 def row_keys(values, observed, seed):
     """Make a 64-bit key for every row, from its observed values and the seed alone.
 
@@ -40,7 +60,8 @@ def row_keys(values, observed, seed):
     ----------
     values : float array of shape (n, d)
     observed : bool array of shape (n, d)
-    seed : int
+    seed : int, or uint64 array of shape (n,)
+        Of all rows, or of each, see `seeds_of`.
 
     Returns
     -------
@@ -48,8 +69,9 @@ def row_keys(values, observed, seed):
     """
     cells = np.where(observed, values, np.nan).astype(np.float32)
     bits = np.ascontiguousarray(cells).view(np.uint32).astype(np.uint64)
-    key = np.full(len(cells), _mix(np.uint64(seed) + _GOLDEN), dtype=np.uint64)
     with np.errstate(over="ignore"):
+        start = _mix(np.asarray(seed, dtype=np.uint64) + _GOLDEN)
+        key = np.broadcast_to(start, len(cells))
         for column in bits.T:
             key = _mix(key * _GOLDEN + column)
     order = np.argsort(key, kind="stable")

@@ -229,13 +229,63 @@ def has_flattened(curve, steps_per_epoch, tol):
     return min(curve[-window:]) > (1 - tol) * min(curve[:-window])
 
 
+class Course:
+    """The epochs of one training so far: their records, and the best weights.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    validation : object
+        Whose ``measure()`` gives an error and nats per cell.
+
+    Attributes
+    ----------
+    history : list of dict
+        One record an epoch.
+    is_over : bool
+        Whether the budget has ended, or held-out cells no longer improve.
+    """
+
+    def __init__(self, trainer, validation):
+        self.trainer, self.validation = trainer, validation
+        rmse, nats = validation.measure()
+        self.history = [_record(0, math.nan, rmse, nats, 0.0)]
+        self.best, self.best_epoch = rmse, 0
+        self.best_weights = [p.detach().clone() for p in trainer.parameters]
+        self.is_over = not trainer.plan.max_epochs
+
+    def run_epoch(self):
+        """Train for an epoch, and judge it."""
+        trainer, plan, average = self.trainer, self.trainer.plan, self.trainer.average
+        epoch = len(self.history)
+        loss = trainer.epoch()
+        average.exchange()
+        rmse, nats = self.validation.measure()
+        if rmse < self.best:
+            self.best_weights = [p.detach().clone() for p in trainer.parameters]
+            self.best, self.best_epoch = rmse, epoch
+        average.exchange()
+        seconds = time.monotonic() - trainer.started
+        self.history.append(_record(epoch, loss, rmse, nats, seconds))
+        steps_per_epoch = trainer.n_steps / epoch
+        curve = [record["valid_rmse"] for record in self.history]
+        if plan.tol and has_flattened(curve, steps_per_epoch, plan.tol):
+            end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
+            trainer.total_steps = min(trainer.total_steps, end)
+        is_last = epoch >= plan.max_epochs or trainer.n_steps >= trainer.total_steps
+        self.is_over = is_last or epoch - self.best_epoch >= plan.n_iter_no_change
+
+    def keep_best(self):
+        """Put the best weights into the network."""
+        with torch.no_grad():
+            parameters = self.trainer.parameters
+            for parameter, weight in zip(parameters, self.best_weights, strict=True):
+                parameter.copy_(weight)
+
+
 def run_epochs(trainer, validation):
     """Epochs until the budget ends or held-out cells stop improving; the history."""
-    plan, average = trainer.plan, trainer.average
-    rmse, nats = validation.measure()
-    history = [_record(0, math.nan, rmse, nats, 0.0)]
-    best, best_epoch = rmse, 0
-    best_weights = [p.detach().clone() for p in trainer.parameters]
+    plan, course = trainer.plan, Course(trainer, validation)
     bar = tqdm(
         total=plan.max_epochs,
         desc="ADMCImputer",
@@ -244,48 +294,29 @@ def run_epochs(trainer, validation):
     )
     run = plan.task.begin("training", plan.max_epochs)
     try:
-        for epoch in range(1, plan.max_epochs + 1):
-            if time.monotonic() > plan.end:
-                break
+        while not course.is_over and time.monotonic() <= plan.end:
             task = run.begin("epoch")
-            loss = trainer.epoch()
-            average.exchange()
-            rmse, nats = validation.measure()
-            if rmse < best:
-                best_weights = [p.detach().clone() for p in trainer.parameters]
-                best, best_epoch = rmse, epoch
-            average.exchange()
-            seconds = time.monotonic() - trainer.started
-            history.append(_record(epoch, loss, rmse, nats, seconds))
-            steps_per_epoch = trainer.n_steps / epoch
-            curve = [record["valid_rmse"] for record in history]
-            if plan.tol and has_flattened(curve, steps_per_epoch, plan.tol):
-                end = round(math.ceil(epoch / (1 - FALL_SHARE)) * steps_per_epoch)
-                trainer.total_steps = min(trainer.total_steps, end)
+            course.run_epoch()
+            course.is_over |= bool(task.end())
             bar.set_postfix_str(
-                f"validation RMSE {rmse:.4f}, best {best:.4f}, "
-                f"anchor {history[0]['valid_rmse']:.4f}"
+                f"validation RMSE {course.history[-1]['valid_rmse']:.4f}, "
+                f"best {course.best:.4f}, anchor {course.history[0]['valid_rmse']:.4f}"
             )
             bar.update()
-            is_over = task.end() or trainer.n_steps >= trainer.total_steps
-            if is_over or epoch - best_epoch >= plan.n_iter_no_change:
-                break
     except KeyboardInterrupt:
         if plan.interruption.is_second():
             raise
         warnings.warn(
-            f"Training was interrupted; the weights of epoch {best_epoch} are kept. "
-            f"Ctrl-C again within {TWICE:.0f} seconds ends all.",
+            f"Training was interrupted; the weights of epoch {course.best_epoch} are "
+            f"kept. Ctrl-C again within {TWICE:.0f} seconds ends all.",
             UserWarning,
             stacklevel=2,
         )
     finally:
         bar.close()
-    with torch.no_grad():
-        for parameter, weight in zip(trainer.parameters, best_weights, strict=True):
-            parameter.copy_(weight)
+    course.keep_best()
     run.end()
-    return history
+    return course.history
 
 
 def _record(epoch, loss, rmse, nats, seconds):

@@ -282,11 +282,23 @@ class Writer:
         if isinstance(value, pd.StringDtype):
             na = "nan" if value.na_value is not pd.NA else "NA"
             return {"is": "string", "of": value.storage, "na": na}
+        if isinstance(value, pd.ArrowDtype):
+            own = self._dtype(value.pyarrow_dtype)
+            # Names that pandas does not read, or reads as another dtype.
+            if own["is"] != "arrow" or own["of"] == "string":
+                return {"is": "arrow_in_pandas", "of": own}
         if isinstance(value, pd.api.extensions.ExtensionDtype):
             return {"is": "pandas", "of": str(value)}
         library = type(value).__module__.split(".")[0]
         if library == "polars" or getattr(value, "__module__", "").startswith("polars"):
             return self._polars(value)
+        if library == "pyarrow" and hasattr(value, "precision"):
+            size = [value.precision, value.scale]
+            return {"is": "arrow_decimal", "bits": value.bit_width, "with": size}
+        if library == "pyarrow" and hasattr(value, "index_type"):
+            parts = {"of": value.value_type, "index": value.index_type}
+            parts = {name: self._dtype(part) for name, part in parts.items()}
+            return {"is": "arrow_dictionary", **parts, "ordered": value.ordered}
         if library == "pyarrow":
             return {"is": "arrow", "of": str(value)}
         return None
@@ -591,10 +603,33 @@ class Reader:
 
     def _read_arrow(self, found):
         try:
+            if found["of"] == "string":
+                import pyarrow
+
+                return pyarrow.string()
             dtype = pd.ArrowDtype.construct_from_string(f"{found['of']}[pyarrow]")
         except (ImportError, NameError):  # pandas 2.0 has a NameError there
             return None
         return dtype.pyarrow_dtype
+
+    def _read_arrow_decimal(self, found):
+        try:
+            import pyarrow
+        except ImportError:
+            return None
+        return getattr(pyarrow, f"decimal{int(found['bits'])}")(*found["with"])
+
+    def _read_arrow_dictionary(self, found):
+        try:
+            import pyarrow
+        except ImportError:
+            return None
+        parts = self.read(found["index"]), self.read(found["of"])
+        return pyarrow.dictionary(*parts, ordered=found["ordered"])
+
+    def _read_arrow_in_pandas(self, found):
+        dtype = self.read(found["of"])
+        return np.dtype(object) if dtype is None else pd.ArrowDtype(dtype)
 
     def _read_polars(self, found):
         if found["of"] not in POLARS:

@@ -144,13 +144,17 @@ def in_parallel(function, runs, n_jobs):
     Returns
     -------
     iterable of (position, result)
-        As they finish.
+        As they finish, or all at the end where the backend of joblib that the caller
+        has chosen, such as Ray's, cannot return one by one.
     """
     n_workers = min(effective_n_jobs(n_jobs), len(runs))
     if n_workers < 2:
         return ((k, function(*run)) for k, run in enumerate(runs))
+    backend = get_active_backend()[0]
+    yields = getattr(backend, "supports_return_generator", False)
+    how = "generator_unordered" if yields else "list"
     with _limited_threads(n_workers):
-        return Parallel(n_jobs=n_workers, return_as="generator_unordered")(
+        return Parallel(n_jobs=n_workers, return_as=how)(
             delayed(_numbered)(function, k, run) for k, run in enumerate(runs)
         )
 

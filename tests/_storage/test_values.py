@@ -52,6 +52,9 @@ VALUES = [
     pd.DatetimeTZDtype("us", "Europe/Berlin"),
     pd.PeriodDtype("M"),
     pd.ArrowDtype(pa.timestamp("us")),
+    pd.ArrowDtype(pa.dictionary(pa.int8(), pa.large_string(), ordered=True)),
+    pd.ArrowDtype(pa.decimal128(12, 2)),
+    pd.ArrowDtype(pa.string()),
     pl.Float64(),
     pl.Categorical(),
     pl.Enum(["x", "y"]),
@@ -59,6 +62,8 @@ VALUES = [
     pl.Duration("ms"),
     pa.int32(),
     pa.timestamp("ms"),
+    pa.decimal256(40, 3),
+    pa.dictionary(pa.int32(), pa.string()),
     [f"word{k}" for k in range(500)] + ["", "é", "\ud800"],
 ]
 ARRAYS = [

@@ -238,6 +238,28 @@ class GaussianAnchor(nn.Module):
         second = sum((part for _, part in found), torch.zeros_like(self.cov).flatten())
         return first, second.view(d, d)
 
+    def maximised(self, n, first, second, ridge):
+        """Anchor of the highest posterior given expected moments: the M-step.
+
+        Parameters
+        ----------
+        n : int
+            Rows that the moments are summed over.
+        first, second : tensors of shape (d,), (d, d)
+            As `expected_moments` returns them; those of parts of the rows add up.
+        ridge : float
+
+        Returns
+        -------
+        GaussianAnchor
+        """
+        # The mean has a prior of its own, worth a hundredth of a row at zero: it only
+        # matters for columns that are never observed.
+        shift = first / (n + 0.01)
+        scatter = second - n * torch.outer(shift, shift)
+        cov = (scatter + ridge * torch.eye(len(shift)).to(scatter)) / (n + ridge)
+        return GaussianAnchor(self.mean + shift, (cov + cov.T) / 2)
+
 
 class IncompleteRows:
     """Rows of like patterns, and where their missing cells are, for many E-steps.
@@ -307,20 +329,14 @@ def fit_gaussian(
     """
     x = x.double()
     n, d = total_weight(weight, x), x.shape[1]
-    eye = torch.eye(d, dtype=torch.float64, device=x.device)
-    anchor = start or GaussianAnchor(x.new_zeros(d), eye)
+    anchor = start or GaussianAnchor(x.new_zeros(d), torch.eye(d, device=x.device))
     batches = [
         IncompleteRows(x, *batch, weight) for batch in anchor._batches(observed, True)
     ]
     for _ in range(max_iter):
-        first, second = anchor.expected_moments(batches)
-        # The mean has a prior of its own, worth a hundredth of a row at zero: it only
-        # matters for columns that are never observed.
-        shift = first / (n + 0.01)
-        scatter = second - n * torch.outer(shift, shift)
-        cov = (scatter + ridge * eye) / (n + ridge)
-        change = (cov - anchor.cov).abs().max()
-        anchor = GaussianAnchor(anchor.mean + shift, (cov + cov.T) / 2)
+        before = anchor.cov
+        anchor = anchor.maximised(n, *anchor.expected_moments(batches), ridge)
+        change = (anchor.cov - before).abs().max()
         if change < tol or time.monotonic() > deadline:
             break
     return anchor

@@ -121,6 +121,10 @@ class CompletionNetwork(nn.Module):
         """The anchor fitted to all rows."""
         return self.prior.anchor
 
+    def prior_of(self, anchor):
+        """Make the prior of an anchor: the margins follow from it."""
+        return Prior(anchor, [head.margin(anchor) for head in self.heads])
+
     @property
     def device(self):
         """Where the weights are."""

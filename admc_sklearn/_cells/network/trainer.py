@@ -102,10 +102,8 @@ class CellTrainer(Trainer):
             weight_decay=settings.weight_decay,
             average_decay=settings.average_decay,
         )
-        self.settings, self.observed = settings, rows.observed
-        self.weight = rows.weight
-        self.values = network.warp(rows.values)
-        self.outcome = network.index(self.values)
+        self.settings = settings
+        self.take(rows)
         self.borrows = has_structured_patterns(rows.observed)
         self.joint = torch.zeros(
             len(joint_columns), network.n_columns, dtype=torch.bool, device=self.device
@@ -114,6 +112,12 @@ class CellTrainer(Trainer):
             group[columns] = True
         # Batches of a block.
         self.n_batches = max(1, BLOCK_BYTES // _row_bytes(network) // self.size)
+
+    def take(self, rows):
+        """Train on these rows from now on."""
+        self.observed, self.weight = rows.observed, rows.weight
+        self.values = self.network.warp(rows.values)
+        self.outcome = self.network.index(self.values)
 
     def hide(self, observed):
         """Absorb cells at random rates, or by the missing pattern of another row.
