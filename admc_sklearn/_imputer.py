@@ -675,10 +675,11 @@ class ADMCImputer(
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
-        weight, every = None, X
+        weight, every, used = None, X, slice(None)
         if sample_weight is not None:
             rows, options = np.empty(X.shape[0]), {"ensure_non_negative": True}
             weight = _check_sample_weight(sample_weight, rows, dtype=float, **options)
+            used = weight > 0  # the other rows are left out
             X, groups, weight = rows_by_weight(X, groups, weight)
         self._resolved = {"categorical_features": np.flatnonzero(categorical).tolist()}
         modalities = {}
@@ -696,9 +697,6 @@ class ADMCImputer(
         ends = np.full((self.n_features_in_, 2), np.nan)
         if self.bounds:
             ends = resolve_bounds(self.bounds, X, names, self._codec)
-        used = slice(None)  # rows of weight 0 are gone
-        if np.ndim(sample_weight):
-            used = np.asarray(sample_weight) > 0
         limits = self._limits(every, cells, bounds, used)[1]
         rows = Rows(cells.values, cells.observed, weight, limits)
         if limits is not None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -194,7 +195,8 @@ def test_modalities_that_are_blocks(tmp_path):
     X[::7, 12] = np.nan
     blocks = {"first": list(range(6)), "second": list(range(6, 12))}
     imputer = ADMCImputer(modalities=blocks, max_epochs=1, random_state=0)
-    imputer._settings = BLOCKS_ALONE
+    cells = replace(BLOCKS_ALONE.cells, max_networks=1, forests=None)
+    imputer._settings = replace(BLOCKS_ALONE, cells=cells)
     imputer.fit(X)
     imputer.export_onnx(tmp_path / "model.onnx")
     imputer.save(tmp_path / "model", include_rows=False)

@@ -122,9 +122,8 @@ class Constraints:
         # Variances, ranges in training and limits of dtypes; 0 for empty columns.
         self._variance, self._low, self._high = np.zeros((3, len(self.names)))
         self._low[kept], self._high[kept] = scaling.low_, scaling.high_
-        self._variance[kept] = np.where(
-            scaling.low_ < scaling.high_, scaling.scale_**2, 0.0
-        )
+        scale = np.minimum(scaling.scale_, 1e150)  # whose squares are finite
+        self._variance[kept] = np.where(scaling.low_ < scaling.high_, scale**2, 0.0)
         limits = [getattr(c, "limits", None) for c in codec.columns_.columns_]
         limits = [(-np.inf, np.inf) if limit is None else limit for limit in limits]
         self._least, self._most = np.array(limits, dtype=np.float64).T

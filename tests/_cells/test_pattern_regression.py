@@ -178,7 +178,8 @@ def test_a_narrowed_normal_has_the_precision_that_is_asked_for():
     imputer = ADMCImputer(max_epochs=0, self_masking=False, random_state=0).fit(X)
     model, incomplete = imputer.model_, X[:50].copy()
     incomplete[:, 0] = np.nan
-    batch = model.coordinates(imputer._codec.read(incomplete))
+    cells = imputer._codec.read(incomplete)
+    batch = model.coordinates(Rows(cells.values, cells.observed))
     with torch.no_grad():
         (plain,) = model.posteriors(batch)
     shift = torch.full_like(plain.mean(), 0.2)
@@ -200,7 +201,8 @@ def test_a_narrowed_normal_has_the_precision_that_is_asked_for():
 def test_values_carried_to_their_own_distribution_stay(halves):
     _, incomplete = lost(50, 9)
     model = halves.model_
-    batch = model.coordinates(halves._codec.read(incomplete))
+    cells = halves._codec.read(incomplete)
+    batch = model.coordinates(Rows(cells.values, cells.observed))
     with torch.no_grad():
         posteriors = model.posteriors(Rows(batch.values, batch.observed))
         for posterior in posteriors:
