@@ -42,7 +42,14 @@ from ._shared.devices import resolve_device
 from ._shared.noise import draw_seeds, row_keys, row_uniforms
 from ._shared.training import TrainingPlan, summarise_history
 from ._storing import Stored, packed, settle, unpacked
-from ._table.bounds import cell_limits, resolve_bounds, widest, within_limits
+from ._table.bounds import (
+    cell_limits,
+    ends_of,
+    intersected,
+    resolve_bounds,
+    widest,
+    within_limits,
+)
 from ._table.codec import TableCodec
 from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.constraints import Constraints
@@ -691,12 +698,14 @@ class ADMCImputer(
             self._codec = TableCodec(self.missing_values)
             cells = self._codec.fit(X, names, categorical, weight)
         else:
+            # A copy: a fit that fails leaves the imputer as it was.
+            self._codec = self._codec.reaching(
+                np.full((self.n_features_in_, 2), np.nan)
+            )
             cells = self._codec.read(X)
         self.categories_ = self._codec.categories()
         rules = self._rules(X)  # fails early
-        ends = np.full((self.n_features_in_, 2), np.nan)
-        if self.bounds:
-            ends = resolve_bounds(self.bounds, X, names, self._codec)
+        ends = ends_of(self._bounds(X), self._codec.scaling_)
         limits = self._limits(every, cells, bounds, used)[1]
         rows = Rows(cells.values, cells.observed, weight, limits)
         if limits is not None:
@@ -704,7 +713,10 @@ class ADMCImputer(
             rows = draw_limited(rows, self._codec.n_levels_[kept], training_seed)
             drawn = self._codec.learn_drawn(cells, rows, self.keep_whole_numbers)
             rows = replace(rows, values=drawn)
-        self._group_means, n_beside = None, 0
+        means = getattr(self, "_group_means", None) if start is not None else None
+        if start is not None and (means is not None) != self.group_effects:
+            raise ValueError("group_effects cannot be changed with warm_start.")
+        self._group_means, n_beside = means, 0
         if self.group_effects:
             rows, n_beside = self._fit_groups(rows, groups, weight)
         self._codec.reach(ends)
@@ -756,7 +768,8 @@ class ADMCImputer(
         codes = np.unique(groups, return_inverse=True)[1]
         n_levels = self._codec.n_levels_[self._codec.scaling_.kept_]
         own = rows.values, rows.observed
-        self._group_means = GroupMeans.fit(*own, n_levels, codes)
+        if self._group_means is None:
+            self._group_means = GroupMeans.fit(*own, n_levels, codes, weight)
         values, seen = self._group_means(*own, codes)
         values = np.concatenate([rows.values, values], 1)
         seen = np.concatenate([rows.observed, seen], 1)
@@ -1124,6 +1137,19 @@ class ADMCImputer(
         found = self.model_.summarise(_rows(cells, limits), statistics)
         return found[..., : cells.values.shape[1]]
 
+    def _bounds(self, X):
+        """Bounds of columns, (d, 2): infinite where open, NaN without any."""
+        if not self.bounds:
+            return np.full((self.n_features_in_, 2), np.nan)
+        names = _check_feature_names_in(self, generate_names=True)
+        return resolve_bounds(self.bounds, X, names, self._codec)
+
+    def _within_bounds(self, X, ends):
+        """Cut ends of columns, (d, 2), to the columns' bounds; NaN stays."""
+        low, high = self._bounds(X).T
+        within = np.fmax(ends[:, 0], low), np.fmin(ends[:, 1], high)
+        return np.where(np.isnan(ends), np.nan, np.stack(within, -1))
+
     def _ends_moved(self, X, delta):
         """Find the ends of columns whose draws are moved, (d, 2), NaN elsewhere."""
         scaling = self._codec.scaling_
@@ -1132,13 +1158,24 @@ class ADMCImputer(
             if j in delta and delta[j].ndim == 1:
                 far = np.array([min(0.0, delta[j].min()), max(0.0, delta[j].max())])
                 ends[j] = far * scaling.scale_[k] + [scaling.low_[k], scaling.high_[k]]
-        if self.bounds:
-            names = _check_feature_names_in(self, generate_names=True)
-            most = resolve_bounds(self.bounds, X, names, self._codec)
-            open_ = [-np.inf, np.inf]
-            most = np.where(np.isnan(most), open_, most)
-            ends = np.where(np.isnan(ends), ends, ends.clip(most[:, :1], most[:, 1:]))
-        return ends
+        return self._within_bounds(X, ends)
+
+    def _ends_limited(self, X, cells, values, limits):
+        """Find the ends of columns with limited cells, (d, 2), NaN elsewhere.
+
+        Where a limit is open, a completion may lie beyond the observed range.
+        """
+        scaling = self._codec.scaling_
+        ends = widest(limits)
+        limited = np.isfinite(limits).any(-1)[:, scaling.kept_] & ~cells.observed
+        own = values * scaling.scale_ + scaling.mean_
+        some = limited.any(0)
+        kept = scaling.kept_[some]
+        low = np.where(limited, own, np.inf).min(0)[some]
+        high = np.where(limited, own, -np.inf).max(0)[some]
+        ends[kept, 0] = np.fmin(ends[kept, 0], low)
+        ends[kept, 1] = np.fmax(ends[kept, 1], high)
+        return self._within_bounds(X, ends)
 
     def _draw(self, cells, n_draws, seed, limits, delta=None):
         if self.model_ is None:
@@ -1168,6 +1205,8 @@ class ADMCImputer(
         names = _check_feature_names_in(self, generate_names=True)
         limits = cell_limits(bounds, X, names, self._codec)[rows]
         limits[~cells.missing] = -np.inf, np.inf
+        if self.bounds:
+            limits = intersected(limits, self._bounds(X), names)
         if not np.isfinite(limits).any():
             return None, None
         own = self._codec.scaling_.standardised(limits)
@@ -1216,7 +1255,9 @@ class ADMCImputer(
         Cells that ``stays``, (n, d), marks keep what they are, if it is not None, and
         others keep within ``limits``, (n, d, 2), if there are any.
         """
-        codec = self._codec if limits is None else self._codec.reaching(widest(limits))
+        codec = self._codec
+        if limits is not None:
+            codec = codec.reaching(self._ends_limited(X, cells, values, limits))
         numbers = codec.complete(cells, values, self.keep_whole_numbers, agree)
         if limits is not None:
             whole = np.zeros(cells.missing.shape[1], dtype=bool)

@@ -285,3 +285,80 @@ def test_rows_without_weight_teach_no_limits():
     np.testing.assert_array_equal(
         one.transform(table, bounds=bounds), other.transform(table, bounds=bounds)
     )
+
+
+def test_open_limits_are_not_drawn_at_the_limit(censored):
+    """Beyond the observed range what is drawn stays where it was drawn."""
+    _, table, limit, below, _, _ = censored
+    plain = quick(self_masking=False).fit(table)  # `fit` had no limits
+    draws = plain.sample(
+        table, 3, bounds={"lead": (None, np.where(below, limit, np.nan))}
+    )
+    drawn = np.array([draw["lead"][below] for draw in draws])
+    assert (drawn <= limit).all()
+    assert len(np.unique(drawn)) > drawn.size / 2
+    most = table["lead"].max()
+    rows = table[below][:10]
+    far = plain.sample(rows, 3, bounds={"lead": (1.01 * most, None)})
+    far = np.array([draw["lead"] for draw in far])
+    assert (far >= 1.01 * most).all()
+    assert len(np.unique(far)) > far.size / 2
+
+
+def test_limits_keep_within_the_bounds_of_the_column(censored):
+    _, table, limit, below, _, _ = censored
+    limits = {"lead": (None, np.where(below, limit, np.nan))}
+    imputer = quick(bounds={"lead": (0, None)}).fit(table, bounds=limits)
+    assert min(d["lead"].min() for d in imputer.sample(table, 3, bounds=limits)) >= 0
+    rows = table[:4].assign(lead=np.nan)
+    with pytest.raises(ValueError, match=r"'lead'.*beyond the column"):
+        imputer.transform(rows, bounds={"lead": (-3, -1)})
+    # The observed range stays what it was: for a further fit, and for new data.
+    imputer.set_params(warm_start=True).fit(table, bounds=limits)
+    ends = imputer._codec.scaling_.low_[0], imputer._codec.scaling_.high_[0]
+    imputer.fit(table, bounds=limits)
+    assert ends == (imputer._codec.scaling_.low_[0], imputer._codec.scaling_.high_[0])
+    new = table.assign(lead=1.5 * table["lead"].max())
+    with pytest.warns(UserWarning, match="'lead' leaves the range"):
+        imputer.compare_new_data(new)
+
+
+def test_a_fit_that_fails_leaves_ranges_as_they_were():
+    truth, _ = laboratory(5, 60)
+    imputer = quick(warm_start=True).fit(truth)
+    before = imputer._codec.scaling_.low_.copy()
+    imputer.set_params(
+        bounds={"lead": (-9, 999)}, constraints=[{"sum": ["lead", "zinc"], "to": 2}]
+    )
+    with pytest.raises(ValueError, match="constraints"):
+        imputer.fit(truth)
+    np.testing.assert_array_equal(imputer._codec.scaling_.low_, before)
+
+
+def test_a_value_beyond_an_end_of_limits_in_a_large_table():
+    rng = np.random.default_rng(0)
+    x = np.exp(rng.normal(size=5001))
+    below = x < 0.5
+    values = np.where(below, 0.0, x)[:, None].astype(np.float32)
+    values[17], below[17] = -0.01, False  # a sample of the values would miss it
+    limits = np.full((5001, 1, 2), [-np.inf, np.inf])
+    limits[below, 0] = 0, 0.5
+    found = draw_limited(
+        Rows(values, ~below[:, None], limits=limits), np.zeros(1, int), 0
+    )
+    assert np.isfinite(found.values).all()
+    assert (found.values[below] <= 0.5).all()
+
+
+def test_frames_of_limits_may_have_columns_of_several_types():
+    rng = np.random.default_rng(0)
+    n = 40
+    days = np.datetime64("2020-01-01") + rng.integers(0, 300, n)
+    frame = pl.DataFrame({"day": days, "y": rng.normal(size=n)})
+    gone = pl.int_range(n) % 4 == 0
+    frame = frame.with_columns(pl.when(gone).then(None).otherwise("day").alias("day"))
+    last = pd.Timestamp("2020-02-01").date()
+    ends = pl.DataFrame({"day": [last] * n, "y": [None] * n})
+    imputer = quick().set_output(transform="polars").fit(frame)
+    found = imputer.transform(frame, bounds=(None, ends))
+    assert found.filter(gone)["day"].dt.date().max() <= last

@@ -126,3 +126,29 @@ def test_groups_are_needed_and_fit(fitted):
         imputer.transform(table, groups=group[:3])
     with pytest.raises(ValueError, match="group_effects"):
         imputer.export_onnx("nowhere")
+
+
+def test_training_goes_on_with_the_columns_that_were_chosen(fitted):
+    _, table, _, group, imputer = fitted
+    more = clone(imputer).set_params(warm_start=True)
+    more._settings = imputer._settings
+    more.fit(table, groups=group)
+    columns = list(more._group_means.columns)
+    effect = np.random.default_rng(3).normal(size=group.max() + 1)[group]
+    more.fit(table.assign(age=table["age"] + 3 * effect), groups=group)
+    assert more._group_means.columns == columns
+    with pytest.raises(ValueError, match="group_effects"):
+        more.set_params(group_effects=False).fit(table)
+
+
+def test_weights_count_in_the_effects_of_groups():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(20), 5)
+    x = (2 * rng.normal(size=20)[group] + rng.normal(size=100))[:, None]
+    known = np.ones((100, 1), dtype=bool), np.zeros(1, dtype=int)
+    weight = np.where(group < 10, 2.0, 1.0)
+    twice = np.repeat(np.arange(100), weight.astype(int))
+    one = GroupMeans.fit(x, *known, group, weight)
+    other = GroupMeans.fit(x[twice], known[0][twice], known[1], group[twice])
+    np.testing.assert_allclose(one.center, other.center)
+    np.testing.assert_allclose(one.ratio, other.ratio)

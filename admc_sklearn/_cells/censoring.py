@@ -98,19 +98,20 @@ class Power:
         """
         limited = ~observed & np.isfinite(limits).any(1)
         step = 1 + (observed.sum() + limited.sum()) // MAX_FIT_VALUES
-        x = values[observed][::step].astype(np.float64)
-        ends = limits[limited][::step].astype(np.float64)
+        every = values[observed].astype(np.float64)
+        ends = limits[limited].astype(np.float64)
         trials = [cls()]
-        floor, top = ends[:, 0], ends[:, 1]
-        if (
-            np.isfinite(floor).any()
-            and (low := floor[np.isfinite(floor)].min()) < x.min()
-        ):
-            trials += [cls(1, low, power) for power in POWERS]
-        if np.isfinite(top).any() and (high := top[np.isfinite(top)].max()) > x.max():
-            trials += [cls(-1, high, power) for power in POWERS]
-        if len(x) < 3 or np.ptp(x) == 0:
+        if len(every) < 3 or np.ptp(every) == 0:
             return trials[0]
+        floor, top = ends.T
+        known = ends[np.isfinite(ends)]
+        low, high = known.min(initial=np.inf), known.max(initial=-np.inf)
+        # All values and intervals have to lie on one side of an origin.
+        if low < every.min() and (floor == low).any() and (top > low).all():
+            trials += [cls(1, low, power) for power in POWERS]
+        if high > every.max() and (top == high).any() and (floor < high).all():
+            trials += [cls(-1, high, power) for power in POWERS]
+        x, ends = every[::step], ends[::step]
         return max(trials, key=lambda trial: _log_likelihood(trial, x, ends))
 
     def __call__(self, x):

@@ -83,7 +83,8 @@ _PARTS = {
     Standardiser: (
         "",
         "",
-        "kept_ empty_ whole_ grids_ mean_ scale_ low_ high_ looks_whole_",
+        "kept_ empty_ whole_ grids_ mean_ scale_ low_ high_ looks_whole_ seen_low_? "
+        "seen_high_?",
     ),
     Relations: ("", "", "rules_"),
     # Cells: anchor, network, corrections.

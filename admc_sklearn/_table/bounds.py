@@ -11,14 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from .column_kinds import objects
 from .column_selection import find_columns
+from .containers import contents, is_frame, series_of
 
 
 def resolve_bounds(bounds, X, names, codec):
-    """Find the ends of columns' completions, float (d, 2), NaN where none are given.
-
-    Where a bound is None the end lies beyond the observed range, as far as the range is
-    wide.
+    """Find bounds of columns, float (d, 2): infinite where open, NaN without any.
 
     Parameters
     ----------
@@ -44,18 +43,43 @@ def resolve_bounds(bounds, X, names, codec):
         if j not in scaling.kept_:
             continue  # nothing is known of the column
         k = int(np.searchsorted(scaling.kept_, j))
-        least, most = scaling.low_[k], scaling.high_[k]
+        least, most = (end[k] for end in scaling.seen)
         if least < low or most > high:
             value = least if least < low else most
             raise ValueError(
                 f"bounds[{name!r}] = {pair!r} exclude observed values of the column, "
                 f"such as {codec.columns_.columns_[j].write(np.array([value]))[0]}."
             )
-        span = most - least
-        low = low if np.isfinite(low) else least - span
-        high = high if np.isfinite(high) else most + span
         found[j] = _whole(low, high, codec.columns_.columns_[j].whole)
     return found
+
+
+def ends_of(bounds, scaling):
+    """Find ends of completions, (d, 2), by the bounds of `resolve_bounds`.
+
+    Where a bound is open the end lies beyond the observed range, as far as the range is
+    wide.
+    """
+    ends = bounds.copy()
+    low, high = scaling.seen
+    span = high - low
+    reach = np.stack([low - span, high + span], -1)
+    own = ends[scaling.kept_]
+    ends[scaling.kept_] = np.where(np.isinf(own), reach, own)
+    return ends
+
+
+def intersected(limits, bounds, names):
+    """Limits of cells (n, d, 2) that also keep within bounds of columns (d, 2)."""
+    low = np.fmax(limits[..., 0], bounds[:, 0])
+    high = np.fmin(limits[..., 1], bounds[:, 1])
+    known = np.isfinite(limits).any(-1)
+    for j in np.flatnonzero(((low > high) & known).any(0)):
+        raise ValueError(
+            f"bounds[{names[j]!r}]: limits of cells lie beyond the column's bounds "
+            f"{tuple(bounds[j].tolist())}."
+        )
+    return np.where(known[..., None], np.stack([low, high], -1), limits)
 
 
 def cell_limits(bounds, X, names, codec):
@@ -128,8 +152,17 @@ def _table_of(end, n, d):
     """One end of all cells as an array (n, d), None for what broadcasts."""
     if end is None:
         return np.full((n, d), np.nan)
-    if hasattr(end, "to_numpy"):  # a frame, of either library
-        end = end.to_numpy()
+    if is_frame(end):  # each column by itself: they may be of different dtypes
+        columns = np.empty((n, d), dtype=object)
+        every = series_of(end)
+        if len(every) != d or len(end) != n:
+            shape = len(end), len(every)
+            raise ValueError(f"bounds must have the shape of X, {(n, d)}; got {shape}.")
+        for j, series in enumerate(every):
+            values, null = contents(series)
+            columns[:, j] = objects(values)
+            columns[null, j] = None
+        return columns
     end = np.asarray(end)
     try:
         return np.broadcast_to(end, (n, d))

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .column_kinds import MAX_LEVELS
 from .column_selection import find_columns
+
+# Further shifts would leave the coordinates in which values are told apart.
+MAX_SHIFT = 10.0
 
 
 def resolve_delta(delta, X, names, categories):
@@ -26,7 +30,6 @@ def resolve_delta(delta, X, names, categories):
     Returns
     -------
     dict of float arrays of shape (n,) or (n, n_levels)
-        Without columns that are not moved.
 
     Raises
     ------
@@ -41,7 +44,16 @@ def resolve_delta(delta, X, names, categories):
         levels, where = categories[j], f"delta[{name!r}]"
         if levels is None:
             own = _amount(amount, n, where)
+            if np.abs(own).max(initial=0.0) > MAX_SHIFT:
+                raise ValueError(
+                    f"{where} must be at most {MAX_SHIFT:g} standard deviations."
+                )
         else:
+            if len(levels) > MAX_LEVELS:
+                raise ValueError(
+                    f"{where}: the column has {len(levels)} levels, of which rare "
+                    "ones are drawn together: no departure can be stated."
+                )
             if not isinstance(amount, Mapping):
                 if len(levels) != 2:
                     raise ValueError(
@@ -55,8 +67,7 @@ def resolve_delta(delta, X, names, categories):
                 if level not in known:
                     raise ValueError(f"{where}: there is no level {level!r}.")
                 own[:, known.index(level)] = _amount(log_odds, n, where)
-        if own.any():
-            found[int(j)] = own
+        found[int(j)] = own
     return found
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._shared.weights import some_weights, weighted
+
 # Columns of levels have one column for each level but the first, of at most so many.
 MAX_LEVELS = 6
 # Groups of one row say nothing of variances between them.
@@ -44,7 +46,7 @@ class GroupMeans:
     ratio: np.ndarray
 
     @classmethod
-    def fit(cls, values, observed, n_levels, groups):
+    def fit(cls, values, observed, n_levels, groups, weight=None):
         """Find the columns whose means differ between groups.
 
         Parameters
@@ -54,13 +56,17 @@ class GroupMeans:
         n_levels : int array of shape (d,)
         groups : int array of shape (n,)
             From 0 on.
+        weight : float array of shape (n,), optional
+            Of the rows, with a mean near 1.
         """
         columns, levels, known = [], [], []
         for j, count in enumerate(n_levels):
             if count > MAX_LEVELS:
                 continue
             for level in range(1, count) if count else (-1,):
-                found = _variances(_part(values[:, j], level), observed[:, j], groups)
+                seen = observed[:, j]
+                x = _part(values[:, j], level)[seen]
+                found = _variances(x, groups[seen], some_weights(weight, seen))
                 if found is None:
                     continue
                 center, within, between = found
@@ -102,19 +108,18 @@ def _part(values, level):
     return x if level < 0 else (x == level).astype(np.float64)
 
 
-def _variances(x, observed, groups):
+def _variances(x, groups, weight):
     """Mean, and variances within and between groups; None without any between."""
-    x, groups = x[observed], groups[observed]
-    count = np.bincount(groups)
-    total = np.bincount(groups, x)[count > 0]
+    count = np.bincount(groups, weight)
+    total = np.bincount(groups, weighted(x, weight))[count > 0]
     count = count[count > 0]
-    n, k = len(x), len(count)
+    n, k = count.sum(), len(count)
     if k < MIN_GROUPS or n - k < MIN_GROUPS:
         return None
-    center = x.mean()
+    center = total.sum() / n
     means = total / count
     between = (count * (means - center) ** 2).sum() / (k - 1)
-    within = ((x**2).sum() - (count * means**2).sum()) / (n - k)
+    within = (weighted(x**2, weight).sum() - (count * means**2).sum()) / (n - k)
     size = (n - (count**2).sum() / n) / (k - 1)
     effect = (between - within) / size
     # Two standard errors of a ratio of mean squares that groups do not change.

@@ -110,7 +110,7 @@ class _Column:
     def _of_ranges(self, numbers, alpha):
         scaling = self.codec.scaling_
         k = int(np.searchsorted(scaling.kept_, self.j))
-        low, high = scaling.low_[k], scaling.high_[k]
+        low, high = (end[k] for end in scaling.seen)
         below, above = (numbers < low).sum(), (numbers > high).sum()
         width = high - low
         is_far = numbers.min() < low - width or numbers.max() > high + width

@@ -17,6 +17,8 @@ class Standardiser:
     kept_ : int array of shape (n_kept,)
         Columns with at least one observed cell; only these are modelled.
     low_, high_ : float64 arrays of shape (n_kept,)
+        Smallest and largest value of a completion: that observed, or what `reach` says.
+    seen_low_, seen_high_ : float64 arrays of shape (n_kept,)
         Smallest and largest observed value.
     grids_ : list of n_kept float64 arrays
         Values that a completion may have to hit exactly: all of a column with few,
@@ -78,6 +80,7 @@ class Standardiser:
             scale.append(1.0 if constant else spread * size)
         self.mean_, self.scale_ = np.array(mean), np.array(scale)
         self.low_, self.high_ = np.array(low), np.array(high)
+        self.seen_low_, self.seen_high_ = self.low_, self.high_
         self.looks_whole_ = np.array(looks_whole, dtype=bool)
         return self
 
@@ -104,6 +107,13 @@ class Standardiser:
         shape = (-1, *[1] * (numbers.ndim - 2))
         mean, scale = self.mean_.reshape(shape), self.scale_.reshape(shape)
         return (numbers[:, self.kept_] - mean) / scale
+
+    @property
+    def seen(self):
+        """Smallest and largest observed value, (n_kept,) twice."""
+        # Files of earlier versions have the range of completions alone.
+        low = getattr(self, "seen_low_", self.low_)
+        return low, getattr(self, "seen_high_", self.high_)
 
     def reach(self, low, high):
         """Let completions of columns go that far, (n_kept,) twice; NaN: as they do."""
@@ -140,7 +150,10 @@ class Standardiser:
                 )
             if whole[k]:  # 0 is added since a small negative number becomes -0
                 decoded[rows, position] = np.rint(decoded[rows, position]) + 0.0
-        decoded = decoded.clip(self.low_[lacking], self.high_[lacking])
+        low, high = self.low_[lacking], self.high_[lacking]
+        whole = whole[lacking]
+        low = np.where(whole, np.ceil(low), low)
+        decoded = decoded.clip(low, np.where(whole, np.floor(high), high))
         X[:, columns] = np.where(holes, decoded, X[:, columns])
 
 

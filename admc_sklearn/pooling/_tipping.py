@@ -169,6 +169,7 @@ def tipping_point(
     dfcom: float | None = None,
     confidence_level: float = 0.95,
     random_state: RandomState = None,
+    **options: Any,
 ) -> TippingPoint:
     """Analyse draws under departures from missing at random.
 
@@ -190,6 +191,8 @@ def tipping_point(
         As in `pool_over_draws`.
     random_state : int, RandomState instance or None, default=None
         As in `ADMCImputer.sample`.
+    **options
+        Further arguments of `ADMCImputer.sample`: ``groups``, ``bounds``, ``where``.
 
     Returns
     -------
@@ -206,8 +209,8 @@ def tipping_point(
     if not isinstance(random_state, int | np.integer | None):
         random_state = int(random_state.randint(2**31 - 1))
     pooled = []
-    for delta in every:
-        draws = imputer.sample(X, n_draws, random_state, delta=delta)
+    for delta in _of_same_columns(every):
+        draws = imputer.sample(X, n_draws, random_state, delta=delta, **options)
         pooled.append(
             pool_over_draws(
                 draws, analysis, dfcom=dfcom, confidence_level=confidence_level
@@ -229,6 +232,16 @@ def _each(deltas):
     if not every:
         raise ValueError("deltas must hold at least one departure.")
     return every
+
+
+def _of_same_columns(every):
+    """Departures that all name the same columns, so that their draws share noise."""
+    none = {
+        name: {} if isinstance(amount, Mapping) else 0.0
+        for delta in every
+        for name, amount in delta.items()
+    }
+    return [none | delta for delta in every]
 
 
 def _numbers(amount):

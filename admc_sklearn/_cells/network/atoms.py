@@ -346,10 +346,16 @@ class Atoms(nn.Module):
         alone = ~inside.any(-1, keepdim=True)
         first = alone & (index == 0)
         logits = torch.where(alone, torch.where(index == 0, 0.0, -torch.inf), logits)
-        # An open side ends where the anchor does.
-        reach = REACH * sd
-        floor = torch.where(low.isfinite(), low, torch.minimum(mean, high) - reach)
-        top = torch.where(high.isfinite(), high, torch.maximum(mean, low) + reach)
+        # An open side ends where the anchor does, or as far beyond the column's range
+        # as that is wide.
+        reach, least = REACH * sd, MIN_WIDTH * sd
+        span = self.own_high[:, -1] - self.own_low[:, 0]
+        far = self.own_low[:, 0] - span, self.own_high[:, -1] + span
+        far = [self.warp(end[None])[0][:, None, None] for end in far]
+        floor = torch.maximum(torch.minimum(mean, high) - reach, far[0])
+        floor = torch.where(low.isfinite(), low, torch.minimum(floor, high - least))
+        top = torch.minimum(torch.maximum(mean, low) + reach, far[1])
+        top = torch.where(high.isfinite(), high, torch.maximum(top, low + least))
         left, right = torch.where(first, floor, left), torch.where(first, top, right)
         return logits, left, right
 
