@@ -166,6 +166,10 @@ class DyingPlan(TrainingPlan):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    (os.cpu_count() or 1) < 4,
+    reason="Ray Train starts six processes twice: over a minute on fewer than 4 cores",
+)
 def test_training_on_shards_survives_a_worker(ray_data, tmp_path, monkeypatch):
     rows = pd.DataFrame(hide(rings(2000, 0), 0.25, 1), columns=["x", "y", "z"])
     table = pa.Table.from_pandas(rows, preserve_index=False)
