@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.impute import MissingIndicator
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._callbacks import fit_task
@@ -55,7 +55,7 @@ from ._table.column_selection import resolve_modalities, shared_positions
 from ._table.constraints import Constraints
 from ._table.containers import is_frame
 from ._table.departures import resolve_delta
-from ._table.derived import recompute, resolve_derived
+from ._table.derived import check_derived, recompute, resolve_derived
 from ._table.group_means import GroupMeans, padded
 from ._table.missing_markers import accepts_null
 from ._table.types import (
@@ -71,6 +71,7 @@ from ._table.types import (
 )
 from ._table.validation import (
     all_or_nothing,
+    check_groups,
     check_quantiles,
     check_table,
     rows_by_weight,
@@ -120,7 +121,7 @@ class ADMCImputer(
     One fitted imputer completes unseen rows with any pattern of missing values.
 
     The parameters are listed in three groups: what is completed (`modalities` to
-    `keep_empty_features`), accuracy against cost (`n_steps` to `model_size`), and
+    `constraints`), accuracy against cost (`n_steps` to `model_size`), and
     randomness and running (`random_state` to `verbose`).
 
     Parameters
@@ -680,8 +681,7 @@ class ADMCImputer(
                 self.categorical_features, X, names, "categorical_features"
             )
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(X, groups)
+            groups = check_groups(groups, X.shape[0])
         weight, every, used = None, X, slice(None)
         if sample_weight is not None:
             rows, options = np.empty(X.shape[0]), {"ensure_non_negative": True}
@@ -720,6 +720,7 @@ class ADMCImputer(
         if self.group_effects:
             rows, n_beside = self._fit_groups(rows, groups, weight)
         self._codec.reach(ends)
+        check_derived(rules, cells.numbers, ~cells.missing)
         self._constraints(rules).learn(cells)
         self.indicator_ = None
         if self.add_indicator:
@@ -786,8 +787,7 @@ class ADMCImputer(
                 "This imputer was fitted with group_effects: the rows to complete need "
                 "groups, too."
             )
-        groups = column_or_1d(groups)
-        check_consistent_length(X, groups)
+        groups = check_groups(groups, X.shape[0])
         codes = np.unique(groups, return_inverse=True)[1]
         return replace(cells, beside=means(cells.values, cells.observed, codes))
 

@@ -269,7 +269,8 @@ def _hand_over(imputer, derived, path):
     if sorted(map(str, needed)) != sorted(map(str, derived or {})):
         raise BadFile(
             f"{path} was saved with derived columns {needed}, whose functions no file "
-            "holds: hand them over, load(path, derived={...})."
+            "holds: hand them over, load(path, derived={...}); got "
+            f"{list(derived or {})}."
         )
     imputer.derived = derived
 

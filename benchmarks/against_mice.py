@@ -297,7 +297,9 @@ def run_guide():
         command = ["Rscript", "-e", script]
         ran = subprocess.run(command, check=True, capture_output=True, text=True)
         print(ran.stdout)
-        code = blocks_of_guide("python").replace("boys.csv", f"{folder}/boys.csv")
+        code = blocks_of_guide("python")
+        for name in ("boys.csv", "long.csv"):
+            code = code.replace(name, f"{folder}/{name}")
         names: dict = {}
         exec(compile(code, GUIDE.name, "exec"), names)
         mice = pd.read_csv(Path(folder) / "pooled.csv")

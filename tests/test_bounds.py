@@ -151,6 +151,8 @@ def test_whole_numbers_dates_and_levels():
         assert found["size"].isin([3, 4]).all()
         assert (found["day"] <= first).all()
         assert found.dtypes.equals(imputer.transform(rows).dtypes)
+    with pytest.raises(ValueError, match=r"'size'.*no whole number"):
+        imputer.transform(rows, bounds={"size": (2.2, 2.8)})
     with pytest.raises(ValueError, match=r"'kind'.*levels"):
         imputer.transform(rows, bounds={"kind": (0, 1)})
 
@@ -216,6 +218,7 @@ def test_unsuitable_limits_name_the_column(censored, bounds, message):
         ({"lead": (None, 0.1)}, "'lead'.*exclude observed"),
         ({"lead": 3}, "'lead'.*pair"),
         ({"lead": (3, 1)}, "'lead'.*above"),
+        ({"lead": (0, np.ones(40))}, "'lead'.*single cells"),
         ({"tin": (0, 1)}, "tin"),
     ],
 )

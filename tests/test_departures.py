@@ -168,3 +168,19 @@ def test_whole_numbers_stay_whole(table):
     imputer = quick(max_epochs=0).fit(counts)
     for draw in imputer.sample(counts, 3, delta={"age": -0.5}):
         assert (draw["age"] == draw["age"].round()).all()
+
+
+def test_columns_of_any_shape_are_shifted_as_far_as_is_asked():
+    """The network's coordinates end not far below a log-normal column."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=300)
+    skew = np.exp(z + 0.5 * rng.normal(size=300))
+    table = pd.DataFrame({"z": z, "skew": skew})
+    gone = rng.random(300) < 0.3
+    table.loc[gone, "skew"] = np.nan
+    imputer = quick(self_masking=False).fit(table)
+    base = imputer.sample(table, 20, delta={"skew": 0.0})
+    for amount in (-2.0, -0.5, 1.0):
+        moved = imputer.sample(table, 20, delta={"skew": amount})
+        shift = mean_change(moved, base, "skew", gone) / table["skew"].std(ddof=0)
+        assert shift == pytest.approx(amount, abs=1e-3)

@@ -122,8 +122,15 @@ def test_groups_are_needed_and_fit(fitted):
         quick(group_effects=True).fit(table)
     with pytest.raises(ValueError, match="need groups"):
         imputer.transform(table)
-    with pytest.raises(ValueError, match="inconsistent numbers"):
-        imputer.transform(table, groups=group[:3])
+    for wrong, message in (
+        (group[:3], "one label for each"),
+        ("age", "one label for each"),
+        (np.where(group > 3, group, np.nan), "32 rows have none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            imputer.transform(table, groups=wrong)
+        with pytest.raises(ValueError, match=message):
+            quick().fit(table, groups=wrong)
     with pytest.raises(ValueError, match="group_effects"):
         imputer.export_onnx("nowhere")
 

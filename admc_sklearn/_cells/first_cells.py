@@ -45,7 +45,11 @@ def fill(model, rows, noise, priors=None, delta=None):
     -------
     Rows
         Without limits.
+    moved : float tensor of shape (B, d)
+        Values of moved numbers in own units, NaN elsewhere. Far from the training range
+        the network's coordinates would not hold them.
     """
+    moved = torch.full_like(rows.values, torch.nan)
     filled = Rows(rows.values.clone(), rows.observed.clone(), limits=rows.limits)
     ranks = _ranks(rows)
     several = ranks.amax(1) > 0
@@ -59,18 +63,21 @@ def fill(model, rows, noise, priors=None, delta=None):
     for column, amount in (delta or {}).items():
         targets = torch.zeros_like(filled.observed)
         targets[:, column] = ~filled.observed[:, column]
-        _draw_into(model, filled, targets, noise[0], priors, amount)
-    return filled
+        own = _draw_into(model, filled, targets, noise[0], priors, amount)
+        moved = moved if own is None else torch.where(targets, own, moved)
+    return filled, moved
 
 
 def _draw_into(model, rows, targets, noise, priors, amount=None):
     """Draw target cells of rows, of a column where they are moved, in place.
 
-    Shapes: (B, d) twice; of ``amount`` (B,) or (B, K).
+    Shapes: (B, d) twice; of ``amount`` (B,) or (B, K). Returns moved numbers in own
+    units, (B, d), or None where there are none.
     """
     take = targets.any(1).nonzero()[:, 0]
     if not len(take):
-        return
+        return None
+    values = None
     own, targets, network = rows.values[take], targets[take], model.network
     limits = None if rows.limits is None else rows.limits[take]
     known = Rows(own, rows.observed[take] & ~targets, limits=limits)
@@ -83,11 +90,13 @@ def _draw_into(model, rows, targets, noise, priors, amount=None):
         drawn = part.quantile(part.cells.gather(noise[take]))
         part.cells.scatter_into(own, drawn)
         if amount is not None and part.kind == NUMBERS:
-            moved = network.warp.inverse(own)
-            moved = torch.where(targets, moved + amount[take][:, None], moved)
+            moved = network.warp.inverse(own) + amount[take][:, None]
             own = torch.where(targets, network.coordinates(moved), own)
+            values = torch.full_like(rows.values, torch.nan)
+            values[take] = moved
     rows.values[take] = own
     rows.observed[take] |= targets
+    return values
 
 
 def posteriors(model, rows, fills):

@@ -150,7 +150,7 @@ class CellModel(CompletionModel):
             take = incomplete[part]
             batch = self.coordinates(rows[take])
             if limited:
-                fills = [self._fill(batch, keys[take], k) for k in range(N_FILLS)]
+                fills = [self._fill(batch, keys[take], k)[0] for k in range(N_FILLS)]
                 posteriors = first_cells.posteriors(self, batch, fills)
             else:
                 posteriors = self.posteriors(Rows(batch.values, batch.observed))
@@ -200,16 +200,13 @@ class CellModel(CompletionModel):
             batch, own = self.coordinates(rows[take]), keys[take]
             if first:
                 some = {j: _tensor(a[take], batch) for j, a in (delta or {}).items()}
-                fills = ((k, self._fill(batch, own, k, some)) for k in range(n_draws))
-                every = (
-                    self._draw_batch(filled, own, [k], n_steps) for k, filled in fills
-                )
-                every = itertools.chain.from_iterable(every)
+                every = self._draw_first(batch, own, n_draws, n_steps, some)
             else:
                 batch = Rows(batch.values, batch.observed)
-                every = self._draw_batch(batch, own, range(n_draws), n_steps)
+                drawn = self._draw_batch(batch, own, range(n_draws), n_steps)
+                every = map(self.network.warp.inverse, drawn)
             for k, drawn in enumerate(every):
-                drawn = self.network.warp.inverse(drawn).cpu().numpy()
+                drawn = drawn.cpu().numpy()
                 out[k, take] = np.where(rows.observed[take], out[k, take], drawn)
 
         for incomplete, first in _by_first_cells(rows, delta):
@@ -225,6 +222,13 @@ class CellModel(CompletionModel):
         priors = None if delta is None else self._priors(k)
         noise = _noise(keys, streams, batch.values.device)
         return first_cells.fill(self, batch, noise, priors, delta)
+
+    def _draw_first(self, batch, keys, n_draws, n_steps, delta):
+        """Yield draws of a batch with cells that come first, (B, d), in own units."""
+        for k in range(n_draws):
+            filled, moved = self._fill(batch, keys, k, delta)
+            (drawn,) = self._draw_batch(filled, keys, [k], n_steps)
+            yield torch.where(moved.isnan(), self.network.warp.inverse(drawn), moved)
 
     def _priors(self, k):
         """Priors of the k-th draw, or None for the networks' own."""

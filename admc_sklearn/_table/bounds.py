@@ -50,7 +50,7 @@ def resolve_bounds(bounds, X, names, codec):
                 f"bounds[{name!r}] = {pair!r} exclude observed values of the column, "
                 f"such as {codec.columns_.columns_[j].write(np.array([value]))[0]}."
             )
-        found[j] = _whole(low, high, codec.columns_.columns_[j].whole)
+        found[j] = _whole(low, high, codec.columns_.columns_[j].whole, name)
     return found
 
 
@@ -122,7 +122,7 @@ def cell_limits(bounds, X, names, codec):
             limits[:, j, side] = _number(pair[side], j, name, codec, sign, n)
         _check_order(name, limits[:, j, 0], limits[:, j, 1])
         if codec.columns_.columns_[j].whole:
-            limits[:, j] = _whole(limits[:, j, 0], limits[:, j, 1], True)
+            limits[:, j] = _whole(limits[:, j, 0], limits[:, j, 1], True, name)
     return limits
 
 
@@ -182,6 +182,11 @@ def _number(end, j, name, codec, sign, n=None):
     values = np.asarray(end)
     if values.dtype.kind not in "fiumM":
         values = np.asarray(end, dtype=object)
+    if n is None and values.shape:
+        raise ValueError(
+            f"bounds[{name!r}] must be one pair of numbers for the column. Limits of "
+            "single cells are arguments of fit and transform: fit(X, bounds=...)."
+        )
     if values.shape not in {(), shape}:
         raise ValueError(
             f"bounds[{name!r}] must be numbers, or arrays of {n} of them; got shape "
@@ -222,9 +227,15 @@ def _check_order(name, low, high):
         raise ValueError(f"bounds[{name!r}]: {low} is above {high}{where}.")
 
 
-def _whole(low, high, whole):
+def _whole(low, high, whole, name):
     """Move ends to whole numbers between them, where the column is whole: (..., 2)."""
     if whole:
         up, down = np.ceil(low), np.floor(high)
-        low, high = np.where(up <= down, up, low), np.where(up <= down, down, high)
+        wrong = np.flatnonzero(np.atleast_1d(up > down))
+        if len(wrong):
+            low, high = (np.atleast_1d(end)[wrong[0]] for end in (low, high))
+            raise ValueError(
+                f"bounds[{name!r}]: there is no whole number between {low} and {high}."
+            )
+        low, high = up, down
     return np.stack([low, high], -1)

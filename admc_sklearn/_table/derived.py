@@ -12,6 +12,10 @@ from .column_selection import find_columns
 # A part is sought on a grid of so many values, over its training range and as much
 # again on both sides; halving then goes on for so many steps.
 GRID, HALVINGS = 257, 60
+# A value that is missed by this share of its size and of the column's spread is a
+# matter of rounding; a rule that this share of at least so many rows contradicts is a
+# mistake.
+ROUNDING, MOST_VIOLATED, MIN_ROWS = 0.05, 0.2, 5
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,31 @@ def resolve_derived(derived, X, names, n_levels):
                 )
         found.append(Derived(name, int(target), own, function))
     return found
+
+
+def check_derived(rules, numbers, known):
+    """Raise a ValueError where rows of `fit` contradict a rule.
+
+    Parameters
+    ----------
+    rules : list of Derived
+    numbers : float array of shape (n, d)
+    known : bool array of shape (n, d)
+    """
+    for rule in rules:
+        rows = known[:, [rule.target, *rule.parts]].all(axis=1)
+        if rows.sum() < MIN_ROWS:
+            continue
+        values = numbers[rows].astype(np.float64)
+        truth, found = values[:, rule.target], rule(*values[:, rule.parts].T)
+        near = ROUNDING * (truth.std() + np.abs(truth))
+        share = 1 - np.mean(np.abs(found - truth) <= near)  # NaN is not near
+        if share > MOST_VIOLATED:
+            raise ValueError(
+                f"derived[{rule.name!r}]: {share:.0%} of the rows in which the column "
+                "and its parts are known contradict its function. Are the parts in the "
+                "order of its arguments?"
+            )
 
 
 def recompute(rules, numbers, missing, low, high):

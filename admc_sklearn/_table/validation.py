@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from itertools import count
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import (
     FLOAT_DTYPES,
     check_array,
@@ -94,6 +96,30 @@ def check_table(estimator, X, reset):
         columns = np.flatnonzero(np.isinf(X).any(axis=0))
         names = ", ".join(f"'x{j}'" for j in columns)
         raise ValueError(f"{error} It is in the columns {names}.") from error
+
+
+def check_groups(groups, n_rows):
+    """Labels of the groups of rows, an array (n,).
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each row.
+    """
+    found = np.asarray(groups)
+    if found.ndim == 0:
+        raise ValueError(
+            f"groups must hold one label for each of {n_rows} rows; got {groups!r}."
+        )
+    found = column_or_1d(groups)
+    if len(found) != n_rows:
+        raise ValueError(
+            f"groups must hold one label for each of {n_rows} rows; got {len(found)}."
+        )
+    missing = int(pd.isna(found).sum())
+    if missing:
+        raise ValueError(f"groups: {missing} rows have none.")
+    return found
 
 
 def rows_by_weight(X, groups, weight):

@@ -106,7 +106,8 @@ class TippingPoint:
         x = np.array([self._amount(delta) for delta in self.deltas], dtype=float)
         if np.isnan(x).any():
             raise ValueError(
-                "Only departures of one amount each can be drawn: see to_frame()."
+                "Departures that differ between columns or rows are not drawn: see "
+                "to_frame()."
             )
         table = self.to_frame()
         parameter = table["parameter"].iloc[0] if parameter is None else parameter
@@ -135,7 +136,7 @@ class TippingPoint:
         columns = " and ".join(str(name) for name in self.deltas[0])
         ax.set(
             xlabel=f"shift of missing {columns} (standard deviations or log-odds)",
-            ylabel=str(parameter),
+            ylabel="estimate" if own["parameter"].iloc[0] == 0 else str(parameter),
         )
         ax.legend(frameon=False)
         return ax
@@ -222,6 +223,9 @@ def tipping_point(
 def _each(deltas):
     """List the departures, each a dict by column."""
     if isinstance(deltas, Mapping):
+        for name, amounts in deltas.items():
+            if not np.iterable(amounts):
+                raise TypeError(f"deltas[{name!r}] must be a list of amounts.")
         counts = {name: len(amounts) for name, amounts in deltas.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"deltas must have one number of amounts; got {counts}.")

@@ -124,3 +124,23 @@ def test_bad_relations_are_named(derived, error, words):
     table = incomplete().assign(sex=np.where(np.arange(150) % 2, "f", "m"))
     with pytest.raises(error, match=words):
         ADMCImputer(max_epochs=0, derived=derived).fit(table).transform(table)
+
+
+@pytest.mark.parametrize(
+    ("function", "parts"),
+    [
+        (lambda w, h: w / h**2, ["height", "weight"]),  # in the wrong order
+        (lambda w, h: w + 100 * h, ["weight", "height"]),
+        (lambda w, h: w * np.nan, ["weight", "height"]),
+    ],
+)
+def test_a_rule_that_the_rows_contradict_is_refused(function, parts):
+    rng = np.random.default_rng(0)
+    height = rng.normal(1.72, 0.1, 60)
+    weight = 24 * height**2 + 5 * rng.normal(size=60)
+    table = pd.DataFrame({"height": height, "weight": weight})
+    table["bmi"] = (weight / height**2).round(1)
+    table.loc[::4, "bmi"] = np.nan
+    with pytest.raises(ValueError, match=r"'bmi'.*100% of the rows"):
+        quick(derived={"bmi": (function, parts)}).fit(table)
+    quick(derived={"bmi": (lambda w, h: w / h**2, ["weight", "height"])}).fit(table)
