@@ -110,7 +110,7 @@ def energy_i_score(
     are observed in all of L_j; where there is none, L_j is cut to the rows in which the
     most frequently observed other column is observed too. A table of these columns has
     the completed rows outside L_j, and the rows of L_j with j missing. N draws x_1 ...
-    x_N of a cell whose value is y have the energy score
+    x_N of a cell whose value is y have the energy score::
 
         mean_l |x_l - y| - sum_lm |x_l - x_m| / (2 N (N - 1)),
 
