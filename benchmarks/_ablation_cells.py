@@ -48,6 +48,10 @@ VARIANTS = {
         replace(WHOLE, scores=replace(WHOLE.scores, max_scores=1)),
         {},
     ),
+    "without the order of levels": (
+        replace(WHOLE, scores=replace(WHOLE.scores, order_rows=0.0)),
+        {},
+    ),
     "without attention": (_without_attention(), {}),
     "without positions in atoms": (
         replace(WHOLE, training=replace(WHOLE.training, inner_weight=0.0)),
