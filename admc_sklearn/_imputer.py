@@ -718,7 +718,9 @@ class ADMCImputer(
             raise ValueError("group_effects cannot be changed with warm_start.")
         self._group_means, n_beside = means, 0
         if self.group_effects:
-            rows, n_beside = self._fit_groups(rows, groups, weight)
+            own = replace(cells, values=rows.values, observed=rows.observed)
+            own = self._fit_groups(own, groups, weight)
+            rows, n_beside = _rows(own, weight=weight), own.beside[0].shape[1]
         self._codec.reach(ends)
         check_derived(rules, cells.numbers, ~cells.missing)
         self._constraints(rules).learn(cells)
@@ -762,19 +764,16 @@ class ADMCImputer(
         own = np.broadcast_to(report.self_masking, len(kept) + n_beside)
         self.self_masking_[kept] = own[: len(kept)]
 
-    def _fit_groups(self, rows, groups, weight):
-        """Learn the effects of groups: rows with columns of them, and how many."""
+    def _fit_groups(self, cells, groups, weight):
+        """Learn the effects of groups: the cells, with these beside them."""
         if groups is None:
             raise ValueError("group_effects=True needs groups: fit(X, groups=...).")
         codes = np.unique(groups, return_inverse=True)[1]
         n_levels = self._codec.n_levels_[self._codec.scaling_.kept_]
-        own = rows.values, rows.observed
+        own = cells.values, cells.observed
         if self._group_means is None:
             self._group_means = GroupMeans.fit(*own, n_levels, codes, weight)
-        values, seen = self._group_means(*own, codes)
-        values = np.concatenate([rows.values, values], 1)
-        seen = np.concatenate([rows.observed, seen], 1)
-        return Rows(values, seen, weight), values.shape[1] - rows.values.shape[1]
+        return replace(cells, beside=self._group_means(*own, codes))
 
     def _read(self, X, groups):
         """Cells of a table, and its groups' effects beside them."""
@@ -1185,6 +1184,8 @@ class ADMCImputer(
         rows = _rows(cells, limits)
         drawn = self.model_.draw(rows, n_draws, self.n_steps, seed, moved)
         drawn = drawn[..., : cells.values.shape[1]]
+        if not self.constraints:
+            return drawn
         constraints = self._constraints()
         if n_groups := len(constraints.groups):
             keys = row_keys(cells.values, cells.observed, seed)

@@ -19,13 +19,6 @@ from .network.posterior import LEVELS, NUMBERS, mixed
 N_SWEEPS, N_FILLS = 3, 20
 
 
-def limited_cells(rows):
-    """Missing cells of tensors that have limits, bool (B, d)."""
-    if rows.limits is None:
-        return torch.zeros_like(rows.observed)
-    return ~rows.observed & rows.limits.isfinite().any(-1)
-
-
 def fill(model, rows, noise, priors=None, delta=None):
     """Rows in which limited cells, and those of shifted columns, are drawn.
 
@@ -137,5 +130,7 @@ def posteriors(model, rows, fills):
 
 def _ranks(rows):
     """Place of every limited cell among those of its row, -1 elsewhere, (B, d)."""
-    limited = limited_cells(rows)
+    limited = torch.zeros_like(rows.observed)
+    if rows.limits is not None:
+        limited = rows.limited
     return torch.where(limited, limited.cumsum(1) - 1, -1)

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -51,8 +50,8 @@ class Rows:
 
     @property
     def limited(self):
-        """Missing cells of which limits are known, bool (n, d), arrays."""
-        return ~self.observed & np.isfinite(self.limits).any(-1)
+        """Missing cells of which limits are known, bool (n, d)."""
+        return ~self.observed & (abs(self.limits) < math.inf).any(-1)
 
     def to(self, device):
         """Move tensors to a device."""

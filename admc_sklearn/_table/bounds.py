@@ -121,8 +121,8 @@ def cell_limits(bounds, X, names, codec):
         for side, sign in ((0, -1), (1, 1)):
             limits[:, j, side] = _number(pair[side], j, name, codec, sign, n)
         _check_order(name, limits[:, j, 0], limits[:, j, 1])
-        if codec.columns_.columns_[j].whole:
-            limits[:, j] = _whole(limits[:, j, 0], limits[:, j, 1], True, name)
+        whole = codec.columns_.columns_[j].whole
+        limits[:, j] = _whole(limits[:, j, 0], limits[:, j, 1], whole, name)
     return limits
 
 

@@ -18,7 +18,7 @@ from .._table.filling import filled
 from .._table.remove_cells import remove_cells
 from .._table.types import Estimator, RandomState, Table
 from ._compare import check_imputers
-from ._errors import Columns, spread
+from ._errors import Columns, check_nothing_missing, spread
 from ._runs import complete, failure, in_parallel, rows_of, steps_before
 from ._scorer import _draw_seed
 
@@ -391,12 +391,7 @@ def _check_rows(completed, n_rows):
         raise ValueError(
             f"X_completed must have {n_rows} rows, got {completed.shape[0]}."
         )
-    if completed.missing.any():
-        left = np.flatnonzero(completed.missing.any(axis=0))
-        raise ValueError(
-            "X_completed still has missing values in the columns "
-            f"{[completed.names[j] for j in left]}."
-        )
+    check_nothing_missing(completed)
 
 
 def _part(X, rows, columns):

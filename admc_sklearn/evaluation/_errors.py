@@ -149,6 +149,11 @@ def _check_completed(true, incomplete, completed):
                 f"{table.what} must have the {true.shape[0]} rows of X_true, got "
                 f"{table.shape[0]}."
             )
+    check_nothing_missing(completed)
+
+
+def check_nothing_missing(completed):
+    """Raise a ValueError that names the columns of a table with missing cells."""
     if completed.missing.any():
         left = np.flatnonzero(completed.missing.any(axis=0))
         raise ValueError(

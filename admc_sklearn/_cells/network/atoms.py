@@ -265,7 +265,7 @@ class Atoms(nn.Module):
         if wide.any():
             parts = torch.broadcast_tensors(mean, sd, column, atom)
             mean, sd, column, atom = (part[wide] for part in parts)
-            levels = _midpoints(N_INNER_LEVELS, found)[:, None]
+            levels = midpoints(N_INNER_LEVELS, found)[:, None]
             inner = self.quantile_within(mean, sd, column, atom, levels)
             found[wide] = self.warp.inverse(inner, column).mean(0)
         return found
@@ -389,7 +389,7 @@ def _tail(low, high, mean, sd):
     return near, far, ((near - mean).abs() / sd**2).clamp_min(1e-3)
 
 
-def _midpoints(n, like):
+def midpoints(n, like):
     """Levels in the middle of n equal parts of (0, 1)."""
     return (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / n
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..._table.column_kinds import MAX_LEVELS
-from .atoms import N_LEVELS
+from .atoms import N_LEVELS, midpoints
 
 # In standard deviations of a column: an atom that moves the mean by less, wherever in
 # it a value lies, is as good as a point.
@@ -138,7 +138,7 @@ class NumericPosterior(CellPosterior):
         Atoms whose inside hardly moves it count as their centers.
         """
         if self.ends is not None:
-            levels = (torch.arange(N_LEVELS) + 0.5) / N_LEVELS
+            levels = midpoints(N_LEVELS, self.logits)
             return sum(self.point(float(level)) for level in levels) / N_LEVELS
         share = torch.softmax(self.logits, -1)
         mean = (share * self.atoms.center[:, None]).sum(-1)
