@@ -26,6 +26,7 @@ import torch
 
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import slices
+from ..._shared.patterns import rows_by_pattern
 from ..._shared.weights import some_weights, total_weight
 
 # Elements of a matrix of distances that stays in a core's cache.
@@ -34,6 +35,11 @@ SEARCH_ELEMENTS = 1_000_000
 TINY = 1e-30
 # Rows of a block in the search for the largest sums.
 BLOCK = 64
+# Evidence in the search is a multiple of this: float32 adds up such numbers of 256
+# columns without rounding, in any order, so that no row's candidates depend on others.
+STEP = 2.0**-10
+# Rows for each pattern of missing numbers, from which on each is searched by itself.
+ROWS_OF_PATTERN = 4
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,8 @@ class Donors(Correction):
         self.register_buffer("outcome", outcome.to(torch.int32))
         width = self.settings.search_width
         far = self.settings.reach / width
-        x, o = self.scaled_values[:, self.numeric] / width, observed[:, self.numeric]
+        x, o = self.scaled_values[:, self.numeric], observed[:, self.numeric]
+        x = _in_steps(x / width)
         self.register_buffer("search_rows", torch.where(o, x, -far))
         flags = o.to(x.dtype)
         agreeing = values.new_ones(len(values), len(self.categorical))
@@ -270,27 +277,43 @@ class Donors(Correction):
         """Training rows with the most evidence by the search's width, (B, R)."""
         scaled, width = self._scaled(values), self.settings.search_width
         far, o = self.settings.reach / width, observed[:, self.numeric]
-        x, flags = scaled[:, self.numeric] / width, o.to(values.dtype)
-        chance = self._chance(scaled)[-1]
+        x, flags = _in_steps(scaled[:, self.numeric] / width), o.to(values.dtype)
+        chance = _in_steps(self._chance(scaled)[-1])
         # A missing number lies far below or above all others. Its distances follow
         # from that, and a product takes them off.
         missing = 1 - flags
         parts = [missing, flags * (x + far) + 2 * far * missing, -flags * chance]
-        disagreeing = math.log(self.settings.differing)
-        agreeing = self._level_rarity(values) - disagreeing
+        disagreeing = round(math.log(self.settings.differing) / STEP) * STEP
+        agreeing = _in_steps(self._level_rarity(values)) - disagreeing
         parts.append(self._one_hot(values, observed, agreeing, disagreeing))
-        left = torch.cat(parts, 1)
-        x = torch.where(o, x, far)
-        n_candidates = min(self.settings.n_candidates, len(self.values))
-        candidates = []
-        for part in slices(len(x), len(self.values), SEARCH_ELEMENTS, x.device):
-            if x.shape[1]:
-                closeness = torch.cdist(x[part], self.search_rows, p=1.0)
-                closeness = closeness.addmm_(left[part], self.search_flags, beta=-1.0)
-            else:
-                closeness = left[part] @ self.search_flags
-            candidates.append(_largest(closeness, n_candidates))
-        return torch.cat(candidates)
+        left, x = torch.cat(parts, 1), torch.where(o, x, far)
+        shape = len(x), min(self.settings.n_candidates, len(self.values))
+        candidates = torch.empty(shape, dtype=torch.long, device=x.device)
+        for rows, columns, used in self._parts_of_search(o):
+            points, flags = self.search_rows[:, columns], self.search_flags[used]
+            for part in slices(len(rows), len(points), SEARCH_ELEMENTS, x.device):
+                some = rows[part]
+                closeness = left[some][:, used] @ flags
+                if points.shape[1]:
+                    closeness -= torch.cdist(x[some][:, columns], points, p=1.0)
+                candidates[some] = _largest(closeness, shape[1])
+        return candidates
+
+    def _parts_of_search(self, observed):
+        """Rows that are searched for together, numeric columns and flags that count.
+
+        Rows that lack the same numbers need no distances in these. Where few rows do,
+        taking columns off costs more than it saves.
+        """
+        n, every = len(observed), slice(None)
+        groups = rows_by_pattern(observed)
+        if n < ROWS_OF_PATTERN * len(groups):
+            yield torch.arange(n, device=observed.device), every, every
+            return
+        n_levels = len(self.search_flags) - 3 * observed.shape[1]
+        levels = observed.new_ones(n_levels)
+        for known, rows in groups:
+            yield rows, known, torch.cat([known & ~known, known, known, levels])
 
     def _level_rarity(self, values):
         """Evidence of agreeing in a level, (B, categorical)."""
@@ -412,6 +435,11 @@ class Donors(Correction):
         return posterior.with_logits(
             mixed(posterior.logits, outcome, weights, concentration)
         )
+
+
+def _in_steps(evidence):
+    """Round to multiples of `STEP`."""
+    return torch.round(evidence / STEP) * STEP
 
 
 def truncated(z):

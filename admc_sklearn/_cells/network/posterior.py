@@ -126,6 +126,8 @@ class NumericPosterior(CellPosterior):
     kind = NUMBERS
     # Ends of atoms, a pair of (g, T, K), where cells have limits.
     ends = None
+    # Means within atoms, (g, T, K), and where they have been computed.
+    known = None
 
     def __init__(self, cells, logits, atoms, inner_mean, inner_sd):
         super().__init__(cells, logits)
@@ -141,19 +143,32 @@ class NumericPosterior(CellPosterior):
             levels = midpoints(N_LEVELS, self.logits)
             return sum(self.point(float(level)) for level in levels) / N_LEVELS
         share = torch.softmax(self.logits, -1)
-        mean = (share * self.atoms.center[:, None]).sum(-1)
-        if self.atoms.has_bins:
-            slot, cell, atom = self._unsure(share)
-            moments = self.inner_mean[slot, cell], self.inner_sd[slot, cell]
-            inside = self.atoms.mean_within(*moments, slot, atom)
-            shift = share[slot, cell, atom] * (inside - self.atoms.center[slot, atom])
-            mean.view(-1).index_add_(0, slot * mean.shape[1] + cell, shift)
-        return mean
+        if not self.atoms.has_bins:
+            return (share * self.atoms.center[:, None]).sum(-1)
+        return (share * self._means_within(share)).sum(-1)
 
-    def _unsure(self, share):
-        """Places of atoms whose shares times their widths are not negligible."""
+    def _means_within(self, share):
+        """Mean of every atom, (g, T, K): its center, unless its share matters.
+
+        Corrections move shares and nothing else, so that what is known stays known.
+        """
+        if self.known is None:
+            means = self.atoms.center[:, None].expand_as(share).clone()
+            self.known = means, torch.zeros_like(share, dtype=torch.bool)
+        means, is_known = self.known
         least = NEGLIGIBLE / (self.atoms.own_high - self.atoms.own_low)
-        return (share > least[:, None]).nonzero(as_tuple=True)
+        unsure = (share > least[:, None]) & ~is_known
+        slot, cell, atom = unsure.nonzero(as_tuple=True)
+        moments = self.inner_mean[slot, cell], self.inner_sd[slot, cell]
+        means[slot, cell, atom] = self.atoms.mean_within(*moments, slot, atom)
+        is_known |= unsure
+        return means
+
+    def _with(self, **changes):
+        other = super()._with(**changes)
+        if changes.keys() - {"logits", "head"}:
+            other.known = None
+        return other
 
     def quantile(self, level):
         """Posterior quantile, (g, T); ``level`` is a number or of shape (g, T).
