@@ -293,9 +293,12 @@ class Donors(Correction):
             points, flags = self.search_rows[:, columns], self.search_flags[used]
             for part in slices(len(rows), len(points), SEARCH_ELEMENTS, x.device):
                 some = rows[part]
-                closeness = left[some][:, used] @ flags
+                closeness = left[some][:, used], flags
                 if points.shape[1]:
-                    closeness -= torch.cdist(x[some][:, columns], points, p=1.0)
+                    distances = torch.cdist(x[some][:, columns], points, p=1.0)
+                    closeness = distances.addmm_(*closeness, beta=-1.0)
+                else:
+                    closeness = torch.mm(*closeness)
                 candidates[some] = _largest(closeness, shape[1])
         return candidates
 
