@@ -152,13 +152,16 @@ class LandmarkRegression(Correction):
         return torch.cdist(rows, self.points.T, p=1.0)
 
     def attend(self, rows, distances, column):
-        """Weights of the landmarks for cells of a column, (N, M).
+        """Weights of the landmarks for cells of a column, or of columns (N,): (N, M).
 
         ``rows`` (N, D) and ``distances`` (N, M) are those of the cells' rows; the
         column itself is taken off.
         """
-        coordinate = self.coordinate[column]
-        weights = rows[:, coordinate, None] - self.points[coordinate]
+        own = self.coordinate[column]
+        if own.ndim:
+            weights = rows.gather(1, own[:, None]) - self.points[own]
+        else:
+            weights = rows[:, own, None] - self.points[own]
         weights = weights.abs_().sub_(distances).clamp_max_(0.0)
         return weights.div_(self.width).exp_()
 
@@ -166,14 +169,21 @@ class LandmarkRegression(Correction):
         """Predict missing cells, (B, d), in own units; 0 elsewhere."""
         predicted = torch.zeros(missing.shape, device=rows.device)
         cost = self.points.shape[1]
+        few = CACHED_ELEMENTS // cost
         for part in slices(len(rows), cost, KEPT_ELEMENTS, rows.device):
             distances = self.distances(rows[part])
-            for column in missing[part].any(0).nonzero()[:, 0].tolist():
-                cells = part.start + missing[part, column].nonzero()[:, 0]
-                for some in slices(len(cells), cost, CACHED_ELEMENTS, rows.device):
-                    at = cells[some]
-                    weights = self.attend(rows[at], distances[at - part.start], column)
-                    predicted[at, column] = weights @ self.solution[column]
+            row, column = missing[part].nonzero(as_tuple=True)
+            if len(row) <= few:
+                # Their columns together: for single rows calls are what takes time.
+                weights = self.attend(rows[part][row], distances[row], column)
+                found = (weights * self.solution[column]).sum(1)
+                predicted[part.start + row, column] = found
+                continue
+            for own in column.unique().tolist():
+                for cells in row[column == own].split(few):
+                    at = part.start + cells
+                    weights = self.attend(rows[at], distances[cells], own)
+                    predicted[at, own] = weights @ self.solution[own]
         return predicted
 
 
