@@ -9,8 +9,10 @@ import torch
 from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin, clone
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import RidgeCV
+from sklearn.neural_network import MLPRegressor
 from torch import nn
 from torch.nn import functional as F
 
@@ -315,6 +317,18 @@ class Counterparts(TransformerMixin, BaseEstimator):
         return np.hstack([X, generated])
 
 
+REGRESSORS = {
+    "trees": lambda seed: ExtraTreesRegressor(
+        100, min_samples_leaf=2, n_jobs=-1, random_state=seed
+    ),
+    "mlp": lambda seed: MLPRegressor(
+        hidden_layer_sizes=(256, 256),
+        early_stopping=True,
+        max_iter=60,
+        random_state=seed,
+    ),
+}
+
 BASELINES = {
     "mean": lambda seed, blocks: SimpleImputer(keep_empty_features=True),
     "knn": lambda seed, blocks: KNNImputer(
@@ -322,6 +336,8 @@ BASELINES = {
     ),
     "ridge": lambda seed, blocks: PerPattern(RidgeCV(alphas=RIDGES)),
     "kernel": lambda seed, blocks: PerPattern(KernelRidge()),
+    "trees": lambda seed, blocks: PerPattern(REGRESSORS["trees"](seed)),
+    "mlp": lambda seed, blocks: PerPattern(REGRESSORS["mlp"](seed)),
     "autoencoder": lambda seed, blocks: MaskedAutoencoder(blocks, random_state=seed),
     "published": lambda seed, blocks: PublishedDiffusion(random_state=seed),
 }

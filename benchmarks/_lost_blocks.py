@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import RidgeCV
-from sklearn.neural_network import MLPRegressor
 
 from admc_sklearn import ADMCImputer
+from benchmarks import _baselines
 from benchmarks._ablation_cells import VARIANTS, energy_score
 from benchmarks._ablation_cells import imputer_of as variant
 from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
-from benchmarks._blocks import hide
+from benchmarks._blocks import Blocks, hide
 from benchmarks._protocol import load_numeric, read_table, splits
 
 MICE_SCRIPT = Path(__file__).parent / "mice.R"
@@ -257,15 +257,7 @@ class SomeRows(RegressorMixin, BaseEstimator):
 REGRESSORS = {
     "ridge": lambda seed: RidgeCV(alphas=RIDGES),
     "kernel": lambda seed: SomeRows(KernelRidge(), MAX_KERNEL_ROWS),
-    "trees": lambda seed: ExtraTreesRegressor(
-        100, min_samples_leaf=2, n_jobs=-1, random_state=seed
-    ),
-    "mlp": lambda seed: MLPRegressor(
-        hidden_layer_sizes=(256, 256),
-        early_stopping=True,
-        max_iter=60,
-        random_state=seed,
-    ),
+    **_baselines.REGRESSORS,
 }
 
 
@@ -328,6 +320,26 @@ def load_labelled(name, data):
     if labels is None or len(np.unique(labels.astype(str))) > MAX_CLASSES:
         return X, None
     return X, labels.astype(str)
+
+
+def table_blocks(name, data, n_blocks):
+    """Columns of a table with classes, in runs, as `Blocks`: complete, unlike above.
+
+    70 % of its complete rows are to train on, at most `MAX_TEST_ROWS` to test. None
+    where there is no such table, or where it has no classes.
+    """
+    X, labels = load_labelled(name, data) or (None, None)
+    if labels is None:
+        return None
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rows = rng.permutation(np.flatnonzero(~np.isnan(X).any(axis=1)))
+    n_train = round(0.7 * len(rows))
+    rows = rows[: n_train + MAX_TEST_ROWS]
+    X, labels, train = X[rows], labels[rows], np.arange(len(rows)) < n_train
+    X = X[:, X[train].std(axis=0) > 0]
+    X = (X - X[train].mean(axis=0)) / X[train].std(axis=0)
+    runs = np.array_split(np.arange(X.shape[1]), n_blocks)
+    return Blocks(X, labels, train, {f"block{k}": run for k, run in enumerate(runs)})
 
 
 def records(options, show):

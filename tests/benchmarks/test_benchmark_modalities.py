@@ -302,3 +302,21 @@ def test_draws_of_a_regression_have_its_residuals():
     np.testing.assert_allclose(
         found, 0.5 * np.array([[1.0, 0.8], [0.8, 1.0]]), atol=0.07
     )
+
+
+def test_a_table_with_classes_is_a_set_of_blocks(tmp_path):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(200, 6))).add_prefix("x")
+    X.loc[:9, "x0"] = np.nan
+    (tmp_path / "tabular").mkdir()
+    X.assign(target=np.where(X["x5"] > 0, "a", "b")).to_parquet(
+        tmp_path / "tabular" / "own.parquet"
+    )
+    blocks = _lost_blocks.table_blocks("own", tmp_path, 2)
+    assert blocks.train.sum() == 133 and len(blocks.X) == 190
+    assert [len(own) for own in blocks.columns.values()] == [3, 3]
+    np.testing.assert_allclose(blocks.X[blocks.train].std(axis=0), 1)
+    assert (
+        (blocks.X[:, 5] > blocks.X[blocks.y == "b", 5].max()) | (blocks.y == "b")
+    ).all()
+    assert _lost_blocks.table_blocks("absent", tmp_path, 2) is None
