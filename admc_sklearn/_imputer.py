@@ -58,6 +58,7 @@ from ._table.departures import resolve_delta
 from ._table.derived import check_derived, recompute, resolve_derived
 from ._table.group_means import GroupMeans, padded
 from ._table.missing_markers import accepts_null
+from ._table.query import Query, rows_of
 from ._table.types import (
     ArrayOrFrame,
     CellBounds,
@@ -88,18 +89,6 @@ _GROUP_STREAM = 2**34
 def _has_categories(imputer):
     """Whether a fitted imputer has a categorical column: AttributeError if not."""
     return any(levels is not None for levels in getattr(imputer, "categories_", ()))
-
-
-def _rows(cells, limits=None, weight=None):
-    """Give the model's part of a table's cells, and of the columns beside them."""
-    values, observed = cells.values, cells.observed
-    if cells.beside is not None:
-        values = np.concatenate([values, cells.beside[0]], 1)
-        observed = np.concatenate([observed, cells.beside[1]], 1)
-        if limits is not None:
-            shape = *cells.beside[0].shape, 2
-            limits = np.concatenate([limits, np.full(shape, np.inf)], 1)
-    return Rows(values, observed, weight, limits)
 
 
 class ADMCImputer(
@@ -674,12 +663,6 @@ class ADMCImputer(
         self.device_ = resolve_device(self.device)
         seeds = draw_seeds(check_random_state(self.random_state), 2)
         training_seed, self._sampling_seed = seeds
-        names = _check_feature_names_in(self, generate_names=True)
-        categorical = np.zeros(self.n_features_in_, dtype=bool)
-        if not isinstance(self.categorical_features, str):
-            categorical = select_columns(
-                self.categorical_features, X, names, "categorical_features"
-            )
         if groups is not None:
             groups = check_groups(groups, X.shape[0])
         weight, every, used = None, X, slice(None)
@@ -688,39 +671,18 @@ class ADMCImputer(
             weight = _check_sample_weight(sample_weight, rows, dtype=float, **options)
             used = weight > 0  # the other rows are left out
             X, groups, weight = rows_by_weight(X, groups, weight)
-        self._resolved = {"categorical_features": np.flatnonzero(categorical).tolist()}
-        modalities = {}
-        if self.modalities is not None:
-            modalities = resolve_modalities(self.modalities, X, names)
-            own = {k: np.asarray(modalities[k]).tolist() for k in self.modalities}
-            self._resolved["modalities"] = own
-        if start is None:
-            self._codec = TableCodec(self.missing_values)
-            cells = self._codec.fit(X, names, categorical, weight)
-        else:
-            # A copy: a fit that fails leaves the imputer as it was.
-            self._codec = self._codec.reaching(
-                np.full((self.n_features_in_, 2), np.nan)
-            )
-            cells = self._codec.read(X)
-        self.categories_ = self._codec.categories()
+        categorical, modalities = self._resolve_columns(X)
+        cells = self._fit_codec(X, categorical, weight, start)
         rules = self._rules(X)  # fails early
         ends = ends_of(self._bounds(X), self._codec.scaling_)
         limits = self._limits(every, cells, bounds, used)[1]
         rows = Rows(cells.values, cells.observed, weight, limits)
         if limits is not None:
-            kept = self._codec.scaling_.kept_
-            rows = draw_limited(rows, self._codec.n_levels_[kept], training_seed)
+            n_levels = self._codec.n_levels_[self._codec.scaling_.kept_]
+            rows = draw_limited(rows, n_levels, training_seed)
             drawn = self._codec.learn_drawn(cells, rows, self.keep_whole_numbers)
             rows = replace(rows, values=drawn)
-        means = getattr(self, "_group_means", None) if start is not None else None
-        if start is not None and (means is not None) != self.group_effects:
-            raise ValueError("group_effects cannot be changed with warm_start.")
-        self._group_means, n_beside = means, 0
-        if self.group_effects:
-            own = replace(cells, values=rows.values, observed=rows.observed)
-            own = self._fit_groups(own, groups, weight)
-            rows, n_beside = _rows(own, weight=weight), own.beside[0].shape[1]
+        rows = self._fit_groups(cells, rows, groups, start)
         self._codec.reach(ends)
         check_derived(rules, cells.numbers, ~cells.missing)
         self._constraints(rules).learn(cells)
@@ -728,27 +690,62 @@ class ADMCImputer(
         if self.add_indicator:
             self.indicator_ = MissingIndicator(error_on_new=False)
             self.indicator_.fit(np.where(cells.missing, np.nan, 0.0))
+        kept, n_beside = self._codec.scaling_.kept_, rows.values.shape[1]
+        n_beside -= len(kept)
+        own = self._codec.scaling_.standardised(ends[None])[0]
+        context = FitContext(
+            plan=TrainingPlan.of(self, cells.values.shape, started, task),
+            device=self.device_,
+            seed=training_seed,
+            size=self.model_size,
+            groups=groups,
+            n_bootstraps=self.n_bootstraps,
+            self_masking=self.self_masking,
+            settings=self._settings,
+            ends=padded(own, n_beside, np.nan),
+            ordered=padded(self._codec.is_ordered_[kept], n_beside),
+            shards=None if shards_of is None else shards_of(self._codec),
+        )
+        self._fit_model(rows, modalities, context, start)
+
+    def _resolve_columns(self, X):
+        """Which columns are named as categorical, (d,), and those of modalities."""
+        names = _check_feature_names_in(self, generate_names=True)
+        categorical = np.zeros(self.n_features_in_, dtype=bool)
+        if not isinstance(self.categorical_features, str):
+            categorical = select_columns(
+                self.categorical_features, X, names, "categorical_features"
+            )
+        self._resolved = {"categorical_features": np.flatnonzero(categorical).tolist()}
+        modalities = {}
+        if self.modalities is not None:
+            modalities = resolve_modalities(self.modalities, X, names)
+            own = {k: np.asarray(modalities[k]).tolist() for k in self.modalities}
+            self._resolved["modalities"] = own
+        return categorical, modalities
+
+    def _fit_codec(self, X, categorical, weight, start):
+        """Learn what columns hold, unless a model to start from knows it: the cells."""
+        names = _check_feature_names_in(self, generate_names=True)
+        if start is None:
+            self._codec = TableCodec(self.missing_values)
+            cells = self._codec.fit(X, names, categorical, weight)
+        else:
+            # A copy: a fit that fails leaves the imputer as it was.
+            open_ends = np.full((self.n_features_in_, 2), np.nan)
+            self._codec = self._codec.reaching(open_ends)
+            cells = self._codec.read(X)
+        self.categories_ = self._codec.categories()
         empty = names[self._codec.scaling_.empty_]
         warn_of_empty_columns(empty, self.keep_empty_features)
-        self.model_, history = None, []
-        kept = self._codec.scaling_.kept_
-        shared = shared_positions(modalities, kept)
+        return cells
+
+    def _fit_model(self, rows, modalities, context, start):
+        """Fit the model, where any column has a value, and what is reported of it."""
+        self.model_, history, kept = None, [], self._codec.scaling_.kept_
+        n_beside = rows.values.shape[1] - len(kept)
         if len(kept):
-            context = FitContext(
-                plan=TrainingPlan.of(self, cells.values.shape, started, task),
-                device=self.device_,
-                seed=training_seed,
-                size=self.model_size,
-                groups=groups,
-                n_bootstraps=self.n_bootstraps,
-                self_masking=self.self_masking,
-                settings=self._settings,
-                ends=padded(
-                    self._codec.scaling_.standardised(ends[None])[0], n_beside, np.nan
-                ),
-                ordered=padded(self._codec.is_ordered_[kept], n_beside),
-                shards=None if shards_of is None else shards_of(self._codec),
-            )
+            shared = shared_positions(modalities, kept)
             self.model_, history = fit_model(
                 rows,
                 padded(self._codec.n_levels_[kept], n_beside),
@@ -761,19 +758,27 @@ class ADMCImputer(
         report = Report() if self.model_ is None else self.model_.report()
         self.dependence_ = report.dependence
         self.self_masking_ = np.zeros(self.n_features_in_)
-        own = np.broadcast_to(report.self_masking, len(kept) + n_beside)
+        own = np.broadcast_to(report.self_masking, rows.values.shape[1])
         self.self_masking_[kept] = own[: len(kept)]
 
-    def _fit_groups(self, cells, groups, weight):
-        """Learn the effects of groups: the cells, with these beside them."""
+    def _fit_groups(self, cells, rows, groups, start):
+        """Learn the effects of groups: the rows, with these beside them."""
+        means = getattr(self, "_group_means", None) if start is not None else None
+        if start is not None and (means is not None) != self.group_effects:
+            raise ValueError("group_effects cannot be changed with warm_start.")
+        self._group_means = means
+        if not self.group_effects:
+            return rows
         if groups is None:
             raise ValueError("group_effects=True needs groups: fit(X, groups=...).")
         codes = np.unique(groups, return_inverse=True)[1]
         n_levels = self._codec.n_levels_[self._codec.scaling_.kept_]
-        own = cells.values, cells.observed
-        if self._group_means is None:
-            self._group_means = GroupMeans.fit(*own, n_levels, codes, weight)
-        return replace(cells, beside=self._group_means(*own, codes))
+        own = rows.values, rows.observed
+        if means is None:
+            self._group_means = GroupMeans.fit(*own, n_levels, codes, rows.weight)
+        beside = self._group_means(*own, codes)
+        cells = replace(cells, values=own[0], observed=own[1], beside=beside)
+        return rows_of(cells, weight=rows.weight)
 
     def _read(self, X, groups):
         """Cells of a table, and its groups' effects beside them."""
@@ -789,6 +794,14 @@ class ADMCImputer(
         groups = check_groups(groups, X.shape[0])
         codes = np.unique(groups, return_inverse=True)[1]
         return replace(cells, beside=means(cells.values, cells.observed, codes))
+
+    def _query(self, X, where=None, bounds=None, groups=None):
+        """Check and read what is to be completed: a `Query`."""
+        X = check_table(self, X, reset=False)
+        stays = self._stays(X, where)
+        cells = self._read(X, groups)
+        limits, own = self._limits(X, cells, bounds)
+        return Query(X, cells, stays, limits, rows_of(cells, own))
 
     def transform(
         self,
@@ -835,18 +848,15 @@ class ADMCImputer(
         """Complete X in the ``container`` of `_decode`; ``seed`` as in `row_keys`."""
         check_is_fitted(self)
         self._validate_params()
-        X = check_table(self, X, reset=False)
-        stays = self._stays(X, where)
-        cells = self._read(X, groups)
-        limits = self._limits(X, cells, bounds)
+        query = self._query(X, where, bounds, groups)
         agree = "means"
         if self.strategy == "sample":
             seed = self._sampling_seed if seed is None else seed
-            values, agree = self._draw(cells, 1, seed, limits[1])[0], "draws"
+            values, agree = self._draw(query, 1, seed)[0], "draws"
         else:
             statistic = {"mean": "mean", "median": 0.5}[self.strategy]
-            values = self._summarise(cells, [statistic], limits[1])[0]
-        return self._decode(X, cells, values, container, agree, stays, limits[0])
+            values = self._summarise(query, [statistic])[0]
+        return self._decode(query, values, container, agree)
 
     @overload
     def sample(
@@ -936,20 +946,16 @@ class ADMCImputer(
         self, X, n_draws, seed, where=None, bounds=None, delta=None, groups=None
     ):
         """Draw; ``seed`` is one of all rows or of each, as in `row_keys`."""
-        X = check_table(self, X, reset=False)
-        stays = self._stays(X, where)
-        cells = self._read(X, groups)
-        limits = self._limits(X, cells, bounds)
-        moved = {}
+        query, moved = self._query(X, where, bounds, groups), {}
         if delta is not None:
             names = _check_feature_names_in(self, generate_names=True)
-            moved = resolve_delta(delta, X, names, self.categories_)
-        drawn = self._draw(cells, n_draws, seed, limits[1], moved)
+            moved = resolve_delta(delta, query.X, names, self.categories_)
+        drawn = self._draw(query, n_draws, seed, moved)
         draft = self
         if moved:  # of which draws may leave the observed ranges
             draft = copy.copy(self)
-            draft._codec = self._codec.reaching(self._ends_moved(X, moved))
-        return draft._decode_all(X, cells, drawn, "draws", stays, limits[0])
+            draft._codec = self._codec.reaching(self._ends_moved(query.X, moved))
+        return draft._decode_all(query, drawn, "draws")
 
     @overload
     def predict_quantiles(
@@ -1010,12 +1016,8 @@ class ADMCImputer(
         """
         check_is_fitted(self)
         probabilities = check_quantiles(quantiles)
-        X = check_table(self, X, reset=False)
-        stays = self._stays(X, where)
-        cells = self._read(X, groups)
-        limits = self._limits(X, cells, bounds)
-        found = self._summarise(cells, probabilities, limits[1])
-        return self._decode_all(X, cells, found, None, stays, limits[0])
+        query = self._query(X, where, bounds, groups)
+        return self._decode_all(query, self._summarise(query, probabilities), None)
 
     @available_if(_has_categories)
     def predict_proba(
@@ -1054,7 +1056,7 @@ class ADMCImputer(
             raise ValueError(f"Column {column!r} is not categorical.")
         cells = self._read(X, groups)
         k = int(np.searchsorted(self._codec.scaling_.kept_, j))
-        proba = self.model_.probabilities(_rows(cells), k)
+        proba = self.model_.probabilities(rows_of(cells), k)
         numbers, known = self._codec.determined(cells)
         category_column = self._codec.columns_.columns_[j]
         return category_column.probabilities(proba, numbers[:, k], known[:, k])
@@ -1086,7 +1088,7 @@ class ADMCImputer(
         if self.dependence_ is None:
             raise AttributeError("No modality is a block.")
         cells = self._read(check_table(self, X, reset=False), groups)
-        return self.model_.attention(_rows(cells))
+        return self.model_.attention(rows_of(cells))
 
     def get_feature_names_out(
         self, input_features: ArrayLike | None = None
@@ -1130,11 +1132,11 @@ class ADMCImputer(
             return np.arange(self.n_features_in_)
         return self._codec.scaling_.kept_
 
-    def _summarise(self, cells, statistics, limits):
+    def _summarise(self, query, statistics):
+        values = query.cells.values
         if self.model_ is None:
-            return np.repeat(cells.values[None], len(statistics), axis=0)
-        found = self.model_.summarise(_rows(cells, limits), statistics)
-        return found[..., : cells.values.shape[1]]
+            return np.repeat(values[None], len(statistics), axis=0)
+        return self.model_.summarise(query.rows, statistics)[..., : values.shape[1]]
 
     def _bounds(self, X):
         """Bounds of columns, (d, 2): infinite where open, NaN without any."""
@@ -1159,14 +1161,14 @@ class ADMCImputer(
                 ends[j] = far * scaling.scale_[k] + [scaling.low_[k], scaling.high_[k]]
         return self._within_bounds(X, ends)
 
-    def _ends_limited(self, X, cells, values, limits):
+    def _ends_limited(self, query, values):
         """Find the ends of columns with limited cells, (d, 2), NaN elsewhere.
 
         Where a limit is open, a completion may lie beyond the observed range.
         """
         scaling = self._codec.scaling_
-        ends = widest(limits)
-        limited = np.isfinite(limits).any(-1)[:, scaling.kept_] & ~cells.observed
+        ends, limited = widest(query.limits), np.isfinite(query.limits).any(-1)
+        limited = limited[:, scaling.kept_] & ~query.cells.observed
         own = values * scaling.scale_ + scaling.mean_
         some = limited.any(0)
         kept = scaling.kept_[some]
@@ -1174,15 +1176,15 @@ class ADMCImputer(
         high = np.where(limited, own, -np.inf).max(0)[some]
         ends[kept, 0] = np.fmin(ends[kept, 0], low)
         ends[kept, 1] = np.fmax(ends[kept, 1], high)
-        return self._within_bounds(X, ends)
+        return self._within_bounds(query.X, ends)
 
-    def _draw(self, cells, n_draws, seed, limits, delta=None):
+    def _draw(self, query, n_draws, seed, delta=None):
+        cells = query.cells
         if self.model_ is None:
             return np.repeat(cells.values[None], n_draws, axis=0)
         kept = self._codec.scaling_.kept_.tolist()
         moved = {kept.index(j): a for j, a in (delta or {}).items() if j in kept}
-        rows = _rows(cells, limits)
-        drawn = self.model_.draw(rows, n_draws, self.n_steps, seed, moved)
+        drawn = self.model_.draw(query.rows, n_draws, self.n_steps, seed, moved)
         drawn = drawn[..., : cells.values.shape[1]]
         if not self.constraints:
             return drawn
@@ -1192,7 +1194,7 @@ class ADMCImputer(
             noise = (
                 row_uniforms(keys, n_groups, _GROUP_STREAM + k) for k in range(n_draws)
             )
-            chance = constraints.chances(self.model_, _rows(cells))
+            chance = constraints.chances(self.model_, rows_of(cells))
             constraints.choose_in_draws(drawn, cells, chance, noise)
         return drawn
 
@@ -1241,24 +1243,20 @@ class ADMCImputer(
             )
         return ~where if stays is None else stays | ~where
 
-    def _decode_all(self, X, cells, completions, agree, stays, limits):
+    def _decode_all(self, query, completions, agree):
         """Fill X by each of (k, n, n_kept) values: an array, or a list of frames."""
-        container = "native" if is_frame(X) else "default"
-        tables = [
-            self._decode(X, cells, values, container, agree, stays, limits)
-            for values in completions
-        ]
-        return tables if is_frame(X) else np.stack(tables)
+        container = "native" if is_frame(query.X) else "default"
+        tables = [self._decode(query, each, container, agree) for each in completions]
+        return tables if is_frame(query.X) else np.stack(tables)
 
-    def _decode(self, X, cells, values, container, agree, stays, limits):
+    def _decode(self, query, values, container, agree):
         """Fill X: an array, or a frame in the ``container`` library.
 
-        Cells that ``stays``, (n, d), marks keep what they are, if it is not None, and
-        others keep within ``limits``, (n, d, 2), if there are any.
+        ``agree`` is what completions have to agree with: see `TableCodec.complete`.
         """
-        codec = self._codec
+        X, cells, codec, limits = query.X, query.cells, self._codec, query.limits
         if limits is not None:
-            codec = codec.reaching(self._ends_limited(X, cells, values, limits))
+            codec = codec.reaching(self._ends_limited(query, values))
         numbers = codec.complete(cells, values, self.keep_whole_numbers, agree)
         if limits is not None:
             whole = np.zeros(cells.missing.shape[1], dtype=bool)
@@ -1270,9 +1268,7 @@ class ADMCImputer(
         flags = None
         if self.indicator_ is not None:
             flags = self.indicator_.transform(np.where(cells.missing, np.nan, 0.0))
-        if stays is not None:
-            numbers = np.where(cells.missing & stays, cells.numbers, numbers)
-            cells = replace(cells, missing=cells.missing & ~stays)
+        numbers, cells = query.with_what_stays(numbers)
         keep = self._columns_out()
         if container == "default" or not is_frame(X):
             completed = codec.to_array(X, cells, numbers, keep)
@@ -1293,7 +1289,7 @@ class ADMCImputer(
                 numbers,
                 cells,
                 self.keep_whole_numbers,
-                constraints.chances(self.model_, _rows(cells)),
+                constraints.chances(self.model_, rows_of(cells)),
                 joint=agree is not None,
                 fractions=agree == "means" and self.strategy == "mean",
             )

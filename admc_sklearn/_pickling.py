@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 
 from sklearn.exceptions import InconsistentVersionWarning
 
+from ._shared.caller_warnings import warn_caller
 from ._version import __version__
 
 VERSION_KEY = "_admc_sklearn_version"
@@ -50,7 +50,7 @@ class VersionedPickle:
         _refuse(type(self), made_by)
         if made_by != __version__:
             name = type(self).__name__
-            warnings.warn(OtherVersionWarning(name, made_by), stacklevel=2)
+            warn_caller(OtherVersionWarning(name, made_by))
         state = {key: value for key, value in state.items() if key != VERSION_KEY}
         super().__setstate__(state)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from html import escape
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import _check_feature_names_in
+from ._shared.caller_warnings import warn_caller
 from ._table.containers import as_table, is_frame
 from ._table.new_data import compare_tables, sentence
 from ._table.types import Table
@@ -104,7 +104,7 @@ class Reported:
         names = _check_feature_names_in(self, generate_names=True)
         found = compare_tables(self._codec, names, X, alpha)
         if len(found):
-            warnings.warn(sentence(found), UserWarning, stacklevel=2)
+            warn_caller(sentence(found))
         return found
 
     # Notebooks call one of these two; scikit-learn's own do not call each other.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
 
+from .caller_warnings import warn_caller
 from .optimizer import AdamW, WeightAverage
 from .progress import tqdm
 
@@ -306,11 +306,9 @@ def run_epochs(trainer, validation):
     except KeyboardInterrupt:
         if plan.interruption.is_second():
             raise
-        warnings.warn(
+        warn_caller(
             f"Training was interrupted; the weights of epoch {course.best_epoch} are "
-            f"kept. Ctrl-C again within {TWICE:.0f} seconds ends all.",
-            UserWarning,
-            stacklevel=2,
+            f"kept. Ctrl-C again within {TWICE:.0f} seconds ends all."
         )
     finally:
         bar.close()

@@ -7,11 +7,12 @@ their resolution, categories become the codes of their levels.
 from __future__ import annotations
 
 import datetime
-import warnings
 from decimal import MAX_PREC, Context, Decimal
 
 import numpy as np
 import pandas as pd
+
+from .._shared.caller_warnings import warn_caller
 
 # A categorical column with more levels than this, most of them met once or twice, is
 # free text or an identifier.
@@ -256,11 +257,9 @@ class CategoryColumn:
             positions = self._index.get_indexer(objects(values))
             self.rare = RareLevels(np.bincount(positions, minlength=n_levels))
             self.n_levels, self.whole = MAX_LEVELS + 1, False
-            warnings.warn(
+            warn_caller(
                 f"Column {name!r} has {n_levels} levels: the "
-                f"{n_levels - MAX_LEVELS} rarest share what is learnt of them.",
-                UserWarning,
-                stacklevel=2,
+                f"{n_levels - MAX_LEVELS} rarest share what is learnt of them."
             )
 
     def widen(self, numbers):

@@ -6,7 +6,6 @@ read and written through narwhals.
 
 from __future__ import annotations
 
-import warnings
 from decimal import Decimal
 from numbers import Real
 
@@ -14,6 +13,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
+from .._shared.caller_warnings import warn_caller
 from .column_kinds import EXACT, CategoryColumn, NumberColumn, TimeColumn, objects
 from .containers import contents, is_frame, series_of
 from .filling import cells_of, dtype_of, filled, is_dictionary, scatter
@@ -310,11 +310,9 @@ def _warn_of_unknown_levels(name, levels, values):
     if types[0] == types[1] and len(found) < 2:
         return
     known, new = (" or ".join(each) for each in types)
-    warnings.warn(
+    warn_caller(
         f"Column {name!r}: all its values are unknown levels. fit saw {known} (such as "
         f"{levels[0]!r}), this table has {new} (such as {found[0]!r}). They stay as "
         "they are and say nothing about other columns; convert the column to what it "
-        "was in fit.",
-        UserWarning,
-        stacklevel=7,  # whoever called transform
+        "was in fit."
     )

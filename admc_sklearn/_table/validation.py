@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from itertools import count
 
@@ -19,6 +18,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._shared.caller_warnings import warn_caller
 from .column_selection import find_columns
 from .containers import as_table, is_frame, rows_of
 from .missing_markers import accepts_null
@@ -191,10 +191,8 @@ def warn_of_empty_columns(names, are_kept):
     """Warn the caller of `fit` of columns without any observed value."""
     if len(names):
         action = "filled with a constant" if are_kept else "dropped"
-        warnings.warn(
-            f"Columns without a single observed value are {action}: {names.tolist()}.",
-            UserWarning,
-            stacklevel=5,
+        warn_caller(
+            f"Columns without a single observed value are {action}: {names.tolist()}."
         )
 
 

@@ -14,7 +14,6 @@ imputer of a table:
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
@@ -30,6 +29,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length
 
+from .._shared.caller_warnings import warn_caller
 from .._shared.progress import tqdm
 from .._table.containers import as_table
 from .._table.types import Estimator, Mechanism, Modalities, RandomState, Table
@@ -198,12 +198,10 @@ def _resumed(keys, runs, scoring, path, n_jobs, verbose):
         marks = _fingerprints(runs, scoring)
         figures, n_others = store.find(keys, marks)
         if n_others:
-            warnings.warn(
+            warn_caller(
                 f"{str(path)!r} has results of another configuration (data, seed or "
                 f"parameters) for {n_others} runs: they are computed anew, and the "
-                "others stay in the file.",
-                UserWarning,
-                stacklevel=3,
+                "others stay in the file."
             )
     todo = [k for k in range(len(runs)) if k not in figures]
     bar = tqdm(

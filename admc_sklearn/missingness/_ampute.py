@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, overload
 
@@ -13,6 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 from sklearn.utils import check_random_state
 
+from .._shared.caller_warnings import warn_caller
 from .._table.column_selection import resolve_modalities
 from .._table.remove_cells import Table as CellTable
 from .._table.types import FrameT, Mechanism, Modalities, RandomState, Rates, Table
@@ -160,11 +160,10 @@ def ampute(
     guarded = at_risk.any(axis=1) & ~safe.any(axis=1) & (not allow_empty_rows)
     logits, excess = _add_intercepts(offsets, at_risk, guarded, rates)
     if np.any(np.abs(excess) * np.sqrt(at_risk.sum(axis=0)) > _TOLERANCE):
-        warnings.warn(
+        warn_caller(
             f"rate={rate!r} cannot be met while every row keeps a known cell: some "
             f"shares differ by {np.abs(excess).max():.3f}. Set "
-            "allow_empty_rows=True to meet it.",
-            stacklevel=2,
+            "allow_empty_rows=True to meet it."
         )
     lost = _draw_lost(logits, at_risk, guarded, rng)
     if not allow_empty_columns:

@@ -313,7 +313,8 @@ def test_a_table_with_classes_is_a_set_of_blocks(tmp_path):
         tmp_path / "tabular" / "own.parquet"
     )
     blocks = _lost_blocks.table_blocks("own", tmp_path, 2)
-    assert blocks.train.sum() == 133 and len(blocks.X) == 190
+    assert blocks.train.sum() == 133
+    assert len(blocks.X) == 190
     assert [len(own) for own in blocks.columns.values()] == [3, 3]
     np.testing.assert_allclose(blocks.X[blocks.train].std(axis=0), 1)
     assert (
