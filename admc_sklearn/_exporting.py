@@ -34,6 +34,7 @@ class Exported:
         strategy: Literal["mean", "median"] = "mean",
         *,
         probabilities: bool = False,
+        include_rows: bool = True,
     ) -> pd.Series:
         """Export the fitted imputer as one ONNX graph.
 
@@ -85,7 +86,10 @@ class Exported:
             raise ImportError(
                 "export_onnx needs onnx and onnxscript: pip install admc_sklearn[onnx]"
             ) from error
-        graph, outputs = _graph(self, strategy, probabilities)
+        model = self.model_
+        if model is not None and not include_rows:
+            model = model.without_rows()
+        graph, outputs = _graph(self, model, strategy, probabilities)
         model = _traced(graph, self.n_features_in_, outputs)
         model.doc_string = "An imputer of admc_sklearn."
         model.producer_name, model.producer_version = "admc_sklearn", __version__
@@ -143,8 +147,8 @@ def _refuse(imputer):
             )
 
 
-def _graph(imputer, strategy, probabilities):
-    """`Graph` of an imputer, and the names of its outputs."""
+def _graph(imputer, model, strategy, probabilities):
+    """`Graph` of an imputer and its model, and the names of its outputs."""
     from ._export.graph import Graph
 
     codec = imputer._codec
@@ -161,7 +165,7 @@ def _graph(imputer, strategy, probabilities):
         stays = imputer._stays(row, None)[0]
     graph = Graph(
         codec,
-        imputer.model_,
+        model,
         STATISTICS[strategy],
         codec.keeps_whole(imputer.keep_whole_numbers),
         stays,

@@ -91,10 +91,11 @@ class Graph(nn.Module):
             values = ((own - self.mean) / self.scale).clamp(-REACH, REACH)
             values = torch.where(observed, values, torch.zeros_like(values)).float()
             completed, posteriors = self.dense(values, observed)
-            proba = self._probabilities(posteriors, own, observed)
+            exact, known = self.relations.determine(own, observed)
+            proba = self._probabilities(posteriors, exact, known)
             decoded = self._decoded(completed)
             decoded = torch.where(lost, decoded, own)
-            decoded = self._related(decoded, own, observed, lost)
+            decoded = self._related(decoded, exact, known, lost)
             numbers = numbers.index_copy(1, self.kept, decoded)
         if len(self.empty):
             filled = torch.where(missing, zero, numbers)
@@ -124,10 +125,10 @@ class Graph(nn.Module):
         decoded = torch.where(self.whole, torch.round(decoded) + 0.0, decoded)
         return torch.minimum(torch.maximum(decoded, self.low), self.high)
 
-    def _related(self, decoded, own, observed, lost):
+    def _related(self, decoded, exact, known, lost):
+        """Put what observed cells determine in its place, and make the rest agree."""
         if not self.relations.rules:
             return decoded
-        exact, known = self.relations.determine(own, observed)
         found = torch.where(known, exact, decoded)
         found = self.relations.reconcile(found, known)
         inside = torch.minimum(torch.maximum(found, self.low), self.high)
@@ -135,7 +136,8 @@ class Graph(nn.Module):
         found = torch.where(known, found, inside)
         return torch.where(lost, found, decoded)
 
-    def _probabilities(self, posteriors, own, observed):
+    def _probabilities(self, posteriors, exact, known):
+        """Probabilities of levels, certain where a cell is known: a list of (n, K)."""
         found = []
         for column in self.probable:
             # Beside blocks columns are counted among the cells.
@@ -147,9 +149,9 @@ class Graph(nn.Module):
                     continue
                 k = self.counts[column]
                 share = torch.softmax(posterior.logits[places.index(slot)], -1)[:, :k]
-                code = own[:, column].clamp(0, k - 1).nan_to_num()
-                known = (code[:, None] == torch.arange(k)).to(share.dtype)
-                found.append(torch.where(observed[:, [column]], known, share))
+                code = exact[:, column].clamp(0, k - 1).nan_to_num()
+                certain = (code[:, None] == torch.arange(k)).to(share.dtype)
+                found.append(torch.where(known[:, [column]], certain, share))
         return found
 
 
@@ -168,6 +170,8 @@ class DenseRelations(nn.Module):
 
     def determine(self, X, known):
         """Values and what is known, with what observed cells determine."""
+        if not self.rules:
+            return X, known
         return self._spread(X, known, self.rules)
 
     def reconcile(self, X, known):
