@@ -96,13 +96,12 @@ def _kept_off(power):
 
 def inverted(matrices, size):
     """Inverse of positive definite matrices (n, k, k), by Gauss and Jordan in place."""
+    # Few operators a step: they are written out in the graph, step by step.
     eye = torch.eye(size, dtype=matrices.dtype)
     for k in range(size):
-        unit = eye[k]
-        pivot = matrices[:, k, k][:, None, None]
-        column = (matrices[:, :, k] - unit)[:, :, None]
-        row = (matrices[:, k] + unit)[:, None]
-        matrices = matrices - column * row / pivot
+        row, unit = matrices.narrow(1, k, 1), eye.narrow(0, k, 1)
+        column = matrices.narrow(2, k, 1) - unit.T
+        matrices = matrices - column * ((row + unit) / row.narrow(2, k, 1))
     return matrices
 
 
@@ -270,8 +269,12 @@ class DenseForests(nn.Module):
         self.settings, self.depth = forests.settings, forests.depth
         is_served = (forests.weight > 0) & (forests.root[:, 0] >= 0)
         self.serves = is_served.tolist()
-        for name in ("feature", "threshold", "child", "root", "weight"):
+        self.register_buffer("feature", forests.feature.long())
+        for name in ("threshold", "child", "weight"):
             self.register_buffer(name, getattr(forests, name))
+        self.n_trees = forests.root.shape[1]
+        # All trees of the columns that are served, (s trees,).
+        self.register_buffer("root", forests.root[is_served].flatten())
         largest = max(1, int(forests.size.max())) if len(forests.size) else 1
         place = torch.arange(largest)
         inside = place < forests.size[:, None]
@@ -286,31 +289,36 @@ class DenseForests(nn.Module):
 
         ``places`` are the columns of every posterior, as lists.
         """
+        if not len(self.root):
+            return posteriors
+        node = self._leaves(points)
+        share = self.mass[node] / self.n_trees * usable[:, :, None]
+        shape = points.shape[0], -1, self.n_trees * self.mass.shape[1]
+        leaves = self.outcome[node].long().reshape(shape), share.reshape(shape)
         parts = zip(posteriors, places, strict=True)
-        return [self._pooled(p, own, points, usable) for p, own in parts]
+        return [self._pooled(posterior, own, *leaves) for posterior, own in parts]
 
-    def _pooled(self, posterior, places, points, usable):
-        columns = posterior.cells.own
-        weight = self.weight[columns][:, None]
+    def _leaves(self, points):
+        """Leaves that rows reach, (B, f) -> (B, s trees)."""
+        node = self.root[None].expand(points.shape[0], -1)
+        for _ in range(self.depth):
+            value = points.gather(1, self.feature[node])
+            right = (value > self.threshold[node]).long()
+            node = self.child[2 * node + right]
+        return node
+
+    def _pooled(self, posterior, places, outcome, share):
+        """Pool one posterior with leaves (B, s, entries) of all columns served."""
         served = [k for k, j in enumerate(places) if self.serves[j]]
         if not served:
             return posterior
-        own, mass = columns[served], torch.zeros_like(posterior.logits)
-        root = self.root[own].flatten()  # (s trees,)
-        n, n_outcomes = points.shape[0], posterior.logits.shape[-1]
-        node = root[None].expand(n, -1)
-        for _ in range(self.depth):
-            value = points.gather(1, self.feature[node].long())
-            right = (value > self.threshold[node]).long()
-            node = self.child[2 * node + right]
-        n_trees = self.root.shape[1]
-        outcome = self.outcome[node].long()  # (n, s trees, e)
-        share = self.mass[node] / n_trees * usable[:, :, None]
-        found = torch.zeros(n, len(served), n_outcomes, dtype=share.dtype)
-        found = found.scatter_add(
-            2, outcome.reshape(n, len(served), -1), share.reshape(n, len(served), -1)
-        )
-        mass = mass.index_copy(0, torch.tensor(served), found.transpose(0, 1))
+        order = [sum(self.serves[: places[k]]) for k in served]
+        outcome, share = outcome[:, order], share[:, order]
+        mass = torch.zeros_like(posterior.logits)
+        found = torch.zeros(*share.shape[:2], mass.shape[2], dtype=share.dtype)
+        found = found.scatter_add(2, outcome, share).transpose(0, 1)
+        mass = mass.index_copy(0, torch.tensor(served), found)
+        weight = self.weight[posterior.cells.own][:, None]
         return pooled(posterior, mass, weight, self.settings.own_share)
 
 

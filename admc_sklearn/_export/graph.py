@@ -177,9 +177,7 @@ class DenseRelations(nn.Module):
     def reconcile(self, X, known):
         """Make completed cells agree, as `Relations.reconcile` does for means."""
         for j in sorted({rule.source for rule in self.means}):
-            every = torch.ones_like(known[:, :1])
-            known = torch.cat([known[:, :j], every, known[:, j + 1 :]], 1)
-            X, known = self._spread(X, known, self.means)
+            X, known = self._spread(X, known | _unit(j, X), self.means)
         return X
 
     def _spread(self, X, known, rules):
@@ -187,12 +185,14 @@ class DenseRelations(nn.Module):
             for rule in rules:
                 s, t = rule.source, rule.target
                 values, holds = _applied(rule, X[:, s])
-                new = known[:, s] & ~known[:, t] & holds
-                column = torch.where(new, values, X[:, t])
-                flag = known[:, t] | new
-                X = torch.cat([X[:, :t], column[:, None], X[:, t + 1 :]], 1)
-                known = torch.cat([known[:, :t], flag[:, None], known[:, t + 1 :]], 1)
+                new = (known[:, s] & ~known[:, t] & holds)[:, None] & _unit(t, X)
+                X, known = torch.where(new, values[:, None], X), known | new
         return X, known
+
+
+def _unit(j, X):
+    """Mark column j of a table, bool (d,)."""
+    return torch.arange(X.shape[1]) == j
 
 
 def _depth(rules):

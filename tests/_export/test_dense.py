@@ -9,8 +9,8 @@ import torch
 from scipy.special import ndtr, ndtri
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._export import dense
-from admc_sklearn._export.dense import DenseCombined, DenseModel
+from admc_sklearn._export import summaries
+from admc_sklearn._export.dense import DenseCombined, DenseModel, inverted
 from admc_sklearn._shared.contract import Rows
 from tests.conftest import (
     BLOCKS_ALONE,
@@ -60,7 +60,7 @@ def check(imputer, X, n=60):
     cells = imputer._codec.read(X)
     rows = Rows(cells.values[:n].copy(), cells.observed[:n].copy())
     rows.observed[0], rows.observed[1] = False, True
-    model = imputer.model_.without_rows()
+    model = imputer.model_
     for statistic in ("mean", 0.5):
         expected = model.summarise(rows, [statistic])[0]
         graph = DenseModel(imputer.model_, statistic).eval()
@@ -138,9 +138,9 @@ def test_probabilities_of_levels():
 
 def test_normal_tails_and_quantiles():
     x = torch.linspace(-8, 8, 2001, dtype=torch.float64)
-    np.testing.assert_allclose(dense._ndtr(x).numpy(), ndtr(x.numpy()), rtol=3e-7)
+    np.testing.assert_allclose(summaries._ndtr(x).numpy(), ndtr(x.numpy()), rtol=3e-7)
     p = torch.linspace(1e-6, 1 - 1e-6, 2001, dtype=torch.float64)
-    np.testing.assert_allclose(dense._ndtri(p).numpy(), ndtri(p.numpy()), atol=2e-6)
+    np.testing.assert_allclose(summaries._ndtri(p).numpy(), ndtri(p.numpy()), atol=2e-6)
 
 
 def test_inverses_in_place():
@@ -148,7 +148,7 @@ def test_inverses_in_place():
     root = rng.normal(size=(5, 7, 7))
     matrices = torch.tensor(root @ root.transpose(0, 2, 1) + np.eye(7))
     np.testing.assert_allclose(
-        dense.inverted(matrices, 7).numpy(),
+        inverted(matrices, 7).numpy(),
         torch.linalg.inv(matrices).numpy(),
         rtol=1e-9,
         atol=1e-12,
