@@ -103,7 +103,8 @@ class Exported:
         errors = (np.nan, np.nan)
         if self.model_ is not None:
             errors = self.model_.held_out_errors
-        about |= {"held_out_error": errors[1], "error_with_rows": errors[0]}
+        about["held_out_error"] = errors[0 if include_rows else 1]
+        about["error_with_rows"] = errors[0]
         return pd.Series(about, dtype=object)
 
 

@@ -14,6 +14,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from admc_sklearn import ADMCImputer
+from tests._export.test_row_corrections import mixed_frame, with_every_correction
 from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table, hide, quick
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -23,22 +24,6 @@ pytestmark = [
         not all(map(find_spec, NEEDED)), reason="onnx or onnxruntime is not installed"
     ),
 ]
-
-
-def frame(n=90):
-    rng = np.random.default_rng(3)
-    a = rng.normal(size=n)
-    made = pd.DataFrame(
-        {
-            "a": a,
-            "twice": 2 * a + 1,
-            "count": rng.poisson(3, n).astype(float),
-            "level": np.where(a + 0.5 * rng.normal(size=n) > 0, "x", "y"),
-        }
-    )
-    made = made.mask(rng.random(made.shape) < 0.2)
-    made.loc[0] = np.nan  # an empty row
-    return made.assign(full=rng.normal(size=n), empty=np.nan)
 
 
 def options():
@@ -54,10 +39,10 @@ def exported(tmp_path_factory):
     """An imputer of a mixed frame, and its graph's path."""
     path = tmp_path_factory.mktemp("graphs") / "model.onnx"
     with pytest.warns(UserWarning, match="empty"):
-        imputer = quick(add_indicator=True).fit(frame())
+        imputer = with_every_correction(mixed_frame(), add_indicator=True)
     about = imputer.export_onnx(path, probabilities=True)
     assert about["bytes"] == path.stat().st_size
-    assert about["held_out_error"] == imputer.model_.held_out_errors[1]
+    assert about["held_out_error"] == imputer.model_.held_out_errors[0]
     return imputer, path
 
 
@@ -73,21 +58,22 @@ def test_onnxruntime_completes_as_transform_does(exported):
 
     imputer, path = exported
     session = onnxruntime.InferenceSession(path, options())
-    X = codes_of(frame())
+    X = codes_of(mixed_frame())
     names = [output.name for output in session.get_outputs()]
     assert names == ["X_completed", "proba_level"]
     completed, share = session.run(None, {"X": X})
-    expected = imputer.set_output(transform="pandas").transform(frame())
+    expected = imputer.set_output(transform="pandas").transform(mixed_frame())
     flags = [name for name in expected if name.startswith("missingindicator")]
-    np.testing.assert_array_equal(completed[:, 6:], expected[flags])
-    expected = codes_of(expected[list(frame())])
+    d = X.shape[1]
+    np.testing.assert_array_equal(completed[:, d:], expected[flags])
+    expected = codes_of(expected[list(mixed_frame())])
     spread = np.nanstd(X, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    np.testing.assert_allclose(completed[:, :6] / spread, expected / spread, atol=1e-4)
+    np.testing.assert_allclose(completed[:, :d] / spread, expected / spread, atol=1e-4)
     known = ~np.isnan(X)
-    np.testing.assert_array_equal(completed[:, :6][known], X[known])
+    np.testing.assert_array_equal(completed[:, :d][known], X[known])
     np.testing.assert_allclose(
-        share, imputer.predict_proba(frame(), "level"), atol=1e-4
+        share, imputer.predict_proba(mixed_frame(), "level"), atol=1e-4
     )
     # What determines another cell exactly does so here.
     line = known[:, 0] & ~known[:, 1]
@@ -96,7 +82,7 @@ def test_onnxruntime_completes_as_transform_does(exported):
     # Any number of rows, none as well; each is completed for itself.
     one = session.run(["X_completed"], {"X": X[5:6]})[0]
     np.testing.assert_allclose(one, completed[5:6], atol=1e-4)
-    assert session.run(["X_completed"], {"X": X[:0]})[0].shape == (0, 6 + len(flags))
+    assert session.run(["X_completed"], {"X": X[:0]})[0].shape == (0, d + len(flags))
 
 
 def test_levels_that_fit_did_not_see_stay(exported):
@@ -104,7 +90,7 @@ def test_levels_that_fit_did_not_see_stay(exported):
 
     _, path = exported
     session = onnxruntime.InferenceSession(path, options())
-    X = codes_of(frame())[3:6]
+    X = codes_of(mixed_frame())[3:6]
     X[:, 3] = 7.0
     X[:, 0] = np.nan
     completed, share = session.run(None, {"X": X})
@@ -120,7 +106,7 @@ def test_metadata_say_what_the_numbers_mean(exported):
     session = onnxruntime.InferenceSession(path, options())
     about = session.get_modelmeta().custom_metadata_map
     columns = json.loads(about["columns"])
-    assert [column["name"] for column in columns] == list(frame())
+    assert [column["name"] for column in columns] == list(mixed_frame())
     assert columns[3] == {"name": "level", "kind": "levels", "levels": ["x", "y"]}
     assert about["strategy"] == "mean"
 
@@ -151,7 +137,7 @@ def test_the_edge_needs_neither_torch_nor_scikit_learn(exported, tmp_path):
         ).stdout
 
     assert run("-c", absent).split() == ["None"] * 3
-    table = frame()
+    table = mixed_frame()
     table.to_csv(tmp_path / "given.csv", index=False)
     script = str(ROOT / "examples" / "deploy" / "edge.py")
     run(script, str(path), "given.csv", "completed.csv")
@@ -159,18 +145,27 @@ def test_the_edge_needs_neither_torch_nor_scikit_learn(exported, tmp_path):
     expected = imputer.set_output(transform="pandas").transform(table)
     assert found["level"].tolist() == expected["level"].tolist()
     np.testing.assert_allclose(found["a"], expected["a"], atol=1e-4)
-    assert "1 rows of 6 columns" in run(script, str(path))
+    assert "1 rows of 8 columns" in run(script, str(path))
 
 
-def test_the_median_of_a_table_of_numbers(tmp_path):
+def test_the_median_without_training_rows(tmp_path):
+    """It is that of an imputer that was saved without them."""
     import onnxruntime
 
-    X = hide(gaussian_table(80, 3, 0)[0], 0.2, 1)
+    X = gaussian_table(80, 3, 0)[0]
+    X = hide(np.vstack([X, X]), 0.2, 1)  # every row has a donor
     imputer = quick(strategy="median", keep_empty_features=False).fit(X)
-    imputer.export_onnx(tmp_path / "model.onnx", strategy="median")
+    assert imputer.model_.donors is not None
+    about = imputer.export_onnx(
+        tmp_path / "model.onnx", strategy="median", include_rows=False
+    )
+    assert about["held_out_error"] == imputer.model_.held_out_errors[1]
+    imputer.save(tmp_path / "model", include_rows=False)
+    plain = ADMCImputer.load(tmp_path / "model")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
     (found,) = session.run(None, {"X": X.astype(np.float32)})
-    np.testing.assert_allclose(found, imputer.transform(X), atol=2e-4)
+    np.testing.assert_allclose(found, plain.transform(X), atol=2e-4)
+    assert np.abs(found - imputer.transform(X)).max() > 0.1
 
 
 def test_an_imputer_that_learnt_nothing(tmp_path):
