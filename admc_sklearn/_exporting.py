@@ -181,14 +181,16 @@ def _graph(imputer, model, strategy, probabilities):
 def _traced(graph, n_columns, outputs):
     """ONNX model of a graph, with a dynamic number of rows."""
     import torch
+    from onnxscript import optimizer
 
     example = torch.zeros(3, n_columns)
     example[1, ::2] = torch.nan
     example[2] = torch.nan
     rows = torch.export.Dim("rows")
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -201,9 +203,16 @@ def _traced(graph, n_columns, outputs):
                 dynamic_shapes=({0: rows},),
                 dynamo=True,
                 verbose=False,
+                optimize=False,
             )
+            # The optimiser tries many rules on every node, constants included. Without
+            # them it takes half as long, for the same graph.
+            optimizer.fold_constants(program.model)
+            optimizer.remove_unused_nodes(program.model)
+            optimizer.optimize(program.model)
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     return program.model_proto
 
 

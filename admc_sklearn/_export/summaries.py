@@ -29,6 +29,12 @@ def _ndtr(x):
     return torch.where(x > 0, 1 - tail, tail)
 
 
+def _between(lower, upper):
+    """Mass of the standard normal between two ends, by one polynomial for both."""
+    below = _ndtr(torch.stack([lower, upper]))
+    return below[1] - below[0]
+
+
 def mean_of(posterior):
     """Posterior means in own units, (g, B), as `NumericPosterior.mean`."""
     atoms, share = posterior.atoms, torch.softmax(posterior.logits, -1)
@@ -39,7 +45,7 @@ def mean_of(posterior):
     moments = posterior.inner_mean[..., None], posterior.inner_sd[..., None]
     slots = torch.arange(atoms.low.shape[0])[:, None, None]
     every = torch.arange(atoms.low.shape[1])
-    inside = atoms.mean_within(*moments, slots, every, _ndtr)
+    inside = atoms.mean_within(*moments, slots, every, _between)
     width = (atoms.own_high - atoms.own_low)[:, None].clamp_min(1e-30)
     unsure = torch.where(share > NEGLIGIBLE / width, share, torch.zeros_like(share))
     return mean + (unsure * (inside - center)).sum(-1)
@@ -80,7 +86,7 @@ def quantile_of(posterior, level):
         for end in (atoms.low, atoms.high)
     )
     mean, sd = posterior.inner_mean, posterior.inner_sd
-    a, _, gap, sharp = _cut(low, high, mean, sd, _ndtr)
+    a, _, gap, sharp = _cut(low, high, mean, sd, _between)
     # Quantiles by the tail in which both ends of the atom have their digits.
     flip = a > 0
     b = ((high - mean) / sd).clamp(-8, 8)
