@@ -14,6 +14,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.settings import CellSettings
+from tests._export.test_dense import curved_blocks, trained_far
 from tests._export.test_row_corrections import mixed_frame, with_every_correction
 from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table, hide, quick
 
@@ -154,7 +156,10 @@ def test_the_median_without_training_rows(tmp_path):
 
     X = gaussian_table(80, 3, 0)[0]
     X = hide(np.vstack([X, X]), 0.2, 1)  # every row has a donor
-    imputer = quick(strategy="median", keep_empty_features=False).fit(X)
+    imputer = quick(strategy="median", max_epochs=1, keep_empty_features=False)
+    cells = replace(imputer._settings.cells, forests=None, mean_head=False)
+    imputer._settings = replace(imputer._settings, cells=cells)
+    imputer.fit(X)
     assert imputer.model_.donors is not None
     about = imputer.export_onnx(
         tmp_path / "model.onnx", strategy="median", include_rows=False
@@ -183,26 +188,23 @@ def test_an_imputer_that_learnt_nothing(tmp_path):
 def test_modalities_that_are_blocks(tmp_path):
     import onnxruntime
 
-    X = gaussian_table(150, 11, 3)[0]
-    rng = np.random.default_rng(0)
-    X[rng.random(150) < 0.3, :5] = np.nan
-    X[rng.random(150) < 0.3, 5:10] = np.nan
-    X[::7, 10] = np.nan
-    blocks = {"first": list(range(5)), "second": list(range(5, 10))}
+    X = curved_blocks(150).drop(columns="level").to_numpy()
+    blocks = {"first": list(range(6)), "second": list(range(6, 12))}
     imputer = ADMCImputer(modalities=blocks, max_epochs=1, random_state=0)
-    cells = replace(BLOCKS_ALONE.cells, max_networks=1, forests=None)
+    parts = ("forests", "landmarks", "donors", "patterns")
+    cells = CellSettings(max_networks=1, mean_head=False, **dict.fromkeys(parts))
     imputer._settings = replace(BLOCKS_ALONE, cells=cells)
     imputer.fit(X)
-    imputer.export_onnx(tmp_path / "model.onnx")
-    imputer.save(tmp_path / "model", include_rows=False)
-    plain = ADMCImputer.load(tmp_path / "model")
+    trained_far(imputer.model_.blocks)
+    about = imputer.export_onnx(tmp_path / "model.onnx")
+    assert about["held_out_error"] == imputer.model_.held_out_errors[0]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
     X = X.astype(np.float32)
     (found,) = session.run(None, {"X": X})
-    np.testing.assert_allclose(found, plain.transform(X), atol=2e-4)
+    np.testing.assert_allclose(found, imputer.transform(X), atol=2e-4)
     part = X[:3].copy()
     part[0, :3] = np.nan  # of a block that is there
-    part[0, 3:5] = 0.5
+    part[0, 3:6] = 0.5
     (found,) = session.run(None, {"X": part})
     assert np.isnan(found[0, :3]).all()
     assert np.isfinite(found[0, 3:]).all()

@@ -13,7 +13,8 @@ from torch import nn
 
 from .._cells.network.posterior import LEVELS
 from .._table.relations import Line
-from .dense import DenseCombined, DenseModel
+from .dense import DenseModel
+from .dense_combined import DenseCombined
 
 # What standardised values are cut to, as `Standardiser.encode` does.
 REACH = 1e6

@@ -15,7 +15,7 @@ from torch import nn
 
 from .._cells.corrections.donors import mixed, truncated
 from .._cells.corrections.pattern_regression import KERNELS
-from .._cells.network.posterior import LEVELS, NUMBERS
+from .._cells.network.posterior import NUMBERS
 from .._cells.network.tilt import longest_shift, with_mean_moved
 from .summaries import mean_of
 
@@ -77,9 +77,7 @@ class DenseLandmarks(nn.Module):
         usable = observed.any(1).to(values.dtype)
         weight = landmarks.weight[:, None] * usable  # (d, B)
         parts = zip(posteriors, means, strict=True)
-        return [
-            _moved(p, mean, predicted, weight, settings.tilt) for p, mean in parts
-        ]
+        return [_moved(p, mean, predicted, weight, settings.tilt) for p, mean in parts]
 
     def predict(self, rows):
         """Predict the columns that are served, (B, D) -> (B, s), in own units."""
@@ -153,9 +151,7 @@ class DenseDonors(nn.Module):
         outcome = outcome[:, :, own].permute(2, 0, 1).long()
         z = z[posterior.kind][None].expand(outcome.shape)
         concentration = self.donors.concentration[own][:, None]
-        return posterior.with_logits(
-            mixed(posterior.logits, outcome, z, concentration)
-        )
+        return posterior.with_logits(mixed(posterior.logits, outcome, z, concentration))
 
     def find(self, values, observed):
         """Candidates, (B, R), and their log-weights for both kinds, (2, B, R)."""
@@ -203,12 +199,15 @@ class DenseDonors(nn.Module):
         parts = [missing, flags * (x + far) + 2 * far * missing, -flags * chance]
         if len(self.owner):
             codes, seen_levels = (
-                part[:, donors.categorical][:, self.owner] for part in (scaled, observed)
+                part[:, donors.categorical][:, self.owner]
+                for part in (scaled, observed)
             )
             differing = math.log(settings.differing)
             agreeing = rarity[:, self.owner] - differing
             is_level = self.level >= 0
-            factor = torch.where(is_level, agreeing, torch.full_like(agreeing, differing))
+            factor = torch.where(
+                is_level, agreeing, torch.full_like(agreeing, differing)
+            )
             holds = seen_levels & (~is_level | (codes == self.level))
             parts.append(torch.where(holds, factor, torch.zeros_like(factor)))
         closeness = torch.cat(parts, 1) @ donors.search_flags

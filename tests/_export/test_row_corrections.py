@@ -61,7 +61,8 @@ def with_every_correction(X, **parameters):
         imputer.fit(X, sample_weight=weight)
     cells, model = imputer._codec.read(X), imputer.model_
     rows = model.coordinates(Rows(cells.values, cells.observed))
-    settings = replace(FEW_TREES, min_errors=-100.0)
+    # Shallow trees: their depth is written out in a graph.
+    settings = replace(FEW_TREES, min_errors=-100.0, min_leaf=20.0)
     generator = torch.Generator().manual_seed(0)
     model.forests = fit_forests(model.network, rows, generator, settings=settings)
     model.patterns = PatternRegression([one_pattern(model.network, rows)])
