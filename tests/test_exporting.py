@@ -17,7 +17,7 @@ from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.settings import CellSettings
 from tests._export.test_dense import curved_blocks, trained_far
 from tests._export.test_row_corrections import mixed_frame, with_every_correction
-from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table, hide, quick
+from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 pytestmark = [
@@ -150,29 +150,6 @@ def test_the_edge_needs_neither_torch_nor_scikit_learn(exported, tmp_path):
     assert "1 rows of 8 columns" in run(script, str(path))
 
 
-def test_the_median_without_training_rows(tmp_path):
-    """It is that of an imputer that was saved without them."""
-    import onnxruntime
-
-    X = gaussian_table(80, 3, 0)[0]
-    X = hide(np.vstack([X, X]), 0.2, 1)  # every row has a donor
-    imputer = quick(strategy="median", max_epochs=1, keep_empty_features=False)
-    cells = replace(imputer._settings.cells, forests=None, mean_head=False)
-    imputer._settings = replace(imputer._settings, cells=cells)
-    imputer.fit(X)
-    assert imputer.model_.donors is not None
-    about = imputer.export_onnx(
-        tmp_path / "model.onnx", strategy="median", include_rows=False
-    )
-    assert about["held_out_error"] == imputer.model_.held_out_errors[1]
-    imputer.save(tmp_path / "model", include_rows=False)
-    plain = ADMCImputer.load(tmp_path / "model")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
-    (found,) = session.run(None, {"X": X.astype(np.float32)})
-    np.testing.assert_allclose(found, plain.transform(X), atol=2e-4)
-    assert np.abs(found - imputer.transform(X)).max() > 0.1
-
-
 def test_an_imputer_that_learnt_nothing(tmp_path):
     import onnxruntime
 
@@ -185,32 +162,54 @@ def test_an_imputer_that_learnt_nothing(tmp_path):
     np.testing.assert_array_equal(found, np.zeros((4, 2)))
 
 
-def test_modalities_that_are_blocks(tmp_path):
+BLOCKS = {"first": list(range(6)), "second": list(range(6, 12))}
+
+
+def completed_blocks(imputer, X, path, **options_of_export):
+    """What a graph of an imputer with two blocks makes of rows."""
     import onnxruntime
 
+    about = imputer.export_onnx(path, **options_of_export)
+    session = onnxruntime.InferenceSession(path, options())
+    return session.run(None, {"X": X.astype(np.float32)})[0], about
+
+
+def test_medians_of_blocks_beside_cells(tmp_path):
     X = curved_blocks(150).drop(columns="level").to_numpy()
-    blocks = {"first": list(range(6)), "second": list(range(6, 12))}
-    imputer = ADMCImputer(modalities=blocks, max_epochs=1, random_state=0)
+    imputer = ADMCImputer(
+        modalities=BLOCKS, strategy="median", max_epochs=1, random_state=0
+    )
     parts = ("forests", "landmarks", "donors", "patterns")
     cells = CellSettings(max_networks=1, mean_head=False, **dict.fromkeys(parts))
     imputer._settings = replace(BLOCKS_ALONE, cells=cells)
     imputer.fit(X)
     trained_far(imputer.model_.blocks)
-    about = imputer.export_onnx(tmp_path / "model.onnx")
-    assert about["held_out_error"] == imputer.model_.held_out_errors[0]
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
-    X = X.astype(np.float32)
-    (found,) = session.run(None, {"X": X})
+    path = tmp_path / "model.onnx"
+    found, _ = completed_blocks(imputer, X, path, strategy="median")
     np.testing.assert_allclose(found, imputer.transform(X), atol=2e-4)
-    part = X[:3].copy()
-    part[0, :3] = np.nan  # of a block that is there
-    part[0, 3:6] = 0.5
-    (found,) = session.run(None, {"X": part})
+
+
+def test_blocks_without_training_rows(tmp_path):
+    """They are completed as by an imputer that was saved without them."""
+    X = curved_blocks(150).to_numpy()[:, :12].astype(float)
+    imputer = ADMCImputer(modalities=BLOCKS, max_epochs=1, random_state=0)
+    imputer._settings = BLOCKS_ALONE
+    imputer.fit(X)
+    imputer.save(tmp_path / "model", include_rows=False)
+    plain = ADMCImputer.load(tmp_path / "model")
+    rows = X.copy()
+    rows[0, :6] = np.nan, np.nan, np.nan, 0.5, 0.5, 0.5  # a part of a block
+    path = tmp_path / "model.onnx"
+    found, about = completed_blocks(imputer, rows, path, include_rows=False)
+    np.testing.assert_allclose(found[1:], plain.transform(X)[1:], atol=2e-4)
+    assert np.abs(found[1:] - imputer.transform(X)[1:]).max() > 0.05
     assert np.isnan(found[0, :3]).all()
     assert np.isfinite(found[0, 3:]).all()
+    errors = [about["error_with_rows"], about["held_out_error"]]
+    assert errors == list(imputer.model_.held_out_errors)
     imputer.set_params(encoders={"first": PCA(2)})
     with pytest.raises(ValueError, match="encoders: a graph cannot hold"):
-        imputer.export_onnx(tmp_path / "model.onnx")
+        imputer.export_onnx(path)
 
 
 def test_what_a_graph_cannot_hold_is_refused(tmp_path):

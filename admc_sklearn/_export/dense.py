@@ -366,10 +366,16 @@ class DenseModel(nn.Module):
             parts.append(posteriors)
         posteriors = [averaged(same) for same in zip(*parts, strict=True)]
         posteriors = self._corrected(posteriors, x, observed, anchored)
+        completed = self.completed(values, observed, posteriors, self.statistic)
+        return completed, posteriors
+
+    def completed(self, values, observed, posteriors, statistic):
+        """Values with a statistic of the posteriors where they are missing, (B, d)."""
         out = torch.zeros_like(values)
         for posterior in posteriors:
-            out = out.index_copy(1, posterior.cells.own, self._point(posterior).T)
-        return torch.where(observed, values, out), posteriors
+            point = _point(posterior, statistic)
+            out = out.index_copy(1, posterior.cells.own, point.T)
+        return torch.where(observed, values, out)
 
     def _corrected(self, posteriors, x, observed, anchored):
         """Correct posteriors in the order of `CellModel.corrections`."""
@@ -388,18 +394,6 @@ class DenseModel(nn.Module):
             posteriors = self.self_masking.apply(posteriors, None, None)
         return posteriors
 
-    def _point(self, posterior):
-        if posterior.kind != NUMBERS:
-            likely = posterior.logits.argmax(-1).to(torch.float32)
-            if posterior.ordered is None or self.statistic == "mean":
-                return likely
-            below = torch.softmax(posterior.logits, -1).cumsum(-1)
-            place = (below < self.statistic).sum(-1).to(torch.float32)
-            return torch.where(posterior.ordered[:, None], place, likely)
-        if self.statistic == "mean":
-            return mean_of(posterior)
-        return quantile_of(posterior, self.statistic)
-
     def _points(self, x, observed, anchored):
         """As `forests.inputs`."""
         one = self.networks[0]
@@ -416,3 +410,17 @@ class DenseModel(nn.Module):
             own = torch.where(seen, own, scores.to(points.dtype))
             points = torch.cat([numeric, own], 1)
         return torch.cat([points, observed.to(points.dtype)], 1)
+
+
+def _point(posterior, statistic):
+    """Mean or quantile of every cell, (g, B), as `CellPosterior.point`."""
+    if posterior.kind != NUMBERS:
+        likely = posterior.logits.argmax(-1).to(torch.float32)
+        if posterior.ordered is None or statistic == "mean":
+            return likely
+        below = torch.softmax(posterior.logits, -1).cumsum(-1)
+        place = (below < statistic).sum(-1).to(torch.float32)
+        return torch.where(posterior.ordered[:, None], place, likely)
+    if statistic == "mean":
+        return mean_of(posterior)
+    return quantile_of(posterior, statistic)

@@ -33,11 +33,9 @@ class DenseCombined(nn.Module):
         super().__init__()
         model = copy.deepcopy(model).move_to("cpu").eval()
         self.partition, blocks = model.partition, model.blocks
-        self.means = self.cells = None
+        self.cells = None
         if model.cells is not None:
-            self.means = self.cells = DenseModel(model.cells, "mean")
-            if statistic != "mean":
-                self.cells = DenseModel(model.cells, statistic)
+            self.cells = DenseModel(model.cells, statistic)
         self.places = [] if self.cells is None else self.cells.places
         self.n_levels = [int(model.n_levels[j]) for j in self.partition.cells]
         for k, encoder in enumerate(blocks.encoders):
@@ -94,10 +92,10 @@ class DenseCombined(nn.Module):
         if self.cells is not None:
             cells = torch.as_tensor(self.partition.cells)
             x, o = self._beside(values[:, cells], observed[:, cells], latents, whole)
-            means, posteriors = self.means(x, o)
-            found = means
-            if self.cells is not self.means:
-                found, posteriors = self.cells(x, o)
+            found, posteriors = self.cells(x, o)
+            means = found
+            if self.cells.statistic != "mean":
+                means = self.cells.completed(x, o, posteriors, "mean")
             out = out.index_copy(1, cells, found[:, : len(cells)])
             latents.append(self._encode(self.n_blocks, self._expanded(means)))
         mean = self._conditioned(torch.cat(latents, 1), whole)
@@ -120,7 +118,7 @@ class DenseCombined(nn.Module):
         number = (whole.long() * bits).sum(1)
         # Cells are one modality more, which is always there.
         beside = (
-            torch.ones_like(whole[:, :1]) if self.means is not None else whole[:, :0]
+            torch.ones_like(whole[:, :1]) if self.cells is not None else whole[:, :0]
         )
         available = torch.cat([whole, beside], 1)
         features = self._features(latents) - self.shift

@@ -49,7 +49,6 @@ def curved(n):
 TABLES = {
     "curved": lambda: curved(150),
     "mixed": lambda: mixed(120),
-    "many rows": lambda: curved(3100),
     "wide": lambda: hide(gaussian_table(80, 70, 1)[0], 0.2, 2),
     "one column": lambda: hide(np.random.default_rng(0).normal(size=(60, 1)), 0.2, 1),
     "never missing": lambda: np.column_stack(
