@@ -44,11 +44,10 @@ class Exported:
         float32, is the table that `transform` gives, in the same terms. Columns,
         levels and units are JSON in the graph's metadata, under ``"columns"``.
 
-        The graph holds no training row. What rows alone complete, donors, landmarks
-        and regressions of patterns, is left out, as by ``save(include_rows=False)``;
-        it completes as an imputer does that was saved so. Modalities that are blocks
-        are completed by straight lines. Where a row holds a part of a block, the other
-        cells of that block stay NaN.
+        The graph is equal to `transform` within 0.0001 standard deviations. What it
+        searches and regresses on, donors, landmarks, rows of patterns and of blocks,
+        are training rows, and are in the file. Where a row holds a part of a block, the
+        other cells of that block stay NaN, and the part informs nothing.
 
         Parameters
         ----------
@@ -58,6 +57,9 @@ class Exported:
         probabilities : bool, default=False
             Whether the graph has a further output for each categorical column,
             ``proba_<column>`` of shape (n, n_levels).
+        include_rows : bool, default=True
+            Whether the graph holds training rows. Without them it is smaller and
+            completes as an imputer does that was saved so; see `save`.
 
         Returns
         -------

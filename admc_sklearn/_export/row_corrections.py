@@ -33,10 +33,17 @@ def distances(rows, points, power=1):
     """Sum of powers of absolute differences, (B, D) and (D, M) -> (B, M)."""
     total = 0.0
     for part in _parts(*points.shape):
-        difference = rows[:, part, None] - points[part]
-        size = difference.abs() if power == 1 else difference * difference
-        total = total + size.sum(1)
+        if part.stop - part.start == 1:
+            difference = rows[:, part] - points[part]  # (B, M)
+            total = total + _powered(difference, power)
+        else:
+            difference = rows[:, part, None] - points[part]  # (B, columns, M)
+            total = total + _powered(difference, power).sum(1)
     return total
+
+
+def _powered(difference, power):
+    return difference.abs() if power == 1 else difference * difference
 
 
 class DenseLandmarks(nn.Module):

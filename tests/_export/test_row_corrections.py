@@ -121,9 +121,12 @@ def test_levels_are_donated(fitted):
     assert np.abs(apart - expected)[lost].max() > 0.01
 
 
+@pytest.mark.parametrize("n_differences", [1, 90])
 @pytest.mark.parametrize("power", [1, 2])
-def test_distances_are_summed_over_some_columns_at_a_time(power, monkeypatch):
-    monkeypatch.setattr(row_corrections, "DIFFERENCES", 90)
+def test_distances_are_summed_over_some_columns_at_a_time(
+    power, n_differences, monkeypatch
+):
+    monkeypatch.setattr(row_corrections, "DIFFERENCES", n_differences)
     rng = torch.Generator().manual_seed(0)
     rows, points = (torch.randn(n, 7, generator=rng).double() for n in (5, 40))
     found = row_corrections.distances(rows, points.T, power)
