@@ -94,13 +94,13 @@ def _kept_off(power):
 
 
 def inverted(matrices, size):
-    """Inverse of positive definite matrices (n, k, k), by Gauss and Jordan in place."""
+    """Inverse of positive definite matrices (..., k, k), by Gauss and Jordan."""
     # Few operators a step: they are written out in the graph, step by step.
     eye = torch.eye(size, dtype=matrices.dtype)
     for k in range(size):
-        row, unit = matrices.narrow(1, k, 1), eye.narrow(0, k, 1)
-        column = matrices.narrow(2, k, 1) - unit.T
-        matrices = matrices - column * ((row + unit) / row.narrow(2, k, 1))
+        row, unit = matrices.narrow(-2, k, 1), eye.narrow(0, k, 1)
+        column = matrices.narrow(-1, k, 1) - unit.T
+        matrices = matrices - column * ((row + unit) / row.narrow(-1, k, 1))
     return matrices
 
 

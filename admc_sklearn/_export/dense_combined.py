@@ -1,26 +1,33 @@
-"""Cells and blocks together as operators of fixed size.
+"""Cells and blocks together as operators.
 
-A block is there where all its cells are. The latents of those that are not follow from
-the features of those that are, by a regression for every pattern, and from one call of
-the denoiser.
+The latents of blocks that are missing follow from the features of the others, by a
+regression for every pattern, and from one call of the denoiser. Rows that hold a part
+of a block are taken out, completed by a solve of one size for all blocks, and put back.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from .dense import DenseModel
+from .dense import DenseModel, inverted
+
+# The solve of rows that hold a part of a block is written out, latent by latent: where
+# a block has more latents, such rows stay incomplete.
+MAX_LATENTS = 64
 
 
 class DenseCombined(nn.Module):
     """Cells and blocks of a model: standardised values to completed ones.
 
-    Where only some cells of a block are there, the others stay NaN, and those that are
-    there inform nothing.
+    Where only some cells of a block with many latents are there, the others stay NaN,
+    and those that are there inform nothing.
 
     Parameters
     ----------
@@ -51,6 +58,11 @@ class DenseCombined(nn.Module):
         self.register_buffer("center", center)
         self.register_buffer("shift", shift)
         self._store_patterns(anchor, len(blocks.encoders))
+        encoders, self.parts = blocks.encoders[: self.n_blocks], None
+        if max(encoder.n_latents for encoder in encoders) <= MAX_LATENTS:
+            own = zip(encoders, blocks.slices, strict=False)
+            patterns = self._patterns(anchor, len(blocks.encoders))
+            self.parts = DenseParts(list(own), patterns)
         self.register_buffer("scale", blocks.scale)
         self.register_buffer("gate", blocks.gate)
         self.denoiser = blocks.denoiser if bool(blocks.gate != 0) else None
@@ -64,15 +76,25 @@ class DenseCombined(nn.Module):
         k, d = self.n_blocks, anchor.n_latents
         slopes = torch.zeros(2**k, len(self.shift), d, dtype=torch.float64)
         spread = torch.zeros(2**k, d, dtype=torch.float64)
-        for number in range(2**k):
-            available = torch.ones(n_modalities, dtype=torch.bool)
-            available[:k] = torch.tensor([bool(number >> j & 1) for j in range(k)])
-            found = anchor.conditional(available)
+        for number, found in enumerate(self._patterns(anchor, n_modalities)):
             rows, lost = found.features.nonzero(), found.latents.nonzero()[:, 0]
             slopes[number, rows, lost] = found.slopes
             spread[number, lost] = found.cov.diagonal().sqrt()
         self.register_buffer("slopes", slopes)
         self.register_buffer("spread", spread)
+
+    def _patterns(self, anchor, n_modalities):
+        """Yield the conditional of every pattern; bit j of its number is block j."""
+        for number in range(2**self.n_blocks):
+            available = torch.ones(n_modalities, dtype=torch.bool)
+            for j in range(self.n_blocks):
+                available[j] = bool(number >> j & 1)
+            yield anchor.conditional(available)
+
+    def _number(self, available):
+        """Count up the blocks (B, k) to the number of their pattern, (B,)."""
+        bits = torch.tensor([2**k for k in range(self.n_blocks)])
+        return (available.long() * bits).sum(1)
 
     def _encode(self, k, values):
         """Latents of modality k, (B, l)."""
@@ -82,40 +104,44 @@ class DenseCombined(nn.Module):
     def forward(self, values, observed):
         """Completed values (B, d) and posteriors, of standardised ones (B, d)."""
         own = [torch.as_tensor(block) for block in self.partition.blocks]
-        whole = torch.stack([observed[:, block].all(1) for block in own], 1)
-        latents = [self._encode(k, values[:, block]) for k, block in enumerate(own)]
-        latents = [
-            torch.where(whole[:, [k]], z, torch.zeros_like(z))
-            for k, z in enumerate(latents)
-        ]
+        blocks = [(values[:, block], observed[:, block]) for block in own]
+        available = torch.stack([o.all(1) for _, o in blocks], 1)
+        latents = torch.cat([self._encode(k, x) for k, (x, _) in enumerate(blocks)], 1)
+        some = None
+        if self.parts is not None:
+            available = self.parts.available(blocks)
+            some = self.parts.take(blocks, available, self._number)
+            latents = self.parts.encoded(latents, some)
         out, posteriors = values, []
         if self.cells is not None:
             cells = torch.as_tensor(self.partition.cells)
-            x, o = self._beside(values[:, cells], observed[:, cells], latents, whole)
+            beside = latents, available
+            x, o = self._beside(values[:, cells], observed[:, cells], *beside)
             found, posteriors = self.cells(x, o)
             means = found
             if self.cells.statistic != "mean":
                 means = self.cells.completed(x, o, posteriors, "mean")
             out = out.index_copy(1, cells, found[:, : len(cells)])
-            latents.append(self._encode(self.n_blocks, self._expanded(means)))
-        mean = self._conditioned(torch.cat(latents, 1), whole)
-        for k, block in enumerate(own):
+            last = self._encode(self.n_blocks, self._expanded(means))
+            latents = torch.cat([latents, last], 1)
+        mean = self._conditioned(latents, available)
+        if some is not None:
+            mean = self.parts.completed(mean, latents, some, self._conditioned)
+        for k, (block, (x, o)) in enumerate(zip(own, blocks, strict=True)):
             decoded = mean[:, self.latents_of[k]] @ getattr(self, f"components_{k}")
             decoded = (decoded + getattr(self, f"mean_{k}")).to(values.dtype)
-            absent = ~observed[:, block].any(1, keepdim=True)
-            lost = torch.full_like(decoded, torch.nan)
-            decoded = torch.where(absent, decoded, lost)
-            decoded = torch.where(observed[:, block], values[:, block], decoded)
-            out = out.index_copy(1, block, decoded)
+            if some is None:
+                lost = torch.full_like(decoded, torch.nan)
+                decoded = torch.where(o.any(1, keepdim=True), lost, decoded)
+            out = out.index_copy(1, block, torch.where(o, x, decoded))
         return out, posteriors
 
     def _conditioned(self, latents, whole):
-        """Mean of all latents given those of whole blocks, (B, D) -> (B, D).
+        """Mean of all latents given those of some blocks, (B, D) -> (B, D).
 
-        As `BlockModel.complete`.
+        As `BlockModel.complete`; ``whole`` (B, k) marks the blocks.
         """
-        bits = torch.tensor([2**k for k in range(self.n_blocks)])
-        number = (whole.long() * bits).sum(1)
+        number = self._number(whole)
         # Cells are one modality more, which is always there.
         beside = (
             torch.ones_like(whole[:, :1]) if self.cells is not None else whole[:, :0]
@@ -149,14 +175,17 @@ class DenseCombined(nn.Module):
         own = number[None, :, None].expand(1, -1, every.shape[2])
         return every.gather(0, own)[0]
 
-    def _beside(self, values, observed, latents, whole):
+    def _beside(self, values, observed, latents, available):
         """Cells with the leading latents of the blocks beside them."""
         parts, seen = [values], [observed]
-        for k, z in enumerate(latents):
+        for k in range(self.n_blocks):
+            shown = available[:, [k]]
             root = getattr(self, f"variance_{k}").sqrt()
-            leads = (z / root)[:, : self.partition.n_leads].clamp(-10, 10)
+            leads = latents[:, self.latents_of[k]] / root
+            leads = leads[:, : self.partition.n_leads].clamp(-10, 10)
+            leads = torch.where(shown, leads, torch.zeros_like(leads))
             parts.append(leads.to(values.dtype))
-            seen.append(whole[:, [k]].expand(-1, leads.shape[1]))
+            seen.append(shown.expand(-1, leads.shape[1]))
         return torch.cat(parts, 1), torch.cat(seen, 1)
 
     def _expanded(self, cells):
@@ -170,3 +199,121 @@ class DenseCombined(nn.Module):
             else:
                 parts.append(column.clamp(-10, 10))
         return torch.cat(parts, 1)
+
+
+class DenseParts(nn.Module):
+    """Latents of blocks in rows that hold a part of a block.
+
+    Latents have a normal distribution, beforehand or given the other blocks, and the
+    cells of the part are linear in them, with noise; see `LinearEncoder.update`.
+
+    Parameters
+    ----------
+    blocks : list of (LinearEncoder, slice)
+        Of every block, and the place of its latents.
+    patterns : iterable of Conditional
+        Of all patterns of blocks.
+    """
+
+    def __init__(self, blocks, patterns):
+        super().__init__()
+        self.size = max(encoder.n_latents for encoder, _ in blocks)
+        self.latents_of = [own for _, own in blocks]
+        self.min_share = [encoder.settings.min_share for encoder, _ in blocks]
+        patterns = list(patterns)
+        for k, (encoder, own) in enumerate(blocks):
+            constants = {
+                "center": encoder.mean_,
+                "components": encoder.components_,
+                "noise": encoder.noise_,
+                "weight": (encoder.components_**2 * encoder.variance_[:, None]).sum(0),
+                "prior": self._padded(np.diag(1 / encoder.variance_)),
+                "precision": np.stack([self._precision(p, own) for p in patterns]),
+            }
+            for name, array in constants.items():
+                self.register_buffer(f"{name}_{k}", torch.as_tensor(array))
+
+    def _padded(self, precision):
+        """Precision of `size` latents, those beyond a block's own of variance 1."""
+        out = np.eye(self.size)
+        out[: len(precision), : len(precision)] = precision
+        return out
+
+    def _precision(self, conditional, own):
+        """Precision of a block's latents given the others, (l, l), padded."""
+        lost = conditional.latents.numpy()
+        if not lost[own.start]:
+            return self._padded(np.eye(0))
+        at = (np.cumsum(lost) - 1)[own]
+        return self._padded(np.linalg.inv(conditional.cov.numpy()[np.ix_(at, at)]))
+
+    def available(self, blocks):
+        """Whether enough is observed of each block, (B, k).
+
+        ``blocks`` are pairs of values and whether they are observed, (B, d) twice.
+        """
+        shares = []
+        for k, (_, seen) in enumerate(blocks):
+            weight = getattr(self, f"weight_{k}")
+            # onnxruntime does not multiply a matrix by a vector as torch does.
+            shares.append((seen.double() * (weight / weight.sum())).sum(1))
+        least = torch.tensor(self.min_share, dtype=torch.float64)
+        return torch.stack(shares, 1) >= least
+
+    def take(self, blocks, available, number):
+        """Rows that hold parts, and what is computed of them once.
+
+        ``number`` gives the numbers of patterns.
+        """
+        partial = torch.stack([o.any(1) & ~o.all(1) for _, o in blocks], 1)
+        rows = partial.any(1).nonzero()[:, 0]
+        some = SimpleNamespace(rows=rows, partial=partial[rows])
+        some.blocks = [(x[rows].double(), o[rows]) for x, o in blocks]
+        places = torch.arange(len(blocks))
+        some.others = [available[rows] & (places != k) for k in places.tolist()]
+        precisions = []
+        for k, (_, seen) in enumerate(some.blocks):
+            own = self._own_precision(k, seen)
+            given = getattr(self, f"precision_{k}")[number(some.others[k])]
+            precisions += [own + getattr(self, f"prior_{k}"), own + given]
+        # All of them at once, so that the steps are written out once.
+        covariances = inverted(torch.stack(precisions, 1), self.size).unbind(1)
+        some.before, some.after = covariances[::2], covariances[1::2]
+        return some
+
+    def _own_precision(self, k, seen):
+        """Precision of latents by the block's own cells, (u, l, l), padded."""
+        components = getattr(self, f"components_{k}")
+        components = F.pad(components, (0, 0, 0, self.size - components.shape[0]))
+        weight = seen.double() / getattr(self, f"noise_{k}")
+        return (components * weight[:, None]) @ components.T
+
+    def _updated(self, k, mean, covariance, values, seen):
+        """Latents (u, l) given the block's own cells too, (u, l)."""
+        components = getattr(self, f"components_{k}")
+        residual = values - getattr(self, f"center_{k}") - mean @ components
+        residual = torch.where(seen, residual, torch.zeros_like(residual))
+        pull = (residual / getattr(self, f"noise_{k}")) @ components.T
+        size = components.shape[0]
+        return mean + (covariance[:, :size, :size] @ pull[..., None])[..., 0]
+
+    def encoded(self, latents, some):
+        """Latents of all blocks, (B, D), with those of parts as they are encoded."""
+        found = []
+        for k, own in enumerate(self.latents_of):
+            plain = latents[some.rows][:, own]
+            start = torch.zeros_like(plain)
+            updated = self._updated(k, start, some.before[k], *some.blocks[k])
+            found.append(torch.where(some.partial[:, [k]], updated, plain))
+        return latents.index_copy(0, some.rows, torch.cat(found, 1))
+
+    def completed(self, mean, latents, some, conditioned):
+        """Means of latents, (B, D), with those of parts given all that is observed."""
+        found, given = mean[some.rows], latents[some.rows]
+        parts = []
+        for k, own in enumerate(self.latents_of):
+            others = conditioned(given, some.others[k])[:, own]
+            updated = self._updated(k, others, some.after[k], *some.blocks[k])
+            parts.append(torch.where(some.partial[:, [k]], updated, found[:, own]))
+        rest = found[:, self.latents_of[-1].stop :]
+        return mean.index_copy(0, some.rows, torch.cat([*parts, rest], 1))

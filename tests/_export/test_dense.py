@@ -101,7 +101,7 @@ def curved_blocks(n):
     first = hidden @ rng.normal(size=(2, 6))
     second = np.sin(2 * hidden) @ rng.normal(size=(2, 6))
     X = pd.DataFrame(np.hstack([first, second])).add_prefix("v")
-    X += 0.05 * rng.normal(size=X.shape)
+    X += 0.005 * rng.normal(size=X.shape)  # two latents each
     X["number"] = hidden[:, 0] + 0.3 * rng.normal(size=n)
     X["level"] = np.where(X["v0"] > 0, "x", "y")
     X.loc[rng.random(n) < 0.3, [f"v{k}" for k in range(6)]] = np.nan
@@ -130,6 +130,8 @@ def test_blocks_beside_cells():
         cells = imputer._codec.read(X[columns])
         rows = Rows(cells.values[:60].copy(), cells.observed[:60].copy())
         rows.observed[0] = False
+        # Rows of all kinds with a part of a block.
+        rows.observed[20:40, 1:4] = rows.observed[30:50, 7:11] = False
         model = imputer.model_
         trained_far(model.blocks)
         for part, statistic in itertools.product(
