@@ -14,6 +14,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.anchor.choose_coordinates import CoordinateSettings
 from admc_sklearn._cells.settings import CellSettings
 from tests._export.test_dense import curved_blocks, trained_far
 from tests._export.test_row_corrections import mixed_frame, with_every_correction
@@ -180,7 +181,9 @@ def test_medians_of_blocks_beside_cells(tmp_path):
         modalities=BLOCKS, strategy="median", max_epochs=1, random_state=0
     )
     parts = ("forests", "landmarks", "donors", "patterns")
-    cells = CellSettings(max_networks=1, mean_head=False, **dict.fromkeys(parts))
+    few = CoordinateSettings(max_coordinates=0, max_coordinates_at_random=0)
+    settings = {"coordinates": few, "mean_head": False, **dict.fromkeys(parts)}
+    cells = CellSettings(max_networks=1, **settings)
     imputer._settings = replace(BLOCKS_ALONE, cells=cells)
     imputer.fit(X)
     trained_far(imputer.model_.blocks)

@@ -124,9 +124,10 @@ class DenseCombined(nn.Module):
             out = out.index_copy(1, cells, found[:, : len(cells)])
             last = self._encode(self.n_blocks, self._expanded(means))
             latents = torch.cat([latents, last], 1)
-        mean = self._conditioned(latents, available)
-        if some is not None:
-            mean = self.parts.completed(mean, latents, some, self._conditioned)
+        if some is None:
+            mean = self._conditioned(latents, available)
+        else:
+            mean = self.parts.completed(latents, available, some, self._conditioned)
         for k, (block, (x, o)) in enumerate(zip(own, blocks, strict=True)):
             decoded = mean[:, self.latents_of[k]] @ getattr(self, f"components_{k}")
             decoded = (decoded + getattr(self, f"mean_{k}")).to(values.dtype)
@@ -307,13 +308,21 @@ class DenseParts(nn.Module):
             found.append(torch.where(some.partial[:, [k]], updated, plain))
         return latents.index_copy(0, some.rows, torch.cat(found, 1))
 
-    def completed(self, mean, latents, some, conditioned):
-        """Means of latents, (B, D), with those of parts given all that is observed."""
-        found, given = mean[some.rows], latents[some.rows]
-        parts = []
+    def completed(self, latents, available, some, conditioned):
+        """Means of latents given all that is observed, (B, D).
+
+        ``conditioned`` gives the means given blocks that are available.
+        """
+        n, u, k = latents.shape[0], some.rows.shape[0], len(self.latents_of)
+        # Rows with parts come once more for every block, as if it were not there.
+        given = [latents, *[latents[some.rows]] * k]
+        shown = [available, *some.others]
+        mean = conditioned(torch.cat(given), torch.cat(shown))
+        mean, others = mean[:n], mean[n:].reshape(k, u, latents.shape[1])
+        found, parts = mean[some.rows], []
         for k, own in enumerate(self.latents_of):
-            others = conditioned(given, some.others[k])[:, own]
-            updated = self._updated(k, others, some.after[k], *some.blocks[k])
+            start = others[k][:, own]
+            updated = self._updated(k, start, some.after[k], *some.blocks[k])
             parts.append(torch.where(some.partial[:, [k]], updated, found[:, own]))
         rest = found[:, self.latents_of[-1].stop :]
         return mean.index_copy(0, some.rows, torch.cat([*parts, rest], 1))
