@@ -1,4 +1,4 @@
-"""Corrections by training rows as operators of fixed size.
+"""Corrections by training rows as operators.
 
 They correct the posteriors of all cells as `LandmarkRegression`, `Donors` and
 `PatternRegression` correct those of the missing cells. Distances to training rows are
@@ -247,7 +247,7 @@ class DenseDonors(nn.Module):
 
 
 class DensePatterns(nn.Module):
-    """`PatternRegression` of all rows.
+    """`PatternRegression`, of the rows that have each pattern.
 
     Parameters
     ----------
@@ -272,9 +272,11 @@ class DensePatterns(nn.Module):
         predicted = torch.zeros_like(values)
         weight, precision = (torch.zeros_like(values) for _ in range(2))
         for one in self.patterns:
-            has = (observed == one.observed).all(1)[:, None]
-            found = predicted.index_copy(1, one.columns, one(coordinates))
-            predicted = torch.where(has, found, predicted)
+            has = (observed == one.observed).all(1)
+            rows = has.nonzero()[:, 0]
+            own = predicted[rows].index_copy(1, one.columns, one(coordinates[rows]))
+            predicted = predicted.index_copy(0, rows, own)
+            has = has[:, None]
             weight = torch.where(has, one.weight, weight)
             precision = torch.where(has, one.precision, precision)
         own = predicted, weight.T, self.settings.tilt, precision.T
@@ -284,7 +286,7 @@ class DensePatterns(nn.Module):
 
 
 class DensePattern(nn.Module):
-    """The regressions of one pattern, of all rows as if they had it.
+    """The regressions of one pattern.
 
     Parameters
     ----------
