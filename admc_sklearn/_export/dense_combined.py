@@ -18,16 +18,9 @@ from torch import nn
 
 from .dense import DenseModel, inverted
 
-# The solve of rows that hold a part of a block is written out, latent by latent: where
-# a block has more latents, such rows stay incomplete.
-MAX_LATENTS = 64
-
 
 class DenseCombined(nn.Module):
     """Cells and blocks of a model: standardised values to completed ones.
-
-    Where only some cells of a block with many latents are there, the others stay NaN,
-    and those that are there inform nothing.
 
     Parameters
     ----------
@@ -58,11 +51,8 @@ class DenseCombined(nn.Module):
         self.register_buffer("center", center)
         self.register_buffer("shift", shift)
         self._store_patterns(anchor, len(blocks.encoders))
-        encoders, self.parts = blocks.encoders[: self.n_blocks], None
-        if max(encoder.n_latents for encoder in encoders) <= MAX_LATENTS:
-            own = zip(encoders, blocks.slices, strict=False)
-            patterns = self._patterns(anchor, len(blocks.encoders))
-            self.parts = DenseParts(list(own), patterns)
+        own = zip(blocks.encoders[: self.n_blocks], blocks.slices, strict=False)
+        self.parts = DenseParts(list(own), self._patterns(anchor, len(blocks.encoders)))
         self.register_buffer("scale", blocks.scale)
         self.register_buffer("gate", blocks.gate)
         self.denoiser = blocks.denoiser if bool(blocks.gate != 0) else None
@@ -105,13 +95,10 @@ class DenseCombined(nn.Module):
         """Completed values (B, d) and posteriors, of standardised ones (B, d)."""
         own = [torch.as_tensor(block) for block in self.partition.blocks]
         blocks = [(values[:, block], observed[:, block]) for block in own]
-        available = torch.stack([o.all(1) for _, o in blocks], 1)
         latents = torch.cat([self._encode(k, x) for k, (x, _) in enumerate(blocks)], 1)
-        some = None
-        if self.parts is not None:
-            available = self.parts.available(blocks)
-            some = self.parts.take(blocks, available, self._number)
-            latents = self.parts.encoded(latents, some)
+        available = self.parts.available(blocks)
+        some = self.parts.take(blocks, available, self._number)
+        latents = self.parts.encoded(latents, some)
         out, posteriors = values, []
         if self.cells is not None:
             cells = torch.as_tensor(self.partition.cells)
@@ -124,16 +111,10 @@ class DenseCombined(nn.Module):
             out = out.index_copy(1, cells, found[:, : len(cells)])
             last = self._encode(self.n_blocks, self._expanded(means))
             latents = torch.cat([latents, last], 1)
-        if some is None:
-            mean = self._conditioned(latents, available)
-        else:
-            mean = self.parts.completed(latents, available, some, self._conditioned)
+        mean = self.parts.completed(latents, available, some, self._conditioned)
         for k, (block, (x, o)) in enumerate(zip(own, blocks, strict=True)):
             decoded = mean[:, self.latents_of[k]] @ getattr(self, f"components_{k}")
             decoded = (decoded + getattr(self, f"mean_{k}")).to(values.dtype)
-            if some is None:
-                lost = torch.full_like(decoded, torch.nan)
-                decoded = torch.where(o.any(1, keepdim=True), lost, decoded)
             out = out.index_copy(1, block, torch.where(o, x, decoded))
         return out, posteriors
 
