@@ -14,7 +14,11 @@ import pytest
 from sklearn.decomposition import PCA
 
 from admc_sklearn import ADMCImputer
-from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table, hide, quick
+from admc_sklearn._cells.anchor.choose_coordinates import CoordinateSettings
+from admc_sklearn._cells.settings import CellSettings
+from tests._export.test_dense import curved_blocks, trained_far
+from tests._export.test_row_corrections import mixed_frame, with_every_correction
+from tests.conftest import BLOCKS_ALONE, ROOT, gaussian_table
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 pytestmark = [
@@ -23,22 +27,6 @@ pytestmark = [
         not all(map(find_spec, NEEDED)), reason="onnx or onnxruntime is not installed"
     ),
 ]
-
-
-def frame(n=90):
-    rng = np.random.default_rng(3)
-    a = rng.normal(size=n)
-    made = pd.DataFrame(
-        {
-            "a": a,
-            "twice": 2 * a + 1,
-            "count": rng.poisson(3, n).astype(float),
-            "level": np.where(a + 0.5 * rng.normal(size=n) > 0, "x", "y"),
-        }
-    )
-    made = made.mask(rng.random(made.shape) < 0.2)
-    made.loc[0] = np.nan  # an empty row
-    return made.assign(full=rng.normal(size=n), empty=np.nan)
 
 
 def options():
@@ -54,10 +42,10 @@ def exported(tmp_path_factory):
     """An imputer of a mixed frame, and its graph's path."""
     path = tmp_path_factory.mktemp("graphs") / "model.onnx"
     with pytest.warns(UserWarning, match="empty"):
-        imputer = quick(add_indicator=True).fit(frame())
+        imputer = with_every_correction(mixed_frame(), add_indicator=True)
     about = imputer.export_onnx(path, probabilities=True)
     assert about["bytes"] == path.stat().st_size
-    assert about["held_out_error"] == imputer.model_.held_out_errors[1]
+    assert about["held_out_error"] == imputer.model_.held_out_errors[0]
     return imputer, path
 
 
@@ -73,21 +61,22 @@ def test_onnxruntime_completes_as_transform_does(exported):
 
     imputer, path = exported
     session = onnxruntime.InferenceSession(path, options())
-    X = codes_of(frame())
+    X = codes_of(mixed_frame())
     names = [output.name for output in session.get_outputs()]
     assert names == ["X_completed", "proba_level"]
     completed, share = session.run(None, {"X": X})
-    expected = imputer.set_output(transform="pandas").transform(frame())
+    expected = imputer.set_output(transform="pandas").transform(mixed_frame())
     flags = [name for name in expected if name.startswith("missingindicator")]
-    np.testing.assert_array_equal(completed[:, 6:], expected[flags])
-    expected = codes_of(expected[list(frame())])
+    d = X.shape[1]
+    np.testing.assert_array_equal(completed[:, d:], expected[flags])
+    expected = codes_of(expected[list(mixed_frame())])
     spread = np.nanstd(X, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    np.testing.assert_allclose(completed[:, :6] / spread, expected / spread, atol=1e-4)
+    np.testing.assert_allclose(completed[:, :d] / spread, expected / spread, atol=1e-4)
     known = ~np.isnan(X)
-    np.testing.assert_array_equal(completed[:, :6][known], X[known])
+    np.testing.assert_array_equal(completed[:, :d][known], X[known])
     np.testing.assert_allclose(
-        share, imputer.predict_proba(frame(), "level"), atol=1e-4
+        share, imputer.predict_proba(mixed_frame(), "level"), atol=1e-4
     )
     # What determines another cell exactly does so here.
     line = known[:, 0] & ~known[:, 1]
@@ -96,7 +85,7 @@ def test_onnxruntime_completes_as_transform_does(exported):
     # Any number of rows, none as well; each is completed for itself.
     one = session.run(["X_completed"], {"X": X[5:6]})[0]
     np.testing.assert_allclose(one, completed[5:6], atol=1e-4)
-    assert session.run(["X_completed"], {"X": X[:0]})[0].shape == (0, 6 + len(flags))
+    assert session.run(["X_completed"], {"X": X[:0]})[0].shape == (0, d + len(flags))
 
 
 def test_levels_that_fit_did_not_see_stay(exported):
@@ -104,7 +93,7 @@ def test_levels_that_fit_did_not_see_stay(exported):
 
     _, path = exported
     session = onnxruntime.InferenceSession(path, options())
-    X = codes_of(frame())[3:6]
+    X = codes_of(mixed_frame())[3:6]
     X[:, 3] = 7.0
     X[:, 0] = np.nan
     completed, share = session.run(None, {"X": X})
@@ -120,7 +109,7 @@ def test_metadata_say_what_the_numbers_mean(exported):
     session = onnxruntime.InferenceSession(path, options())
     about = session.get_modelmeta().custom_metadata_map
     columns = json.loads(about["columns"])
-    assert [column["name"] for column in columns] == list(frame())
+    assert [column["name"] for column in columns] == list(mixed_frame())
     assert columns[3] == {"name": "level", "kind": "levels", "levels": ["x", "y"]}
     assert about["strategy"] == "mean"
 
@@ -151,7 +140,7 @@ def test_the_edge_needs_neither_torch_nor_scikit_learn(exported, tmp_path):
         ).stdout
 
     assert run("-c", absent).split() == ["None"] * 3
-    table = frame()
+    table = mixed_frame()
     table.to_csv(tmp_path / "given.csv", index=False)
     script = str(ROOT / "examples" / "deploy" / "edge.py")
     run(script, str(path), "given.csv", "completed.csv")
@@ -159,18 +148,7 @@ def test_the_edge_needs_neither_torch_nor_scikit_learn(exported, tmp_path):
     expected = imputer.set_output(transform="pandas").transform(table)
     assert found["level"].tolist() == expected["level"].tolist()
     np.testing.assert_allclose(found["a"], expected["a"], atol=1e-4)
-    assert "1 rows of 6 columns" in run(script, str(path))
-
-
-def test_the_median_of_a_table_of_numbers(tmp_path):
-    import onnxruntime
-
-    X = hide(gaussian_table(80, 3, 0)[0], 0.2, 1)
-    imputer = quick(strategy="median", keep_empty_features=False).fit(X)
-    imputer.export_onnx(tmp_path / "model.onnx", strategy="median")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
-    (found,) = session.run(None, {"X": X.astype(np.float32)})
-    np.testing.assert_allclose(found, imputer.transform(X), atol=2e-4)
+    assert "1 rows of 8 columns" in run(script, str(path))
 
 
 def test_an_imputer_that_learnt_nothing(tmp_path):
@@ -185,35 +163,53 @@ def test_an_imputer_that_learnt_nothing(tmp_path):
     np.testing.assert_array_equal(found, np.zeros((4, 2)))
 
 
-def test_modalities_that_are_blocks(tmp_path):
+BLOCKS = {"first": list(range(6)), "second": list(range(6, 12))}
+
+
+def completed_blocks(imputer, X, path, **options_of_export):
+    """What a graph of an imputer with two blocks makes of rows."""
     import onnxruntime
 
-    X = gaussian_table(150, 11, 3)[0]
-    rng = np.random.default_rng(0)
-    X[rng.random(150) < 0.3, :5] = np.nan
-    X[rng.random(150) < 0.3, 5:10] = np.nan
-    X[::7, 10] = np.nan
-    blocks = {"first": list(range(5)), "second": list(range(5, 10))}
-    imputer = ADMCImputer(modalities=blocks, max_epochs=1, random_state=0)
-    cells = replace(BLOCKS_ALONE.cells, max_networks=1, forests=None)
+    about = imputer.export_onnx(path, **options_of_export)
+    session = onnxruntime.InferenceSession(path, options())
+    return session.run(None, {"X": X.astype(np.float32)})[0], about
+
+
+def test_medians_of_blocks_beside_cells(tmp_path):
+    X = curved_blocks(150).drop(columns="level").to_numpy()
+    imputer = ADMCImputer(
+        modalities=BLOCKS, strategy="median", max_epochs=1, random_state=0
+    )
+    parts = ("forests", "landmarks", "donors", "patterns")
+    few = CoordinateSettings(max_coordinates=0, max_coordinates_at_random=0)
+    settings = {"coordinates": few, "mean_head": False, **dict.fromkeys(parts)}
+    cells = CellSettings(max_networks=1, **settings)
     imputer._settings = replace(BLOCKS_ALONE, cells=cells)
     imputer.fit(X)
-    imputer.export_onnx(tmp_path / "model.onnx")
+    trained_far(imputer.model_.blocks)
+    X[20:40, 1:4] = X[30:50, 7:11] = np.nan  # parts of blocks are left
+    path = tmp_path / "model.onnx"
+    found, _ = completed_blocks(imputer, X, path, strategy="median")
+    np.testing.assert_allclose(found, imputer.transform(X), atol=2e-4)
+
+
+def test_blocks_without_training_rows(tmp_path):
+    """They are completed as by an imputer that was saved without them."""
+    X = curved_blocks(150).to_numpy()[:, :12].astype(float)
+    imputer = ADMCImputer(modalities=BLOCKS, max_epochs=1, random_state=0)
+    imputer._settings = BLOCKS_ALONE
+    imputer.fit(X)
     imputer.save(tmp_path / "model", include_rows=False)
     plain = ADMCImputer.load(tmp_path / "model")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options())
-    X = X.astype(np.float32)
-    (found,) = session.run(None, {"X": X})
+    path = tmp_path / "model.onnx"
+    found, about = completed_blocks(imputer, X, path, include_rows=False)
     np.testing.assert_allclose(found, plain.transform(X), atol=2e-4)
-    part = X[:3].copy()
-    part[0, :3] = np.nan  # of a block that is there
-    part[0, 3:5] = 0.5
-    (found,) = session.run(None, {"X": part})
-    assert np.isnan(found[0, :3]).all()
-    assert np.isfinite(found[0, 3:]).all()
+    assert np.abs(found - imputer.transform(X)).max() > 0.05
+    errors = [about["error_with_rows"], about["held_out_error"]]
+    assert errors == list(imputer.model_.held_out_errors)
     imputer.set_params(encoders={"first": PCA(2)})
     with pytest.raises(ValueError, match="encoders: a graph cannot hold"):
-        imputer.export_onnx(tmp_path / "model.onnx")
+        imputer.export_onnx(path)
 
 
 def test_what_a_graph_cannot_hold_is_refused(tmp_path):

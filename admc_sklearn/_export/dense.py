@@ -8,7 +8,6 @@ target, whatever is observed, and the completed table takes what it needs.
 from __future__ import annotations
 
 import copy
-import math
 from types import SimpleNamespace
 
 import torch
@@ -18,9 +17,10 @@ from .._cells.anchor.factor_model import FactorAnchor
 from .._cells.anchor.gaussian import MIN_SD, MIN_VARIANCE_LEFT
 from .._cells.anchor.power_transform import _TINY, PowerTransform
 from .._cells.corrections.forests import pooled
-from .._cells.network.atoms import _cut
-from .._cells.network.posterior import NEGLIGIBLE, NUMBERS, averaged
+from .._cells.network.posterior import NUMBERS, averaged
 from .._cells.network.tilt import with_mean_moved
+from .row_corrections import DenseDonors, DenseLandmarks, DensePatterns
+from .summaries import mean_of, quantile_of
 
 
 class DenseCells:
@@ -94,14 +94,13 @@ def _kept_off(power):
 
 
 def inverted(matrices, size):
-    """Inverse of positive definite matrices (n, k, k), by Gauss and Jordan in place."""
+    """Inverse of positive definite matrices (..., k, k), by Gauss and Jordan."""
+    # Few operators a step: they are written out in the graph, step by step.
     eye = torch.eye(size, dtype=matrices.dtype)
     for k in range(size):
-        unit = eye[k]
-        pivot = matrices[:, k, k][:, None, None]
-        column = (matrices[:, :, k] - unit)[:, :, None]
-        row = (matrices[:, k] + unit)[:, None]
-        matrices = matrices - column * row / pivot
+        row, unit = matrices.narrow(-2, k, 1), eye.narrow(0, k, 1)
+        column = matrices.narrow(-1, k, 1) - unit.T
+        matrices = matrices - column * ((row + unit) / row.narrow(-1, k, 1))
     return matrices
 
 
@@ -256,89 +255,6 @@ class DenseNetwork(nn.Module):
         return with_mean_moved(posterior, shift)
 
 
-def _ndtr(x):
-    """Distribution function of the standard normal, its digits kept in the tail.
-
-    By the rational approximation of erfc in Numerical Recipes, section 6.2, whose
-    relative error is 1.2e-7.
-    """
-    z = x.abs() * math.sqrt(0.5)
-    t = 1 / (1 + 0.5 * z)
-    terms = (
-        *(-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806),
-        *(0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277),
-    )
-    total = torch.zeros_like(t)
-    for term in reversed(terms):
-        total = total * t + term
-    tail = 0.5 * t * torch.exp(-z * z + total)
-    return torch.where(x > 0, 1 - tail, tail)
-
-
-def mean_of(posterior):
-    """Posterior means in own units, (g, B), as `NumericPosterior.mean`."""
-    atoms, share = posterior.atoms, torch.softmax(posterior.logits, -1)
-    center = atoms.center[:, None]
-    mean = (share * center).sum(-1)
-    if not atoms.has_bins:
-        return mean
-    moments = posterior.inner_mean[..., None], posterior.inner_sd[..., None]
-    slots = torch.arange(atoms.low.shape[0])[:, None, None]
-    every = torch.arange(atoms.low.shape[1])
-    inside = atoms.mean_within(*moments, slots, every, _ndtr)
-    width = (atoms.own_high - atoms.own_low)[:, None].clamp_min(1e-30)
-    unsure = torch.where(share > NEGLIGIBLE / width, share, torch.zeros_like(share))
-    return mean + (unsure * (inside - center)).sum(-1)
-
-
-def _ndtri(p):
-    """Quantile of the standard normal (Wichura, 1988, AS 241, its first version)."""
-    q = p - 0.5
-    middle = 0.180625 - q * q
-    num = (5.9109374720e01 * middle + 1.5929113202e02) * middle + 5.0434271938e01
-    num = num * middle + 3.3871327179e00
-    den = (6.7187563600e01 * middle + 7.8757757664e01) * middle + 1.7895169469e01
-    centre = q * num / (den * middle + 1.0)
-    r = torch.sqrt(-torch.log(torch.minimum(p, 1 - p).clamp_min(1e-30)))
-    s = r - 1.6
-    num = (1.7023821103e-01 * s + 1.3067284816e00) * s + 2.7568153900e00
-    num = num * s + 1.4234372777e00
-    near = num / ((1.2021132975e-01 * s + 7.3700164250e-01) * s + 1.0)
-    s = r - 5.0
-    num = (1.7337203997e-02 * s + 4.2868294337e-01) * s + 3.0812263860e00
-    num = num * s + 6.6579051150e00
-    far = num / ((1.2258202635e-02 * s + 2.4197894225e-01) * s + 1.0)
-    tail = torch.sign(q) * torch.where(r <= 5.0, near, far)
-    return torch.where(q.abs() <= 0.425, centre, tail)
-
-
-def quantile_of(posterior, level):
-    """Posterior quantile in own units, (g, B), as ``NumericPosterior.point``."""
-    atoms, share = posterior.atoms, torch.softmax(posterior.logits, -1)
-    below = share.cumsum(-1)
-    last = atoms.valid.sum(-1)[:, None] - 1
-    atom = torch.minimum((below < level).sum(-1), last)[..., None]
-    inside = share.gather(-1, atom)[..., 0]
-    start = below.gather(-1, atom)[..., 0] - inside
-    u = ((level - start) / inside.clamp_min(1e-12)).clamp(1e-6, 1 - 1e-6)
-    low, high = (
-        end[:, None].expand_as(share).gather(-1, atom)[..., 0]
-        for end in (atoms.low, atoms.high)
-    )
-    mean, sd = posterior.inner_mean, posterior.inner_sd
-    a, _, gap, sharp = _cut(low, high, mean, sd, _ndtr)
-    # Quantiles by the tail in which both ends of the atom have their digits.
-    flip = a > 0
-    b = ((high - mean) / sd).clamp(-8, 8)
-    first = _ndtr(torch.where(flip, -b, a))
-    z = _ndtri(first + torch.where(flip, 1 - u, u) * gap)
-    inner = mean + sd * torch.where(flip, -z, z)
-    found = torch.where(sharp, inner, low + u * (high - low))
-    found = torch.minimum(torch.maximum(found, low), high)
-    slots = torch.arange(atoms.low.shape[0])[:, None]
-    return atoms.warp.inverse(found, slots)
-
-
 class DenseForests(nn.Module):
     """Forests whose leaves are rows of a table, padded to the largest.
 
@@ -352,8 +268,12 @@ class DenseForests(nn.Module):
         self.settings, self.depth = forests.settings, forests.depth
         is_served = (forests.weight > 0) & (forests.root[:, 0] >= 0)
         self.serves = is_served.tolist()
-        for name in ("feature", "threshold", "child", "root", "weight"):
+        self.register_buffer("feature", forests.feature.long())
+        for name in ("threshold", "child", "weight"):
             self.register_buffer(name, getattr(forests, name))
+        self.n_trees = forests.root.shape[1]
+        # All trees of the columns that are served, (s trees,).
+        self.register_buffer("root", forests.root[is_served].flatten())
         largest = max(1, int(forests.size.max())) if len(forests.size) else 1
         place = torch.arange(largest)
         inside = place < forests.size[:, None]
@@ -368,36 +288,41 @@ class DenseForests(nn.Module):
 
         ``places`` are the columns of every posterior, as lists.
         """
+        if not len(self.root):
+            return posteriors
+        node = self._leaves(points)
+        share = self.mass[node] / self.n_trees * usable[:, :, None]
+        shape = points.shape[0], -1, self.n_trees * self.mass.shape[1]
+        leaves = self.outcome[node].long().reshape(shape), share.reshape(shape)
         parts = zip(posteriors, places, strict=True)
-        return [self._pooled(p, own, points, usable) for p, own in parts]
+        return [self._pooled(posterior, own, *leaves) for posterior, own in parts]
 
-    def _pooled(self, posterior, places, points, usable):
-        columns = posterior.cells.own
-        weight = self.weight[columns][:, None]
+    def _leaves(self, points):
+        """Leaves that rows reach, (B, f) -> (B, s trees)."""
+        node = self.root[None].expand(points.shape[0], -1)
+        for _ in range(self.depth):
+            value = points.gather(1, self.feature[node])
+            right = (value > self.threshold[node]).long()
+            node = self.child[2 * node + right]
+        return node
+
+    def _pooled(self, posterior, places, outcome, share):
+        """Pool one posterior with leaves (B, s, entries) of all columns served."""
         served = [k for k, j in enumerate(places) if self.serves[j]]
         if not served:
             return posterior
-        own, mass = columns[served], torch.zeros_like(posterior.logits)
-        root = self.root[own].flatten()  # (s trees,)
-        n, n_outcomes = points.shape[0], posterior.logits.shape[-1]
-        node = root[None].expand(n, -1)
-        for _ in range(self.depth):
-            value = points.gather(1, self.feature[node].long())
-            right = (value > self.threshold[node]).long()
-            node = self.child[2 * node + right]
-        n_trees = self.root.shape[1]
-        outcome = self.outcome[node].long()  # (n, s trees, e)
-        share = self.mass[node] / n_trees * usable[:, :, None]
-        found = torch.zeros(n, len(served), n_outcomes, dtype=share.dtype)
-        found = found.scatter_add(
-            2, outcome.reshape(n, len(served), -1), share.reshape(n, len(served), -1)
-        )
-        mass = mass.index_copy(0, torch.tensor(served), found.transpose(0, 1))
+        order = [sum(self.serves[: places[k]]) for k in served]
+        outcome, share = outcome[:, order], share[:, order]
+        mass = torch.zeros_like(posterior.logits)
+        found = torch.zeros(*share.shape[:2], mass.shape[2], dtype=share.dtype)
+        found = found.scatter_add(2, outcome, share).transpose(0, 1)
+        mass = mass.index_copy(0, torch.tensor(served), found)
+        weight = self.weight[posterior.cells.own][:, None]
         return pooled(posterior, mass, weight, self.settings.own_share)
 
 
 class DenseModel(nn.Module):
-    """A model of cells that holds no rows: standardised values to completed ones.
+    """A model of cells: standardised values to completed ones.
 
     Parameters
     ----------
@@ -407,7 +332,7 @@ class DenseModel(nn.Module):
 
     def __init__(self, model, statistic):
         super().__init__()
-        model = copy.deepcopy(model.without_rows()).move_to("cpu").eval()
+        model = copy.deepcopy(model).move_to("cpu").eval()
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, PowerTransform):
@@ -416,9 +341,15 @@ class DenseModel(nn.Module):
         others, first.others = list(first.others), nn.ModuleList()
         self.networks = nn.ModuleList(DenseNetwork(one) for one in (first, *others))
         self.statistic, self.self_masking = statistic, model.self_masking
-        self.forests = None
+        self.landmarks = self.donors = self.forests = self.patterns = None
+        if model.landmarks is not None:
+            self.landmarks = DenseLandmarks(model.landmarks, first)
+        if model.donors is not None:
+            self.donors = DenseDonors(model.donors)
         if model.forests is not None:
             self.forests = DenseForests(model.forests)
+        if model.patterns is not None:
+            self.patterns = DensePatterns(model.patterns, first)
         # Columns of every head.
         self.places = [head.columns.tolist() for head in first.heads]
 
@@ -434,28 +365,34 @@ class DenseModel(nn.Module):
             anchored = moments if k == 0 else anchored
             parts.append(posteriors)
         posteriors = [averaged(same) for same in zip(*parts, strict=True)]
+        posteriors = self._corrected(posteriors, x, observed, anchored)
+        completed = self.completed(values, observed, posteriors, self.statistic)
+        return completed, posteriors
+
+    def completed(self, values, observed, posteriors, statistic):
+        """Values with a statistic of the posteriors where they are missing, (B, d)."""
+        out = torch.zeros_like(values)
+        for posterior in posteriors:
+            point = _point(posterior, statistic)
+            out = out.index_copy(1, posterior.cells.own, point.T)
+        return torch.where(observed, values, out)
+
+    def _corrected(self, posteriors, x, observed, anchored):
+        """Correct posteriors in the order of `CellModel.corrections`."""
+        base = self.networks[0].anchor.base
+        if self.landmarks is not None:
+            posteriors = self.landmarks.apply(posteriors, x, observed, base)
+        if self.donors is not None:
+            posteriors = self.donors.apply(posteriors, x, observed)
         if self.forests is not None:
             points = self._points(x, observed, anchored)
             usable = observed.any(1, keepdim=True).to(points.dtype)
             posteriors = self.forests.apply(posteriors, self.places, points, usable)
+        if self.patterns is not None:
+            posteriors = self.patterns.apply(posteriors, x, observed, base)
         if self.self_masking is not None:
             posteriors = self.self_masking.apply(posteriors, None, None)
-        out = torch.zeros_like(values)
-        for posterior in posteriors:
-            out = out.index_copy(1, posterior.cells.own, self._point(posterior).T)
-        return torch.where(observed, values, out), posteriors
-
-    def _point(self, posterior):
-        if posterior.kind != NUMBERS:
-            likely = posterior.logits.argmax(-1).to(torch.float32)
-            if posterior.ordered is None or self.statistic == "mean":
-                return likely
-            below = torch.softmax(posterior.logits, -1).cumsum(-1)
-            place = (below < self.statistic).sum(-1).to(torch.float32)
-            return torch.where(posterior.ordered[:, None], place, likely)
-        if self.statistic == "mean":
-            return mean_of(posterior)
-        return quantile_of(posterior, self.statistic)
+        return posteriors
 
     def _points(self, x, observed, anchored):
         """As `forests.inputs`."""
@@ -475,123 +412,15 @@ class DenseModel(nn.Module):
         return torch.cat([points, observed.to(points.dtype)], 1)
 
 
-class DenseCombined(nn.Module):
-    """Cells and blocks of a model that holds no rows, blocks by straight lines.
-
-    A block is there where all its cells are. Where only some are, the others stay NaN,
-    and those that are there inform nothing.
-
-    Parameters
-    ----------
-    model : CombinedModel
-    statistic : "mean" or float
-        Of the cells; blocks have their mean, which is their median too.
-    """
-
-    def __init__(self, model, statistic):
-        super().__init__()
-        model = model.without_rows()
-        self.partition, blocks = model.partition, model.blocks
-        self.means = self.cells = None
-        if model.cells is not None:
-            self.means = self.cells = DenseModel(model.cells, "mean")
-            if statistic != "mean":
-                self.cells = DenseModel(model.cells, statistic)
-        self.places = [] if self.cells is None else self.cells.places
-        self.n_levels = [int(model.n_levels[j]) for j in self.partition.cells]
-        for k, encoder in enumerate(blocks.encoders):
-            for name in ("mean_", "components_", "variance_"):
-                array = torch.as_tensor(getattr(encoder, name))
-                self.register_buffer(f"{name}{k}", array)
-        self.n_blocks = len(self.partition.blocks)
-        self.latents_of = blocks.slices
-        anchor = blocks.anchor
-        self.register_buffer("scale", blocks.features.scale)
-        self.register_buffer("owner", anchor.owner_z)
-        self.register_buffer("center", anchor.mean[: anchor.n_latents])
-        self._store_patterns(anchor, len(blocks.encoders))
-
-    def _store_patterns(self, anchor, n_modalities):
-        """Regressions of the latents for every pattern, as one table."""
-        d, k = anchor.n_latents, self.n_blocks
-        slopes = torch.zeros(2**k, d, d, dtype=torch.float64)
-        for number in range(2**k):
-            available = torch.ones(n_modalities, dtype=torch.bool)
-            available[:k] = torch.tensor([bool(number >> j & 1) for j in range(k)])
-            if not available.any():
-                continue
-            found = anchor.conditional(available)
-            rows = found.features.nonzero()
-            slopes[number, rows, found.latents.nonzero()[:, 0]] = found.slopes
-        self.register_buffer("slopes", slopes)
-
-    def _encode(self, k, values):
-        """Latents of modality k, (B, l)."""
-        centered = values.double() - getattr(self, f"mean_{k}")
-        return centered @ getattr(self, f"components_{k}").T
-
-    def forward(self, values, observed):
-        """Completed values (B, d) and posteriors, of standardised ones (B, d)."""
-        own = [torch.as_tensor(block) for block in self.partition.blocks]
-        whole = torch.stack([observed[:, block].all(1) for block in own], 1)
-        latents = [self._encode(k, values[:, block]) for k, block in enumerate(own)]
-        latents = [
-            torch.where(whole[:, [k]], z, torch.zeros_like(z))
-            for k, z in enumerate(latents)
-        ]
-        out, posteriors = values, []
-        if self.cells is not None:
-            cells = torch.as_tensor(self.partition.cells)
-            x, o = self._beside(values[:, cells], observed[:, cells], latents, whole)
-            means, posteriors = self.means(x, o)
-            found = means
-            if self.cells is not self.means:
-                found, posteriors = self.cells(x, o)
-            out = out.index_copy(1, cells, found[:, : len(cells)])
-            latents.append(self._encode(self.n_blocks, self._expanded(means)))
-        z = torch.cat(latents, 1)
-        bits = torch.tensor([2**k for k in range(self.n_blocks)])
-        number = (whole.long() * bits).sum(1)
-        shown = torch.cat([whole, torch.ones_like(whole[:, :1])], 1)
-        shown = shown[:, self.owner.clamp_max(self.n_blocks)]
-        given = torch.where(shown, (z - self.center) * self.scale, torch.zeros_like(z))
-        mean = self.center + self._regressed(given, number)
-        for k, block in enumerate(own):
-            decoded = mean[:, self.latents_of[k]] @ getattr(self, f"components_{k}")
-            decoded = (decoded + getattr(self, f"mean_{k}")).to(values.dtype)
-            absent = ~observed[:, block].any(1, keepdim=True)
-            lost = torch.full_like(decoded, torch.nan)
-            decoded = torch.where(absent, decoded, lost)
-            decoded = torch.where(observed[:, block], values[:, block], decoded)
-            out = out.index_copy(1, block, decoded)
-        return out, posteriors
-
-    def _regressed(self, given, number):
-        """Deviations of latents by the regression of each row's pattern, (B, D)."""
-        if len(self.slopes) > 16:
-            return (given[:, None] @ self.slopes[number])[:, 0]
-        every = given[None] @ self.slopes  # faster than a matrix for every row
-        own = number[None, :, None].expand(1, -1, given.shape[1])
-        return every.gather(0, own)[0]
-
-    def _beside(self, values, observed, latents, whole):
-        """Cells with the leading latents of the blocks beside them."""
-        parts, seen = [values], [observed]
-        for k, z in enumerate(latents):
-            root = getattr(self, f"variance_{k}").sqrt()
-            leads = (z / root)[:, : self.partition.n_leads].clamp(-10, 10)
-            parts.append(leads.to(values.dtype))
-            seen.append(whole[:, [k]].expand(-1, leads.shape[1]))
-        return torch.cat(parts, 1), torch.cat(seen, 1)
-
-    def _expanded(self, cells):
-        """Completed cells as numbers: levels as standardised indicators."""
-        parts = []
-        for j, k in enumerate(self.n_levels):
-            column = cells[:, j].double()[:, None]
-            if k:
-                hit = torch.trunc(column) == torch.arange(k)
-                parts.append(hit.double() * math.sqrt(k))
-            else:
-                parts.append(column.clamp(-10, 10))
-        return torch.cat(parts, 1)
+def _point(posterior, statistic):
+    """Mean or quantile of every cell, (g, B), as `CellPosterior.point`."""
+    if posterior.kind != NUMBERS:
+        likely = posterior.logits.argmax(-1).to(torch.float32)
+        if posterior.ordered is None or statistic == "mean":
+            return likely
+        below = torch.softmax(posterior.logits, -1).cumsum(-1)
+        place = (below < statistic).sum(-1).to(torch.float32)
+        return torch.where(posterior.ordered[:, None], place, likely)
+    if statistic == "mean":
+        return mean_of(posterior)
+    return quantile_of(posterior, statistic)

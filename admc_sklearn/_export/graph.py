@@ -13,7 +13,8 @@ from torch import nn
 
 from .._cells.network.posterior import LEVELS
 from .._table.relations import Line
-from .dense import DenseCombined, DenseModel
+from .dense import DenseModel
+from .dense_combined import DenseCombined
 
 # What standardised values are cut to, as `Standardiser.encode` does.
 REACH = 1e6
@@ -91,10 +92,11 @@ class Graph(nn.Module):
             values = ((own - self.mean) / self.scale).clamp(-REACH, REACH)
             values = torch.where(observed, values, torch.zeros_like(values)).float()
             completed, posteriors = self.dense(values, observed)
-            proba = self._probabilities(posteriors, own, observed)
+            exact, known = self.relations.determine(own, observed)
+            proba = self._probabilities(posteriors, exact, known)
             decoded = self._decoded(completed)
             decoded = torch.where(lost, decoded, own)
-            decoded = self._related(decoded, own, observed, lost)
+            decoded = self._related(decoded, exact, known, lost)
             numbers = numbers.index_copy(1, self.kept, decoded)
         if len(self.empty):
             filled = torch.where(missing, zero, numbers)
@@ -124,10 +126,10 @@ class Graph(nn.Module):
         decoded = torch.where(self.whole, torch.round(decoded) + 0.0, decoded)
         return torch.minimum(torch.maximum(decoded, self.low), self.high)
 
-    def _related(self, decoded, own, observed, lost):
+    def _related(self, decoded, exact, known, lost):
+        """Put what observed cells determine in its place, and make the rest agree."""
         if not self.relations.rules:
             return decoded
-        exact, known = self.relations.determine(own, observed)
         found = torch.where(known, exact, decoded)
         found = self.relations.reconcile(found, known)
         inside = torch.minimum(torch.maximum(found, self.low), self.high)
@@ -135,7 +137,8 @@ class Graph(nn.Module):
         found = torch.where(known, found, inside)
         return torch.where(lost, found, decoded)
 
-    def _probabilities(self, posteriors, own, observed):
+    def _probabilities(self, posteriors, exact, known):
+        """Probabilities of levels, certain where a cell is known: a list of (n, K)."""
         found = []
         for column in self.probable:
             # Beside blocks columns are counted among the cells.
@@ -147,9 +150,9 @@ class Graph(nn.Module):
                     continue
                 k = self.counts[column]
                 share = torch.softmax(posterior.logits[places.index(slot)], -1)[:, :k]
-                code = own[:, column].clamp(0, k - 1).nan_to_num()
-                known = (code[:, None] == torch.arange(k)).to(share.dtype)
-                found.append(torch.where(observed[:, [column]], known, share))
+                code = exact[:, column].clamp(0, k - 1).nan_to_num()
+                certain = (code[:, None] == torch.arange(k)).to(share.dtype)
+                found.append(torch.where(known[:, [column]], certain, share))
         return found
 
 
@@ -168,14 +171,14 @@ class DenseRelations(nn.Module):
 
     def determine(self, X, known):
         """Values and what is known, with what observed cells determine."""
+        if not self.rules:
+            return X, known
         return self._spread(X, known, self.rules)
 
     def reconcile(self, X, known):
         """Make completed cells agree, as `Relations.reconcile` does for means."""
         for j in sorted({rule.source for rule in self.means}):
-            every = torch.ones_like(known[:, :1])
-            known = torch.cat([known[:, :j], every, known[:, j + 1 :]], 1)
-            X, known = self._spread(X, known, self.means)
+            X, known = self._spread(X, known | _unit(j, X), self.means)
         return X
 
     def _spread(self, X, known, rules):
@@ -183,12 +186,14 @@ class DenseRelations(nn.Module):
             for rule in rules:
                 s, t = rule.source, rule.target
                 values, holds = _applied(rule, X[:, s])
-                new = known[:, s] & ~known[:, t] & holds
-                column = torch.where(new, values, X[:, t])
-                flag = known[:, t] | new
-                X = torch.cat([X[:, :t], column[:, None], X[:, t + 1 :]], 1)
-                known = torch.cat([known[:, :t], flag[:, None], known[:, t + 1 :]], 1)
+                new = (known[:, s] & ~known[:, t] & holds)[:, None] & _unit(t, X)
+                X, known = torch.where(new, values[:, None], X), known | new
         return X, known
+
+
+def _unit(j, X):
+    """Mark column j of a table, bool (d,)."""
+    return torch.arange(X.shape[1]) == j
 
 
 def _depth(rules):

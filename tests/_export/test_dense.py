@@ -1,5 +1,6 @@
 """The model as operators of fixed size completes as the model itself does."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from scipy.special import ndtr, ndtri
 
 from admc_sklearn import ADMCImputer
-from admc_sklearn._export import dense
-from admc_sklearn._export.dense import DenseCombined, DenseModel
+from admc_sklearn._export import summaries
+from admc_sklearn._export.dense import DenseModel, inverted
+from admc_sklearn._export.dense_combined import DenseCombined
 from admc_sklearn._shared.contract import Rows
 from tests.conftest import (
     BLOCKS_ALONE,
@@ -47,7 +49,6 @@ def curved(n):
 TABLES = {
     "curved": lambda: curved(150),
     "mixed": lambda: mixed(120),
-    "many rows": lambda: curved(3100),
     "wide": lambda: hide(gaussian_table(80, 70, 1)[0], 0.2, 2),
     "one column": lambda: hide(np.random.default_rng(0).normal(size=(60, 1)), 0.2, 1),
     "never missing": lambda: np.column_stack(
@@ -60,7 +61,7 @@ def check(imputer, X, n=60):
     cells = imputer._codec.read(X)
     rows = Rows(cells.values[:n].copy(), cells.observed[:n].copy())
     rows.observed[0], rows.observed[1] = False, True
-    model = imputer.model_.without_rows()
+    model = imputer.model_
     for statistic in ("mean", 0.5):
         expected = model.summarise(rows, [statistic])[0]
         graph = DenseModel(imputer.model_, statistic).eval()
@@ -93,29 +94,58 @@ def test_several_networks_and_forests():
     check(imputer, X)
 
 
-def test_blocks_beside_cells():
-    """With the linear anchor that is left without training rows."""
-    X = pd.DataFrame(gaussian_table(200, 13, 3)[0]).add_prefix("v")
+def curved_blocks(n):
+    """Two blocks that depend on each other in a curved way, a number and a level."""
+    rng = np.random.default_rng(3)
+    hidden = rng.uniform(-2, 2, size=(n, 2))
+    first = hidden @ rng.normal(size=(2, 6))
+    second = np.sin(2 * hidden) @ rng.normal(size=(2, 6))
+    X = pd.DataFrame(np.hstack([first, second])).add_prefix("v")
+    X += 0.005 * rng.normal(size=X.shape)  # two latents each
+    X["number"] = hidden[:, 0] + 0.3 * rng.normal(size=n)
     X["level"] = np.where(X["v0"] > 0, "x", "y")
-    rng = np.random.default_rng(0)
-    X.loc[rng.random(200) < 0.3, [f"v{k}" for k in range(6)]] = np.nan
-    X.loc[rng.random(200) < 0.3, [f"v{k}" for k in range(6, 12)]] = np.nan
-    X.loc[::7, "v12"], X.loc[::5, "level"] = np.nan, None
+    X.loc[rng.random(n) < 0.3, [f"v{k}" for k in range(6)]] = np.nan
+    X.loc[rng.random(n) < 0.3, [f"v{k}" for k in range(6, 12)]] = np.nan
+    X.loc[::7, "number"], X.loc[::5, "level"] = np.nan, None
+    return X
+
+
+def trained_far(blocks):
+    """Make a model's denoiser change completions, whatever it has learnt."""
+    generator = torch.Generator().manual_seed(0)
+    for head in blocks.denoiser.heads:
+        head.weight.data.normal_(std=0.1, generator=generator)
+    blocks.gate.fill_(1.0)
+
+
+def test_blocks_beside_cells():
+    """With the kernels and the denoiser, and as they are without training rows."""
+    X = curved_blocks(200)
     names = list(X)
     for columns in (names, names[:12]):
         modalities = {"first": names[:6], "second": names[6:12]}
-        imputer = ADMCImputer(modalities=modalities, max_epochs=1, random_state=0)
+        imputer = ADMCImputer(modalities=modalities, max_epochs=2, random_state=0)
         imputer._settings = BLOCKS_ALONE
         imputer.fit(X[columns])
         cells = imputer._codec.read(X[columns])
         rows = Rows(cells.values[:60].copy(), cells.observed[:60].copy())
         rows.observed[0] = False
-        for statistic in ("mean", 0.5):
-            expected = imputer.model_.without_rows().summarise(rows, [statistic])[0]
-            graph = DenseCombined(imputer.model_, statistic).eval()
+        # Rows of all kinds with a part of a block.
+        rows.observed[20:40, 1:4] = rows.observed[30:50, 7:11] = False
+        model = imputer.model_
+        trained_far(model.blocks)
+        for part, statistic in itertools.product(
+            (model, model.without_rows()), ("mean", 0.5)
+        ):
+            expected = part.summarise(rows, [statistic])[0]
+            graph = DenseCombined(part, statistic).eval()
             with torch.no_grad():
                 found, _ = graph(torch.tensor(rows.values), torch.tensor(rows.observed))
             np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+        whole = model.summarise(rows, ["mean"])[0]
+        assert np.abs(whole - expected).max() > 0.05
+        model.blocks.gate.fill_(0.0)
+        assert np.abs(whole - model.summarise(rows, ["mean"])[0]).max() > 1e-3
 
 
 def test_self_masking_and_the_anchor_alone():
@@ -138,9 +168,9 @@ def test_probabilities_of_levels():
 
 def test_normal_tails_and_quantiles():
     x = torch.linspace(-8, 8, 2001, dtype=torch.float64)
-    np.testing.assert_allclose(dense._ndtr(x).numpy(), ndtr(x.numpy()), rtol=3e-7)
+    np.testing.assert_allclose(summaries._ndtr(x).numpy(), ndtr(x.numpy()), rtol=3e-7)
     p = torch.linspace(1e-6, 1 - 1e-6, 2001, dtype=torch.float64)
-    np.testing.assert_allclose(dense._ndtri(p).numpy(), ndtri(p.numpy()), atol=2e-6)
+    np.testing.assert_allclose(summaries._ndtri(p).numpy(), ndtri(p.numpy()), atol=2e-6)
 
 
 def test_inverses_in_place():
@@ -148,7 +178,7 @@ def test_inverses_in_place():
     root = rng.normal(size=(5, 7, 7))
     matrices = torch.tensor(root @ root.transpose(0, 2, 1) + np.eye(7))
     np.testing.assert_allclose(
-        dense.inverted(matrices, 7).numpy(),
+        inverted(matrices, 7).numpy(),
         torch.linalg.inv(matrices).numpy(),
         rtol=1e-9,
         atol=1e-12,

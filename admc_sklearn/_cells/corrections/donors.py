@@ -448,7 +448,8 @@ def _in_steps(evidence):
 def truncated(z):
     """Log of weights (..., R) less the least of a row, so that they fade to zero."""
     least = z.amin(-1, keepdim=True)
-    return z + torch.log1p(-torch.exp(least - z).clamp_max(1 - 1e-6))
+    # Next to nothing is left of the least: which of equal rows are found is chance.
+    return z + (-torch.expm1(least - z)).clamp_min(TINY).log()
 
 
 def mixed(logits, outcome, z, concentration):

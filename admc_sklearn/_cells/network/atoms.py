@@ -241,14 +241,14 @@ class Atoms(nn.Module):
         usable = (high > low) & (gap < -1e-5)
         return torch.where(usable, nll.clamp(-10.0, 10.0), 0.0)
 
-    def mean_within(self, mean, sd, column, atom, ndtr=None):
+    def mean_within(self, mean, sd, column, atom, between=None):
         """Means of given atoms, under the anchor cut to them, all broadcast.
 
-        In own units. ``ndtr`` may stand for the normal distribution function.
+        In own units. ``between`` may compute the normal mass between two ends.
         """
         center = self.center[column, atom]
         low, high = self.low[column, atom], self.high[column, atom]
-        a, b, gap, sharp = _cut(low, high, mean, sd, ndtr)
+        a, b, gap, sharp = _cut(low, high, mean, sd, between)
         density = torch.exp(-0.5 * a * a) - torch.exp(-0.5 * b * b)
         shift = density / (_SQRT_2PI * gap.clamp_min(1e-6))
         # The anchor's mean over the bin where it varies, the values' own where it is
@@ -394,7 +394,7 @@ def midpoints(n, like):
     return (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / n
 
 
-def _cut(low, high, mean, sd, ndtr=None):
+def _cut(low, high, mean, sd, between=None):
     """Standardised ends of atoms, the anchor's mass in between, and if it is usable.
 
     float32 has no digits left to say where in a bin the far tail lies.
@@ -403,9 +403,13 @@ def _cut(low, high, mean, sd, ndtr=None):
     # On the side where both masses are small, and the difference keeps its digits.
     flip = a > 0
     upper, lower = torch.where(flip, -a, b), torch.where(flip, -b, a)
-    ndtr = ndtr or _ndtr
-    gap = ndtr(upper) - ndtr(lower)
+    gap = (between or _between)(lower, upper)
     return a, b, gap, (gap > 1e-5) & (b - a > MIN_WIDTH)
+
+
+def _between(lower, upper):
+    """Mass of the standard normal between two ends."""
+    return _ndtr(upper) - _ndtr(lower)
 
 
 def _ndtr(x):
