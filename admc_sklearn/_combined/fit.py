@@ -63,8 +63,8 @@ def fit_model(rows, n_levels, modalities, context, *, encoders=None, start=None)
     is_narrow = rows.values.shape[1] <= settings.max_cell_columns
     if start is not None or encoders or not is_narrow:
         return _fit_combined(rows, n_levels, partition, encoders, context, start)
-    # Narrow blocks can be completed in two ways. That of cells is mostly the better one;
-    # the other, which is often given up early, has what is left of the time.
+    # Narrow blocks can be completed in two ways. That of cells is mostly the better
+    # one; the other, which is often given up early, has what is left of the time.
     now = time.monotonic()
     first = context.until(now + SHARE_OF_CELLS * (context.plan.deadline - now))
     cells, own = fit_cells(rows, n_levels, first, joint_columns=joint, wholes=wholes)

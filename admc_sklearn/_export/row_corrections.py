@@ -13,7 +13,7 @@ import math
 import torch
 from torch import nn
 
-from .._cells.corrections.donors import mixed, truncated
+from .._cells.corrections.donors import fading, mixed, truncated
 from .._cells.corrections.pattern_regression import KERNELS
 from .._cells.network.posterior import NUMBERS
 from .._cells.network.tilt import longest_shift, with_mean_moved
@@ -167,9 +167,9 @@ class DenseDonors(nn.Module):
         scaled = torch.where(self.is_numeric, scaled.clamp(-reach, reach), scaled)
         chance = self._chance(scaled[:, donors.numeric])
         rarity = self._level_rarity(scaled[:, donors.categorical])
-        candidates = self._search(scaled, observed, chance[-1], rarity)
-        z = self._evidence(scaled, observed, candidates, chance, rarity)
-        return candidates, donors.counted(truncated(z), candidates)
+        candidates, faded = self._search(scaled, observed, chance[-1], rarity)
+        z = truncated(self._evidence(scaled, observed, candidates, chance, rarity))
+        return candidates, donors.counted(z + faded, candidates)
 
     def _chance(self, x):
         """Log-chances of numbers, (B, numeric) -> (widths, B, numeric)."""
@@ -196,10 +196,11 @@ class DenseDonors(nn.Module):
         return torch.log((1 - differing) * torch.exp(log_ratio) + differing)
 
     def _search(self, scaled, observed, chance, rarity):
-        """Training rows with the most evidence by the search's width, (B, R)."""
+        """Training rows with the most evidence by the search's width, see `Donors`."""
         donors, settings = self.donors, self.donors.settings
         far, seen = settings.reach / settings.search_width, observed[:, donors.numeric]
-        x = scaled[:, donors.numeric] / settings.search_width
+        x = donors.in_steps(scaled[:, donors.numeric] / settings.search_width)
+        chance, rarity = donors.in_steps(chance), donors.in_steps(rarity)
         flags = seen.to(x.dtype)
         missing = 1 - flags
         # As `Donors.search` takes missing numbers off.
@@ -209,7 +210,7 @@ class DenseDonors(nn.Module):
                 part[:, donors.categorical][:, self.owner]
                 for part in (scaled, observed)
             )
-            differing = math.log(settings.differing)
+            differing = donors.disagreeing
             agreeing = rarity[:, self.owner] - differing
             is_level = self.level >= 0
             factor = torch.where(
@@ -221,7 +222,8 @@ class DenseDonors(nn.Module):
         if x.shape[1]:
             x = torch.where(seen, x, torch.full_like(x, far))
             closeness = closeness - distances(x, self.search_columns)
-        return closeness.topk(self.n_candidates, 1, sorted=False).indices
+        closeness, candidates = closeness.topk(self.n_candidates, 1, sorted=False)
+        return candidates, fading(closeness)
 
     def _evidence(self, scaled, observed, candidates, chance, rarity):
         """Evidence that candidates are donors, weighed for both kinds, (2, B, R)."""

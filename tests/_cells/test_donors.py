@@ -16,6 +16,7 @@ from admc_sklearn._cells.corrections.donors import (
     Donors,
     DonorSettings,
     _largest,
+    fading,
     mixed,
     truncated,
 )
@@ -284,7 +285,7 @@ def test_the_search_finds_the_nearest_rows(rows):
             disagreeing = math.log(settings.differing)
             evidence = torch.where(same, rarity[:, None, j - 3], disagreeing)
         expected += torch.where(both, evidence, 0.0)
-    found = rows.search(x, o)
+    found, _ = rows.search(x, o)
     best = expected.topk(found.shape[1], 1).values
     kept = expected.gather(1, found).sort(1, descending=True).values
     torch.testing.assert_close(kept, best, atol=2e-3, rtol=1e-3)
@@ -303,9 +304,9 @@ def test_the_largest_by_blocks_are_the_largest():
 def test_no_more_candidates_are_found_than_the_settings_allow(rows):
     few = Donors(Columns, *mixed_rows(400, 0), DonorSettings(n_candidates=5))
     x, o = mixed_rows(20, 1)
-    found = few.search(x, o)
+    found, _ = few.search(x, o)
     assert found.shape == (20, 5)
-    more = rows.search(x, o)
+    more, _ = rows.search(x, o)
     assert (found[:, :, None] == more[:, None]).any(-1).all()
 
 
@@ -321,7 +322,7 @@ def test_chances_are_means_of_the_kernels(rows):
 
 def test_cells_missing_in_either_row_are_no_evidence(rows):
     x, o = mixed_rows(20, 1)
-    found = rows.search(x, o)
+    found, _ = rows.search(x, o)
     evidence = rows.evidence(x, o, found)
     missing = ~(o[:, None] & rows.observed[found])
     assert (evidence[missing] == 0).all()
@@ -366,13 +367,44 @@ def test_mixed_is_the_mixture_of_both():
     torch.testing.assert_close(share, expected)
 
 
+def test_a_candidate_that_is_about_to_be_replaced_has_no_weight(rows):
+    x, o = mixed_rows(200, 1)
+    step = torch.zeros_like(x)
+    step[:, :3] = 1e-3
+    n_replaced = 0
+    found = [rows.find(Rows(own, o)) for own in (x, x + step)]
+    weights = [
+        torch.zeros(len(x), len(rows.values)).scatter(1, candidates, z[0].exp())
+        for candidates, z in found
+    ]
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        n_replaced += len(set(one.tolist()) ^ set(other.tolist()))
+    assert n_replaced > 20
+    apart = (weights[0] - weights[1]).abs().sum(1) / (1 + weights[0].sum(1))
+    assert apart.max() < 0.1
+
+
+def test_candidates_do_not_depend_on_the_rows_searched_for_beside(rows):
+    x, o = mixed_rows(60, 1)
+    o[:40] = o[:1]  # many rows of one pattern, which are searched by themselves
+    found, faded = rows.search(x, o)
+    for k in (0, 39, 59):
+        alone, own = rows.search(x[k : k + 1], o[k : k + 1])
+        order, other = alone.sort(1).indices, found[k : k + 1].sort(1).indices
+        assert alone.gather(1, order).equal(found[k : k + 1].gather(1, other))
+        assert own.gather(1, order).equal(faded[k : k + 1].gather(1, other))
+
+
 def test_truncated_weights_end_at_the_least_candidate():
     z = torch.log(torch.tensor([[1.0, 3.0, 2.0]]))
     torch.testing.assert_close(
         truncated(z).exp(), torch.tensor([[0.0, 2.0, 1.0]]), atol=1e-4, rtol=1e-4
     )
-    # Of many rows as good as each other some are found, by chance.
-    assert truncated(torch.full((1, 32), 5.0)).exp().sum() < 1e-20
+
+
+@pytest.mark.parametrize("weigh", [fading, truncated])
+def test_of_rows_as_good_as_each_other_none_is_a_donor(weigh):
+    assert weigh(torch.full((1, 32), 5.0)).exp().sum() < 1e-20
 
 
 # Scores by which donors are judged.

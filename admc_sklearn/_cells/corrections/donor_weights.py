@@ -67,15 +67,17 @@ class HiddenCells:
     """Packed hidden cells of held-out rows, their posteriors and their candidates.
 
     Shape of ``outcome``, the candidates' outcomes: (g, T, R); of ``evidence``, that the
-    candidates are donors: (B, R, d, 2); of ``truth``, the true outcomes: (g, T); of
-    ``row``, the held-out row that each row is: (B,). ``half`` is the half of the
-    held-out rows that the cells are from, 0 or 1; ``candidates`` are (B, R), and
-    ``weight`` holds the weights of the rows, (B,), or None.
+    candidates are donors: (B, R, d, 2), and of their ``fading``: (B, R); of ``truth``,
+    the true outcomes: (g, T); of ``row``, the held-out row that each row is: (B,).
+    ``half`` is the half of the held-out rows that the cells are from, 0 or 1;
+    ``candidates`` are (B, R), and ``weight`` holds the weights of the rows, (B,), or
+    None.
     """
 
     posterior: CellPosterior
     outcome: torch.Tensor
     evidence: torch.Tensor
+    fading: torch.Tensor
     truth: torch.Tensor
     row: torch.Tensor
     half: int
@@ -136,7 +138,7 @@ def hide_and_search(model, donors, validation, generator):
     ]
     for half, part in parts:
         x, o = values[part], kept[part]
-        candidates = donors.search(x, o)
+        candidates, faded = donors.search(x, o)
         evidence = donors.evidence(x, o, candidates)
         truth = network.index(x)
         for posterior in model.posteriors(Rows(x, o)):
@@ -147,6 +149,7 @@ def hide_and_search(model, donors, validation, generator):
                     posterior,
                     donors.outcomes(candidates, cells),
                     evidence,
+                    faded,
                     cells.gather(truth),
                     row[part],
                     half,
@@ -196,6 +199,7 @@ class Trial:
             if weight is not None and cells.evidence is not evidence:
                 evidence = cells.evidence
                 z = truncated(torch.einsum("bkdw,dw->bk", evidence, weight))
+                z = z + cells.fading
                 z = self.donors.counted(z, cells.candidates)
             errors.append(cells.errors(z, concentration))
         return torch.cat(errors, 1)

@@ -31,13 +31,15 @@ from ..._shared.weights import some_weights, total_weight
 
 # Elements of a matrix of distances that stays in a core's cache.
 SEARCH_ELEMENTS = 1_000_000
-# The logarithm of a mixture's mass is taken of no less.
+# Logarithms of masses are taken of no less.
 TINY = 1e-30
 # Rows of a block in the search for the largest sums.
 BLOCK = 64
-# Evidence in the search is a multiple of this: float32 adds up such numbers of 256
-# columns without rounding, in any order, so that no row's candidates depend on others.
-STEP = 2.0**-10
+# Integers that float32 adds up without rounding, and the most evidence of a column
+# beside distances.
+EXACT, MAX_RARITY = 2**24, 14.0
+# Nats of the search within which the weight of a candidate goes from nothing to all.
+RAMP = 0.25
 # Rows for each pattern of missing numbers, from which on each is searched by itself.
 ROWS_OF_PATTERN = 4
 
@@ -142,6 +144,15 @@ class DonorSettings:
         """Width of the kernel that the search uses."""
         return self.widths[-1]
 
+    def step(self, n_columns):
+        """Evidence in a search is a multiple of this.
+
+        So sums are exact, in any order: the candidates of a row do not depend on which
+        rows are searched for beside it.
+        """
+        most = n_columns * (2 * self.reach / self.search_width + MAX_RARITY)
+        return 2.0 ** math.ceil(math.log2(most / EXACT))
+
     def limit(self, n_columns):
         """Most rows that are kept, of so many columns."""
         affordable = self.max_cells // n_columns
@@ -239,7 +250,7 @@ class Donors(Correction):
         width = self.settings.search_width
         far = self.settings.reach / width
         x, o = self.scaled_values[:, self.numeric], observed[:, self.numeric]
-        x = _in_steps(x / width)
+        x = self.in_steps(x / width)
         self.register_buffer("search_rows", torch.where(o, x, -far))
         flags = o.to(x.dtype)
         agreeing = values.new_ones(len(values), len(self.categorical))
@@ -274,21 +285,29 @@ class Donors(Correction):
         return torch.stack(chances)
 
     def search(self, values, observed):
-        """Training rows with the most evidence by the search's width, (B, R)."""
+        """Training rows with the most evidence by the search's width, in any order.
+
+        Returns
+        -------
+        candidates : int tensor of shape (B, R)
+        fading : float tensor of shape (B, R)
+            What is added to their log-weights, see `fading`.
+        """
         scaled, width = self._scaled(values), self.settings.search_width
         far, o = self.settings.reach / width, observed[:, self.numeric]
-        x, flags = _in_steps(scaled[:, self.numeric] / width), o.to(values.dtype)
-        chance = _in_steps(self._chance(scaled)[-1])
+        x, flags = self.in_steps(scaled[:, self.numeric] / width), o.to(values.dtype)
+        chance = self.in_steps(self._chance(scaled)[-1])
         # A missing number lies far below or above all others. Its distances follow
         # from that, and a product takes them off.
         missing = 1 - flags
         parts = [missing, flags * (x + far) + 2 * far * missing, -flags * chance]
-        disagreeing = round(math.log(self.settings.differing) / STEP) * STEP
-        agreeing = _in_steps(self._level_rarity(values)) - disagreeing
+        disagreeing = self.disagreeing
+        agreeing = self.in_steps(self._level_rarity(values)) - disagreeing
         parts.append(self._one_hot(values, observed, agreeing, disagreeing))
         left, x = torch.cat(parts, 1), torch.where(o, x, far)
         shape = len(x), min(self.settings.n_candidates, len(self.values))
         candidates = torch.empty(shape, dtype=torch.long, device=x.device)
+        faded = x.new_empty(shape)
         for rows, columns, used in self._parts_of_search(o):
             points, flags = self.search_rows[:, columns], self.search_flags[used]
             for part in slices(len(rows), len(points), SEARCH_ELEMENTS, x.device):
@@ -300,7 +319,19 @@ class Donors(Correction):
                 else:
                     closeness = torch.mm(*closeness)
                 candidates[some] = _largest(closeness, shape[1])
-        return candidates
+                faded[some] = fading(closeness.gather(1, candidates[some]))
+        return candidates, faded
+
+    def in_steps(self, evidence):
+        """Round to multiples of the search's step."""
+        step = self.settings.step(len(self.scale))
+        return torch.round(evidence / step) * step
+
+    @property
+    def disagreeing(self):
+        """Evidence of disagreeing in a level, in the search."""
+        step = self.settings.step(len(self.scale))
+        return round(math.log(self.settings.differing) / step) * step
 
     def _parts_of_search(self, observed):
         """Rows that are searched for together, numeric columns and flags that count.
@@ -359,10 +390,11 @@ class Donors(Correction):
         cost = self.settings.n_candidates * rows.values.shape[1]
         for part in slices(len(rows), cost, SEARCH_ELEMENTS, rows.values.device):
             x, o = rows.values[part], rows.observed[part]
-            candidates.append(self.search(x, o))
-            evidence = self.evidence(x, o, candidates[-1])
+            found, faded = self.search(x, o)
+            evidence = self.evidence(x, o, found)
             own = truncated(torch.einsum("bkdw,tdw->tbk", evidence, self.weight))
-            z.append(self.counted(own, candidates[-1]))
+            candidates.append(found)
+            z.append(self.counted(own + faded, found))
         return torch.cat(candidates), torch.cat(z, 1)
 
     def counted(self, z, candidates):
@@ -440,16 +472,21 @@ class Donors(Correction):
         )
 
 
-def _in_steps(evidence):
-    """Round to multiples of `STEP`."""
-    return torch.round(evidence / STEP) * STEP
-
-
 def truncated(z):
     """Log of weights (..., R) less the least of a row, so that they fade to zero."""
     least = z.amin(-1, keepdim=True)
     # Next to nothing is left of the least: which of equal rows are found is chance.
     return z + (-torch.expm1(least - z)).clamp_min(TINY).log()
+
+
+def fading(closeness):
+    """Log of the weight that a search leaves to candidates, (B, R) -> (B, R).
+
+    The least one has none, and those that are better by `RAMP` have all: another row
+    that is about to take the place of a candidate changes nothing.
+    """
+    better = closeness - closeness.amin(-1, keepdim=True)
+    return (better / RAMP).clamp(TINY, 1.0).log()
 
 
 def mixed(logits, outcome, z, concentration):
