@@ -282,6 +282,10 @@ def test_memory_usage_counts_what_is_stored(with_donors, tmp_path):
     assert {"network", "donors"} <= set(usage.index)
     size = with_donors.save(tmp_path / "model")["bytes"]
     assert usage["bytes"].sum() == pytest.approx(size, rel=0.1)
+    assert usage.loc["donors", "rows"] == len(with_donors.model_.donors.values)
+    landmarks = with_donors.model_.landmarks
+    if landmarks is not None:
+        assert usage.loc["landmarks", "rows"] == len(landmarks.solution.T)
 
 
 @pytest.fixture(scope="module")

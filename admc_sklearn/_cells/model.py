@@ -84,7 +84,7 @@ class CellModel(CompletionModel):
         if len(self.replicas):
             found["bootstraps"] = n_bytes(self.replicas), 0
         rows = {
-            "landmarks": lambda part: len(part.points),
+            "landmarks": lambda part: part.points.shape[1],
             "donors": lambda part: len(part.values),
             "forests": lambda part: 0,
             "patterns": lambda part: part.n_rows,
