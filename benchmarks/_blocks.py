@@ -94,7 +94,7 @@ def load_blocks(name, data, *, drop_constant=True):
     kept = np.isin(own.split, ["train", "test"])
     kept &= ~np.any([np.isnan(part).any(axis=1) for part in parts.values()], axis=0)
     train = own.split[kept] == "train"
-    parts = {k: _standardised(v[kept], train, drop_constant) for k, v in parts.items()}
+    parts = {k: standardised(v[kept], train, drop_constant) for k, v in parts.items()}
     return Blocks(
         np.hstack(list(parts.values())),
         own.label[kept],
@@ -104,7 +104,8 @@ def load_blocks(name, data, *, drop_constant=True):
     )
 
 
-def _standardised(part, train, drop_constant):
+def standardised(part, train, drop_constant=True):
+    """Columns in standard deviations of rows to train on; constant ones may go."""
     scale = part[train].std(axis=0)
     if drop_constant:
         part, scale = part[:, scale > 0], scale[scale > 0]

@@ -27,7 +27,7 @@ from benchmarks import _baselines
 from benchmarks._ablation_cells import VARIANTS, energy_score
 from benchmarks._ablation_cells import imputer_of as variant
 from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
-from benchmarks._blocks import Blocks, hide
+from benchmarks._blocks import Blocks, hide, standardised
 from benchmarks._protocol import load_numeric, read_table, splits
 
 MICE_SCRIPT = Path(__file__).parent / "mice.R"
@@ -336,8 +336,7 @@ def table_blocks(name, data, n_blocks):
     n_train = round(0.7 * len(rows))
     rows = rows[: n_train + MAX_TEST_ROWS]
     X, labels, train = X[rows], labels[rows], np.arange(len(rows)) < n_train
-    X = X[:, X[train].std(axis=0) > 0]
-    X = (X - X[train].mean(axis=0)) / X[train].std(axis=0)
+    X = standardised(X, train)
     runs = np.array_split(np.arange(X.shape[1]), n_blocks)
     return Blocks(X, labels, train, {f"block{k}": run for k, run in enumerate(runs)})
 

@@ -166,7 +166,7 @@ class DenseDonors(nn.Module):
         scaled = values / donors.scale
         scaled = torch.where(self.is_numeric, scaled.clamp(-reach, reach), scaled)
         chance = self._chance(scaled[:, donors.numeric])
-        rarity = self._level_rarity(scaled[:, donors.categorical])
+        rarity = donors.level_rarity(scaled)
         candidates, faded = self._search(scaled, observed, chance[-1], rarity)
         z = truncated(self._evidence(scaled, observed, candidates, chance, rarity))
         return candidates, donors.counted(z + faded, candidates)
@@ -182,18 +182,6 @@ class DenseDonors(nn.Module):
             start, end = (own.T.gather(0, k) for k in (above - 1, above))
             found.append(start + share * (end - start))
         return torch.stack(found)
-
-    def _level_rarity(self, codes):
-        """Evidence of agreeing in a level, (B, C)."""
-        chance = self.donors.level_chance
-        if not codes.shape[1]:
-            return codes
-        codes = codes.long().clamp(0, chance.shape[1] - 1)
-        return self._column_evidence(-chance.T.gather(0, codes))
-
-    def _column_evidence(self, log_ratio):
-        differing = self.donors.settings.differing
-        return torch.log((1 - differing) * torch.exp(log_ratio) + differing)
 
     def _search(self, scaled, observed, chance, rarity):
         """Training rows with the most evidence by the search's width, see `Donors`."""
@@ -235,7 +223,7 @@ class DenseDonors(nn.Module):
         if len(n):
             gap = (scaled[:, None, n] - rows[..., n]).abs().clamp_max(settings.reach)
             for k, width in enumerate(settings.widths):
-                found = self._column_evidence(-gap / width - chance[k][:, None])
+                found = donors.column_evidence(-gap / width - chance[k][:, None])
                 found = torch.where(both[..., n], found, torch.zeros_like(found))
                 total = total + found @ donors.weight[:, n, k].T
         if len(c):

@@ -274,7 +274,7 @@ def test_the_search_finds_the_nearest_rows(rows):
     expected = torch.zeros(20, 400)
     scaled = rows._scaled(x.clone())
     chance, settings = rows._chance(scaled)[-1], rows.settings
-    rarity = rows._level_rarity(x)
+    rarity = rows.level_rarity(x)
     for j in range(5):
         both = o[:, None, j] & rows.observed[None, :, j]
         if j < 3:

@@ -302,7 +302,7 @@ class Donors(Correction):
         missing = 1 - flags
         parts = [missing, flags * (x + far) + 2 * far * missing, -flags * chance]
         disagreeing = self.disagreeing
-        agreeing = self.in_steps(self._level_rarity(values)) - disagreeing
+        agreeing = self.in_steps(self.level_rarity(values)) - disagreeing
         parts.append(self._one_hot(values, observed, agreeing, disagreeing))
         left, x = torch.cat(parts, 1), torch.where(o, x, far)
         shape = len(x), min(self.settings.n_candidates, len(self.values))
@@ -324,14 +324,16 @@ class Donors(Correction):
 
     def in_steps(self, evidence):
         """Round to multiples of the search's step."""
-        step = self.settings.step(len(self.scale))
-        return torch.round(evidence / step) * step
+        return torch.round(evidence / self._step) * self._step
 
     @property
     def disagreeing(self):
         """Evidence of disagreeing in a level, in the search."""
-        step = self.settings.step(len(self.scale))
-        return round(math.log(self.settings.differing) / step) * step
+        return round(math.log(self.settings.differing) / self._step) * self._step
+
+    @property
+    def _step(self):
+        return self.settings.step(len(self.scale))
 
     def _parts_of_search(self, observed):
         """Rows that are searched for together, numeric columns and flags that count.
@@ -349,16 +351,16 @@ class Donors(Correction):
         for known, rows in groups:
             yield rows, known, torch.cat([known & ~known, known, known, levels])
 
-    def _level_rarity(self, values):
+    def level_rarity(self, values):
         """Evidence of agreeing in a level, (B, categorical)."""
         codes = values[:, self.categorical].long().clamp(0)
         if not codes.shape[1]:
             return codes.to(values.dtype)
         codes = codes.clamp_max(self.level_chance.shape[1] - 1)
         chance = self.level_chance.gather(1, codes.T).T
-        return self._column_evidence(-chance)
+        return self.column_evidence(-chance)
 
-    def _column_evidence(self, log_ratio):
+    def column_evidence(self, log_ratio):
         """Evidence of one column, in which some donors differ."""
         differing = self.settings.differing
         return torch.log((1 - differing) * torch.exp(log_ratio) + differing)
@@ -376,10 +378,10 @@ class Donors(Correction):
             chance = self._chance(scaled)
             for k, width in enumerate(widths):
                 log_ratio = -gap / width - chance[k][:, None]
-                evidence[:, :, n, k] = self._column_evidence(log_ratio)
+                evidence[:, :, n, k] = self.column_evidence(log_ratio)
         if len(c):
             same = scaled[:, None, c] == rows[..., c]
-            rarity = self._level_rarity(values)[:, None]
+            rarity = self.level_rarity(values)[:, None]
             disagreeing = math.log(self.settings.differing)
             evidence[:, :, c, 0] = torch.where(same, rarity, disagreeing)
         return evidence.masked_fill_(~both[..., None], 0.0)
