@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sklearn.utils._param_validation import Interval, MissingValues, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    MissingValues,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight
 
@@ -41,4 +46,5 @@ __all__ = [
     "_fit_context",
     "_get_output_config",
     "available_if",
+    "validate_parameter_constraints",
 ]

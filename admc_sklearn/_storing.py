@@ -282,7 +282,6 @@ def settle(imputer, device):
     except ValueError:
         imputer.device_ = resolve_device("cpu")
     if imputer.model_ is not None:
-        imputer.model_.eval()
         imputer.model_.move_to(imputer.device_)
 
 

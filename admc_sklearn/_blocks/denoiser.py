@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._shared.trunk import FeedForward, TokenAttention, dropout_factors, linear
+from .._shared.trunk import (
+    FeedForward,
+    TokenAttention,
+    dropout_factors,
+    linear,
+    matrices_of,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,11 @@ class ModalityDenoiser(nn.Module):
         for head in self.heads:
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
+
+    @property
+    def hidden_matrices(self):
+        """Weights of wide layers that mix all tokens, a list."""
+        return matrices_of(self.mix, self.layers)
 
     def tokens(self, value, deviation, observed, log_sigma):
         """Embed modalities: (B, M, width)."""

@@ -143,7 +143,6 @@ def fit_blocks(rows, modalities, context, start=None, rival=math.inf):
         straight = straightened(cross.parts[0])
         error = validation.error_of(straight)
         model.held_out_errors = model.lost_error, error
-    model.eval()
     return model, history
 
 

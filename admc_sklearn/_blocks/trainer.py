@@ -240,7 +240,6 @@ class BlockValidation:
         The model's gate is set to the weight that makes this error least.
         """
         model = self.model
-        model.denoiser.eval()
         model.gate.fill_(1.0)
         residuals, shifts, spreads, weights = [], [], [], []
         for latents, mean, kept, sd, hidden in self.batches:

@@ -102,7 +102,6 @@ class _Fit:
                 model.judge_wholes(self._some_held(), self.context.seed)
         self._use_every_row(model)
         model.zero_grad(set_to_none=True)
-        model.eval()
         return model, history
 
     def _hold_out(self, network):

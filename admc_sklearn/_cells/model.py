@@ -144,7 +144,6 @@ class CellModel(CompletionModel):
         keys = None
         if rows.limits is not None:
             keys = row_keys(rows.values, rows.observed, 0)
-        self.eval()
 
         def complete(part, limited=False):
             take = incomplete[part]
@@ -173,7 +172,6 @@ class CellModel(CompletionModel):
         slot = coordinates.categorical.index(column)
         n_levels = int((coordinates.share[slot] > 0).sum())
         out = np.empty((len(rows), n_levels))
-        self.eval()
 
         def complete(part):
             batch = self.coordinates(rows[part])
@@ -193,7 +191,6 @@ class CellModel(CompletionModel):
         """Joint draws of every row's missing cells, by the reverse diffusion."""
         out = np.repeat(rows.values.astype(np.float32)[None], n_draws, axis=0)
         keys = row_keys(rows.values, rows.observed, seed)
-        self.eval()
 
         def draw(part, first=False):
             take = incomplete[part]

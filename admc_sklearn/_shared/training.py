@@ -10,14 +10,15 @@ import pandas as pd
 import torch
 
 from .caller_warnings import warn_caller
-from .optimizer import AdamW, WeightAverage
+from .optimizer import Muon, WeightAverage
 from .progress import tqdm
 
 WARM_UP_STEPS = 50
-# Share of the training, its end, in which the learning rate falls to zero.
-FALL_SHARE = 0.2
+# Share of the training, its end, in which the learning rate falls to zero. (NOTES,
+# "Muon".)
+FALL_SHARE = 0.5
 # Steps and epochs, at least, over which the gain is compared with `tol`.
-WINDOW_STEPS, WINDOW_EPOCHS = 125, 5
+WINDOW_STEPS, WINDOW_EPOCHS = 85, 3
 MAX_GRADIENT = 1.0
 # The learning rate is that of batches up to so many rows; larger ones, with less noise
 # in their gradients, take it times the root of their share (Malladi et al., 2022,
@@ -147,14 +148,14 @@ class Trainer:
     Parameters
     ----------
     network : nn.Module
-        Whose parameters are trained.
+        Whose parameters are trained, its ``hidden_matrices`` by orthogonal steps.
     n_rows : int
     plan : TrainingPlan
     seed : int
     device : torch.device
         Of the rows and of the noise.
     weight_decay, average_decay : float
-        Of `AdamW` and of `WeightAverage`.
+        Of `Muon` and of `WeightAverage`.
     """
 
     def __init__(
@@ -164,7 +165,8 @@ class Trainer:
         self.n_rows, self.device = n_rows, device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = AdamW(self.parameters, weight_decay)
+        matrices = network.hidden_matrices
+        self.optimizer = Muon(self.parameters, matrices, weight_decay)
         self.average = WeightAverage(self.parameters, average_decay)
         self.starts, self.size = deal(n_rows, plan.batch_size)
         self.n_steps, self.total_steps = 0, plan.max_epochs * len(self.starts)
@@ -204,7 +206,6 @@ class Trainer:
 
     def epoch(self):
         """Every row once, or as many as the deadline allows; the mean loss."""
-        self.network.train()
         order = torch.randperm(
             self.n_rows, generator=self.generator, device=self.device
         )

@@ -20,6 +20,12 @@ def linear(n_in, n_out, generator):
     return layer
 
 
+def matrices_of(*modules):
+    """Weights of the linear layers of some modules, a list."""
+    layers = [layer for module in modules for layer in module.modules()]
+    return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+
+
 def dropout_factors(rate, shape, generator, device):
     """Factors of entries, 0 at this rate and else above 1, on the generator's device.
 

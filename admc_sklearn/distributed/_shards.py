@@ -252,7 +252,6 @@ class ShardTrainer(CellTrainer):
 
     def epoch(self):
         """As many steps as rows of the sample are worth; the mean loss."""
-        self.network.train()
         n_steps = self.setup.steps_per_epoch
         losses = [self.step(next(self.stream)) for _ in range(n_steps)]
         return float(torch.stack(losses).mean())
@@ -358,11 +357,11 @@ _COURSE = ("history", "best", "best_epoch", "best_weights", "is_over")
 def state_of(course):
     """State of a course of epochs, by which it can go on: a dict for `torch.save`."""
     trainer = course.trainer
-    optimizer, average = trainer.optimizer, trainer.average
+    average = trainer.average
     state = {name: getattr(course, name) for name in _COURSE}
     return state | {
         "parameters": [p.detach() for p in trainer.parameters],
-        "optimizer": [optimizer.means, optimizer.squares, optimizer.steps],
+        "optimizer": trainer.optimizer.state,
         "average": average.average,
         "n_updates": average.n_updates,
         "steps": [trainer.n_steps, trainer.total_steps],
@@ -372,12 +371,11 @@ def state_of(course):
 def restore(course, state):
     """Put a course where another one was, but for its place in the stream of rows."""
     trainer = course.trainer
-    optimizer, average = trainer.optimizer, trainer.average
+    average = trainer.average
     for name in _COURSE:
         setattr(course, name, state[name])
-    own = [trainer.parameters, average.average]
-    own += [optimizer.means, optimizer.squares, optimizer.steps]
-    saved = [state["parameters"], state["average"], *state["optimizer"]]
+    own = [trainer.parameters, average.average, trainer.optimizer.state]
+    saved = [state["parameters"], state["average"], state["optimizer"]]
     with torch.no_grad():
         for mine, theirs in zip(own, saved, strict=True):
             for tensor, value in zip(mine, theirs, strict=True):

@@ -44,7 +44,6 @@ def fit_donors(model, rows, validation, generator, deadline=math.inf, settings=D
     network = model.network
     if network.n_columns > settings.max_columns or time.monotonic() > deadline:
         return None
-    model.eval()
     limit = settings.limit(network.n_columns)
     known = some_rows(limit, generator, rows.values, rows.observed, rows.weight)
     donors = Donors(network, *known[:2], settings, known[2])

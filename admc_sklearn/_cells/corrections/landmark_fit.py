@@ -134,7 +134,6 @@ def fit_landmarks(
     n_coordinates = network.anchor.coordinates.n_base
     if network.encoder is None or n_coordinates > settings.max_coordinates:
         return None
-    network.eval()
     n_rows = max(settings.min_rows, settings.max_cells // network.n_columns)
     values, observed, weight = some_rows(
         n_rows, generator, rows.values, rows.observed, rows.weight

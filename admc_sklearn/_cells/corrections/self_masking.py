@@ -434,7 +434,6 @@ class _Cells:
 @torch.no_grad()
 def _cells(network, pairs):
     """Yield `_Cells` of every column that has enough of them."""
-    network.eval()
     found = {}
     for part in network.row_batches(len(pairs.rows)):
         rows = pairs.values[part], pairs.kept[part], pairs.compared[part]

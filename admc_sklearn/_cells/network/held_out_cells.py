@@ -77,7 +77,6 @@ class Validation:
         Brier score in units of that of their frequencies.
         """
         network = self.network
-        network.eval()
 
         def errors(index):
             part = self.parts[index]
@@ -114,7 +113,6 @@ class Validation:
                 for p in model.posteriors(rows, self.hidden[part])
             )
 
-        model.eval()
         found = in_threads(squared, self.parts, self.network.device)
         return math.sqrt(sum(found) / self.n_hidden)
 
@@ -122,7 +120,6 @@ class Validation:
     def weigh_means(self):
         """Choose by how much the mean head's means count, not at all without a gain."""
         network = self.network
-        network.eval()
 
         def complete(index):
             posteriors, means = self._complete(index)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..._shared.devices import GPU_SHARE, slices
+from ..._shared.trunk import matrices_of
 from ..._shared.weights import some_weights
 from .atoms import Atoms, column_atoms
 from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
@@ -112,6 +113,14 @@ class CompletionNetwork(nn.Module):
         self.register_buffer("high", high)
 
     @property
+    def hidden_matrices(self):
+        """Weights of wide layers that mix all tokens and predict nothing, a list."""
+        layers, head = [self.denoiser.mix, self.denoiser.layers], self.mean_head
+        if head is not None:
+            layers += [head.first, head.second]
+        return matrices_of(*layers)
+
+    @property
     def all(self):
         """List this network and the others."""
         return [self, *self.others]
@@ -150,16 +159,15 @@ class CompletionNetwork(nn.Module):
             out[:, head.columns] = head.index(values)
         return out
 
-    def anchored(self, values, observed, prior=None):
+    def anchored(self, values, observed, prior=None, shared=True):
         """Moments of rows under the anchor, computed where its parameters are.
 
-        MPS has no float64: there the anchor stays on the CPU.
+        MPS has no float64: there the anchor stays on the CPU. ``shared`` says that rows
+        may miss the same cells.
         """
         anchor = (prior or self.prior).anchor
         own, device = anchor.device, values.device
-        anchored = anchor.condition(
-            values.to(own), observed.to(own), shared=not self.training
-        )
+        anchored = anchor.condition(values.to(own), observed.to(own), shared=shared)
         return anchored if own == device else anchored.to(device)
 
     def features(self, values, observed, anchored):

@@ -152,7 +152,8 @@ class CellTrainer(Trainer):
         """Hide cells of rows, and condition the anchor on the others."""
         kept, targets = self.hide(self.observed[rows])
         values = self.values[rows]
-        anchored = self.network.anchored(values, kept)
+        # Masks at random are hardly ever shared.
+        anchored = self.network.anchored(values, kept, shared=False)
         own = some_weights(self.weight, rows)
         return Absorbed(values, self.outcome[rows], kept, targets, anchored, own)
 
