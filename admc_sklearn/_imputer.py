@@ -234,15 +234,16 @@ class ADMCImputer(
 
     n_bootstraps : int, default=0
         Number of versions of the anchor that are fitted to resampled rows. Draws use
-        them in turn, which makes multiple imputation proper, for estimates that are
-        pooled by :func:`~admc_sklearn.pooling.pool_estimates`. Take about as many as
-        draws. With 0 the draws ignore that the model is estimated, and vary too little
+        them in turn, in small tables each with one of the networks, which makes
+        multiple imputation proper, for estimates that are pooled by
+        :func:`~admc_sklearn.pooling.pool_estimates`. Take about as many as draws. With
+        0 the draws ignore that the model is estimated, and vary too little
         in tables of some hundred rows.
 
     max_epochs : int, default=60
         Largest number of passes over the training rows. Training ends earlier where the
         error of held-out rows falls too slowly (see `tol`); the learning rate then
-        falls to zero in a fourth of the epochs made so far. With 0 the Gaussian anchor
+        falls to zero in as many epochs again. With 0 the Gaussian anchor
         alone is used.
 
     max_time : float, default=None

@@ -211,17 +211,14 @@ class _Fit:
             model.donors.add(network, rows[self.held])
         if model.patterns is not None:
             model.patterns.learn(network, rows)
-        for _ in range(self.context.n_bootstraps):
-            # All networks take the same rows, or their average would vary too little.
-            seed = int(torch.randint(2**31, (), generator=generator))
-            networks = zip(network.all, exact, model.ridges, strict=True)
-            replica = [
-                bootstrap_prior(
-                    one, own, weakest, torch.Generator().manual_seed(seed), end
-                )
-                for one, own, (_, weakest) in networks
-            ]
-            model.replicas.append(nn.ModuleList(replica))
+        for k in range(self.context.n_bootstraps):
+            # In turn, since the networks' average varies less than other tables' do.
+            turn = k % len(network.all)
+            _, weakest = model.ridges[turn]
+            replica = bootstrap_prior(
+                network.all[turn], exact[turn], weakest, generator, end
+            )
+            model.replicas.append(nn.ModuleList([replica]))
         choice = self.context.self_masking
         if choice and time.monotonic() < end:
             options = {

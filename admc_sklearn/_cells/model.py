@@ -55,8 +55,9 @@ class CellModel(CompletionModel):
     dependence : float array of shape (M, M) or None
         See `judge_wholes`.
     landmarks, donors, forests, patterns, self_masking : Correction or None
-    replicas : list of lists of Prior
-        Priors of all networks, fitted to resampled rows; draws take turns with them.
+    replicas : list of lists of one Prior
+        Priors of the networks in turn, fitted to resampled rows; draws take turns with
+        them. (Files of earlier versions have one for every network each.)
     """
 
     def __init__(self, network, ridges, wholes):
@@ -228,8 +229,16 @@ class CellModel(CompletionModel):
             yield torch.where(moved.isnan(), self.network.warp.inverse(drawn), moved)
 
     def _priors(self, k):
-        """Priors of the k-th draw, or None for the networks' own."""
-        return self.replicas[k % len(self.replicas)] if len(self.replicas) else None
+        """Priors of the k-th draw, None for networks without a part in it.
+
+        None instead of the list stands for the networks' own.
+        """
+        if not len(self.replicas):
+            return None
+        k, n = k % len(self.replicas), len(self.network.all)
+        replica, turn = self.replicas[k], k % n
+        prior = replica[turn if len(replica) == n else 0]
+        return [prior if j == turn else None for j in range(n)]
 
     def _draw_batch(self, batch, keys, draws, n_steps):
         """Yield draws of a batch, (B, d), of the given numbers."""

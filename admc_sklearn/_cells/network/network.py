@@ -226,8 +226,9 @@ class CompletionNetwork(nn.Module):
         values : float32 tensor of shape (B, d)
             Warped numbers, codes of levels.
         observed, targets : bool tensors of shape (B, d)
-        priors : sequence of Prior, optional
-            Of this network and the others, instead of their own.
+        priors : sequence of Prior or None, optional
+            Of this network and the others, instead of their own; those with None take
+            no part.
         by_anchor : bool
             Whether they are those of the anchors alone.
 
@@ -236,11 +237,12 @@ class CompletionNetwork(nn.Module):
         list of CellPosterior
         """
         priors = [network.prior for network in self.all] if priors is None else priors
-        found = [self._alone(values, observed, targets, priors[0], by_anchor)]
         truth = self.warp.inverse(values) if len(self.others) else None
-        for network, prior in zip(self.others, priors[1:], strict=True):
-            own = network.coordinates(truth)
-            found.append(network._alone(own, observed, targets, prior, by_anchor))
+        found = []
+        for network, prior in zip(self.all, priors, strict=True):
+            if prior is not None:
+                own = values if network is self else network.coordinates(truth)
+                found.append(network._alone(own, observed, targets, prior, by_anchor))
         return [averaged(parts) for parts in zip(*found, strict=True)]
 
     def _alone(self, values, observed, targets, prior, by_anchor):
