@@ -309,6 +309,15 @@ class Constraints:
                 column.low, column.high = (Decimal(int(end)) for end in ends)
             elif not column.n_levels:
                 column.widen(ends)
+        # A total has as many digits as its parts, of which it may be a part in turn.
+        for _ in self.sums:
+            for rule in self.sums:
+                columns = [self.codec.columns_.columns_[j] for j in rule.columns]
+                exponents = [getattr(column, "exponent", None) for column in columns]
+                decimals = [e for e in exponents if e is not None]
+                for column, exponent in zip(columns, exponents, strict=True):
+                    if exponent is not None:
+                        column.exponent = min(decimals)
 
     def _constrained(self):
         rules = [*self.sums, *self.groups, *([self.order] if self.order else [])]

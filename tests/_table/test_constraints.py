@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
@@ -164,6 +164,7 @@ def test_all_constraints_hold_whatever_is_completed(seed, rate):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["whole", "decimal", "float"]))
+@example(9936, "decimal")  # all totals that are known have fewer digits than the parts
 def test_totals_of_totals_hold_in_any_order(seed, kind):
     rng = np.random.default_rng(seed)
     parts = rng.integers(0, 40, (24, 4))
