@@ -213,7 +213,7 @@ class _Fit:
             model.patterns.learn(network, rows)
         for k in range(self.context.n_bootstraps):
             # In turn, since the networks' average varies less than other tables' do.
-            turn = k % len(network.all)
+            turn = model.turn_of(k)
             _, weakest = model.ridges[turn]
             replica = bootstrap_prior(
                 network.all[turn], exact[turn], weakest, generator, end

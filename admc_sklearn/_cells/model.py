@@ -236,9 +236,13 @@ class CellModel(CompletionModel):
         if not len(self.replicas):
             return None
         k, n = k % len(self.replicas), len(self.network.all)
-        replica, turn = self.replicas[k], k % n
+        replica, turn = self.replicas[k], self.turn_of(k)
         prior = replica[turn if len(replica) == n else 0]
         return [prior if j == turn else None for j in range(n)]
+
+    def turn_of(self, k):
+        """Index of the network that the k-th replica belongs to."""
+        return k % len(self.network.all)
 
     def _draw_batch(self, batch, keys, draws, n_steps):
         """Yield draws of a batch, (B, d), of the given numbers."""

@@ -332,7 +332,7 @@ class DenseModel(nn.Module):
 
     def __init__(self, model, statistic):
         super().__init__()
-        model = copy.deepcopy(model).move_to("cpu").eval()
+        model = copy.deepcopy(model).move_to("cpu")
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, PowerTransform):

@@ -31,7 +31,7 @@ class DenseCombined(nn.Module):
 
     def __init__(self, model, statistic):
         super().__init__()
-        model = copy.deepcopy(model).move_to("cpu").eval()
+        model = copy.deepcopy(model).move_to("cpu")
         self.partition, blocks = model.partition, model.blocks
         self.cells = None
         if model.cells is not None:

@@ -59,6 +59,31 @@ class AdamW:
             p.grad = None
 
 
+@dataclass(frozen=True)
+class MuonSettings:
+    """How `Muon` moves matrices; see "Muon" in benchmarks/NOTES.md.
+
+    Parameters
+    ----------
+    momentum : float
+    period : int
+        Steps that go the way which the first of them has found.
+    n_iterations : int
+        Of Newton and Schulz, towards the nearest orthogonal matrix.
+    max_rows : int
+        A taller matrix is made orthogonal in parts of so many rows, where they come out
+        even, in less time.
+    """
+
+    momentum: float = 0.95
+    period: int = 3
+    n_iterations: int = 3
+    max_rows: int = 64
+
+
+DEFAULT = MuonSettings()
+
+
 class Muon(AdamW):
     """Momentum made orthogonal for matrices of hidden layers, AdamW for all else.
 
@@ -75,8 +100,8 @@ class Muon(AdamW):
     settings : MuonSettings
     """
 
-    def __init__(self, parameters, matrices, weight_decay, settings=None):
-        self.settings = settings or MuonSettings()
+    def __init__(self, parameters, matrices, weight_decay, settings=DEFAULT):
+        self.settings = settings
         are_matrices = {id(matrix) for matrix in matrices}
         by_shape, others = {}, []
         for p in parameters:
@@ -101,33 +126,9 @@ class Muon(AdamW):
         is_due = int(self.n_steps) % self.settings.period == 0
         self.n_steps += 1
         for stack in self.stacks:
-            stack.gather(self.settings.momentum)
-            if is_due:
-                stack.turn(self.settings)
+            stack.take_gradients(self.settings, is_due)
             stack.move(rate, self.weight_decay)
         super().step(rate)
-
-
-@dataclass(frozen=True)
-class MuonSettings:
-    """How `Muon` moves matrices; see "Muon" in benchmarks/NOTES.md.
-
-    Parameters
-    ----------
-    momentum : float
-    period : int
-        Steps that go the way which the first of them has found.
-    n_iterations : int
-        Of Newton and Schulz, towards the nearest orthogonal matrix.
-    max_rows : int
-        A taller matrix is made orthogonal in parts of so many rows, where they come out
-        even, in less time.
-    """
-
-    momentum: float = 0.95
-    period: int = 3
-    n_iterations: int = 3
-    max_rows: int = 64
 
 
 class _Stack:
@@ -145,19 +146,17 @@ class _Stack:
             for _ in range(2)
         )
 
-    def gather(self, momentum):
-        """Add the gradients to the momentum."""
+    def take_gradients(self, settings, is_due):
+        """Add the gradients to the momentum, and turn to where it will be if due."""
         gradients = [
             torch.zeros_like(p) if p.grad is None else p.grad for p in self.matrices
         ]
-        self.gradient = torch.stack(gradients)
-        self.momentum.lerp_(self.gradient, 1 - momentum)
-
-    def turn(self, settings):
-        """Turn the way to where the momentum will be."""
-        ahead = self.gradient.lerp(self.momentum, settings.momentum).view(self.parts)
-        turned = orthogonal(ahead, settings.n_iterations)
-        self.way.copy_(turned.reshape(self.way.shape))
+        gradient = torch.stack(gradients)
+        self.momentum.lerp_(gradient, 1 - settings.momentum)
+        if is_due:
+            ahead = gradient.lerp_(self.momentum, settings.momentum).view(self.parts)
+            turned = orthogonal(ahead, settings.n_iterations)
+            self.way.copy_(turned.reshape(self.way.shape))
 
     def move(self, rate, weight_decay):
         """Go one step, as long as AdamW's of this rate; forget the gradients."""

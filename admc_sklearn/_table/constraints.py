@@ -265,6 +265,7 @@ class Constraints:
         if self:
             self._check(cells)
             self._widen()
+            self._share_digits()
 
     def _check(self, cells):
         numbers, seen = cells.numbers, ~cells.missing & ~self._strange(cells)
@@ -305,19 +306,22 @@ class Constraints:
         ends = np.array([1.0 - EXACT, EXACT - 1.0])
         for j in self._constrained():
             column = self.codec.columns_.columns_[j]
-            if getattr(column, "exponent", None) is not None:
+            if _is_decimal(column):
                 column.low, column.high = (Decimal(int(end)) for end in ends)
             elif not column.n_levels:
                 column.widen(ends)
-        # A total has as many digits as its parts, of which it may be a part in turn.
-        for _ in self.sums:
-            for rule in self.sums:
-                columns = [self.codec.columns_.columns_[j] for j in rule.columns]
-                exponents = [getattr(column, "exponent", None) for column in columns]
-                decimals = [e for e in exponents if e is not None]
-                for column, exponent in zip(columns, exponents, strict=True):
-                    if exponent is not None:
-                        column.exponent = min(decimals)
+
+    def _share_digits(self):
+        """Let Decimals of a sum have the digits of the finest.
+
+        A total may be a part of another one: so in as many rounds as there are sums.
+        """
+        for rule in self.sums * len(self.sums):
+            columns = [self.codec.columns_.columns_[j] for j in rule.columns]
+            decimals = [column for column in columns if _is_decimal(column)]
+            finest = min((column.exponent for column in decimals), default=0)
+            for column in decimals:
+                column.exponent = finest
 
     def _constrained(self):
         rules = [*self.sums, *self.groups, *([self.order] if self.order else [])]
@@ -344,7 +348,7 @@ class Constraints:
         step[scaling.kept_] = scaling.is_whole(self.codec.keeps_whole(keep_whole))
         for j, column in enumerate(self.codec.columns_.columns_):
             step[j] = max(step[j], column.whole)
-            if getattr(column, "exponent", None) is not None:
+            if _is_decimal(column):
                 step[j] = 10.0**column.exponent
         return step
 
@@ -534,6 +538,10 @@ def _unit_of(column):
     unit = np.datetime_data(column.dtype)[0]
     kind = "dates" if column.dtype.kind == "M" else "durations"
     return kind if unit in NANOSECONDS else f"{kind} in steps of {unit}"
+
+
+def _is_decimal(column):
+    return getattr(column, "exponent", None) is not None
 
 
 def _common_steps(columns):
