@@ -16,7 +16,7 @@ from admc_sklearn import ADMCImputer
 from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.settings import Settings
 from benchmarks._protocol import load_frame, mixed_errors, split_frame
-from benchmarks.draws import as_numbers, crps
+from benchmarks.draws import as_numbers, crps, energy_score
 
 TABLES = "bean california concrete default gesture horse_colic letter magic penguins "
 TABLES = (TABLES + "wine_red").split()
@@ -77,16 +77,6 @@ def imputer_of(name, seed):
         _settings = Settings(cells=settings)
 
     return Ablated(keep_whole_numbers=False, random_state=seed, **parameters)
-
-
-def energy_score(draws, truth, lost):
-    """Mean energy score of the rows, (m, n, d) and (n, d) twice; unbiased."""
-    m, scores = len(draws), []
-    for row in np.flatnonzero(lost.any(1)):
-        own, aim = draws[:, row, lost[row]], truth[row, lost[row]]
-        spread = np.linalg.norm(own[:, None] - own[None], axis=2).sum() / (m * (m - 1))
-        scores.append(np.linalg.norm(own - aim, axis=1).mean() - spread / 2)
-    return float(np.mean(scores))
 
 
 def measure(name, split, seed):

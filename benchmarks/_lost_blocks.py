@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import functools
 import itertools
-import shutil
-import subprocess
-import tempfile
 import time
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import RidgeCV
 
 from admc_sklearn import ADMCImputer
 from benchmarks import _baselines
-from benchmarks._ablation_cells import VARIANTS, energy_score
+from benchmarks._ablation_cells import VARIANTS
 from benchmarks._ablation_cells import imputer_of as variant
 from benchmarks._baselines import RIDGES, KernelRidge, MaskedAutoencoder
 from benchmarks._blocks import Blocks, hide, standardised
+from benchmarks._mice import has_mice, mice_draws
 from benchmarks._protocol import load_numeric, read_table, splits
+from benchmarks.draws import energy_score
 
-MICE_SCRIPT = Path(__file__).parent / "mice.R"
 # Targets of more values are not classes.
 MAX_CLASSES = 50
 MAX_TEST_ROWS, N_DRAWS, DRAWN_ROWS = 3000, 20, 500
@@ -175,41 +171,6 @@ class OneFit:
 
 
 @functools.cache
-def has_r(*packages):
-    """Whether R is installed, and packages of it."""
-    if shutil.which("Rscript") is None:
-        return False
-    wanted = " && ".join(f"requireNamespace('{name}')" for name in packages)
-    command = ["Rscript", "-e", f"quit(status = !({wanted}))"]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
-def has_mice():
-    """Whether R is installed, and its mice."""
-    return has_r("mice")
-
-
-def mice_draws(train, rows, n_draws, method, seed):
-    """Draws of rows by R's mice, which learns from the rows to train on alone.
-
-    NaN in columns that mice leaves out, since others nearly determine them.
-
-    Returns
-    -------
-    array of shape (n_draws, n, d)
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        given, drawn = Path(folder) / "given.csv", Path(folder) / "drawn.csv"
-        table = pd.DataFrame(np.concatenate([train, rows])).add_prefix("v")
-        table[".train"] = np.repeat([1, 0], [len(train), len(rows)])
-        table.to_csv(given, index=False)
-        options = [str(n_draws), method, str(seed)]
-        command = ["Rscript", str(MICE_SCRIPT), str(given), str(drawn)]
-        subprocess.run([*command, *options], check=True, capture_output=True)
-        found = pd.read_csv(drawn).to_numpy()
-    return found.reshape(n_draws, *rows.shape)
-
-
 class Mice:
     """R's mice with predictive mean matching, for every lost block anew.
 

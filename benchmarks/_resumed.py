@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmarks._lost_blocks import has_mice
+from benchmarks._mice import has_mice
 
 
 def measured(path, keys):

@@ -39,7 +39,7 @@ from admc_sklearn.pooling import (
     pool_wald_test,
     to_long,
 )
-from benchmarks._lost_blocks import has_r
+from benchmarks._mice import has_r
 from benchmarks.pooled import logistic_regression
 
 SCRIPT = Path(__file__).with_suffix(".R")

@@ -176,6 +176,16 @@ def crps(draws, truth):
     return np.abs(draws - truth).mean(0) - spread / 2
 
 
+def energy_score(draws, truth, lost):
+    """Mean energy score of the rows, (m, n, d) and (n, d) twice; unbiased."""
+    m, scores = len(draws), []
+    for row in np.flatnonzero(lost.any(1)):
+        own, aim = draws[:, row, lost[row]], truth[row, lost[row]]
+        spread = np.linalg.norm(own[:, None] - own[None], axis=2).sum() / (m * (m - 1))
+        scores.append(np.linalg.norm(own - aim, axis=1).mean() - spread / 2)
+    return float(np.mean(scores))
+
+
 def coverage(draws, truth, level):
     """Share of truths within the central interval of the draws.
 

@@ -29,7 +29,7 @@ from scipy.stats import t as student_t
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn.pooling import pool_over_draws
-from benchmarks._lost_blocks import has_mice, mice_draws
+from benchmarks._mice import has_mice, mice_draws
 
 
 @dataclass(frozen=True)

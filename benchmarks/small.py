@@ -8,12 +8,14 @@ Numeric columns; 30 % of the cells hidden in 70 % of the rows, to train on, and 
 others, which are measured; z-scores by the observed training cells. Points have RMSE
 (of means) and MAE (of medians, where there are any). Draws, 20 of each row, have energy
 score by row and CRPS by cell, both unbiased, the coverage of central 50, 80 and 95 %
-intervals of 100 draws (ours) or of the 20, and the RMSE of their mean.
+intervals of 100 draws (ours) or of the 20, the RMSE of their mean, and the AUC with
+which boosting tells completed rows from other, complete ones (`benchmarks.draws`).
 
 Every measurement is a line of OUT/small.csv; those that are there are not made again.
 R's mice (``mice_pmm``, ``mice_cart``, ``mice_rf``) takes part where R has it. It learns
 from the training rows alone; columns that others nearly determine it leaves out, and
-their mean stands for them.
+their mean stands for them. miceforest and HyperImpute take part where they are
+installed, in environments of their own (`benchmarks._peers`) that add to the same CSV.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
-from benchmarks._ablation_cells import energy_score
-from benchmarks._lost_blocks import mice_draws
+from benchmarks._mice import mice_draws
+from benchmarks._peers import HyperImpute, is_available
 from benchmarks._protocol import load_numeric, split_frame
 from benchmarks._resumed import append, available, measured
-from benchmarks.draws import coverage, crps
+from benchmarks.draws import MiceForest, coverage, crps, energy_score, told_apart
 
 TABLES = "breast_cancer diabetes iris wine bean beijing_pm25 california concrete "
-TABLES = (TABLES + "default gesture letter magic mammographic wine_red").split()
-N_DRAWS, N_WIDE = 20, 100
+TABLES += "default gesture letter magic mammographic penguins shoppers wine_red"
+TABLES = TABLES.split()
+N_DRAWS, N_WIDE, N_TOLD_APART = 20, 100, 3
 MAX_TEST_ROWS = 1000
 LEVELS = (0.5, 0.8, 0.95)
 KEYS = ["table", "n", "mechanism", "seed", "imputer"]
@@ -58,6 +61,22 @@ class Mice:
         """Draws, (n_draws, n, d)."""
         found = mice_draws(self.train_, X, n_draws, self.method, self.seed)
         return np.where(np.isnan(found), 0.0, found)
+
+
+class BoostedTrees:
+    """miceforest: draws of arrays."""
+
+    def __init__(self, seed):
+        self.peer = MiceForest(seed)
+
+    def fit(self, X):
+        """Fit to the training rows."""
+        self.peer.fit(pd.DataFrame(X).add_prefix("v"))
+        return self
+
+    def sample(self, X, n_draws):
+        """Draws, (n_draws, n, d)."""
+        return self.peer.draw(pd.DataFrame(X).add_prefix("v"), n_draws)
 
 
 def _ours(seed, **parameters):
@@ -87,6 +106,8 @@ IMPUTERS = {
     "mice_pmm": lambda seed: Mice("pmm", seed),
     "mice_cart": lambda seed: Mice("cart", seed),
     "mice_rf": lambda seed: Mice("rf", seed),
+    "miceforest": BoostedTrees,
+    "hyperimpute": HyperImpute,
 }
 
 
@@ -116,6 +137,7 @@ def measure(imputer, split):
         "energy": energy_score(draws, truth, lost),
         "crps": crps(cells, truth[lost]).mean(),
         "rmse_draws": _rms(error),
+        "auc": _told_apart(draws[:N_TOLD_APART], truth, 0),
     }
     if "rmse" not in record:  # an imputer that only draws
         middle = np.median(cells, axis=0) - truth[lost]
@@ -126,6 +148,12 @@ def measure(imputer, split):
     for level in LEVELS:
         record[f"cover{level:.0%}"] = coverage(wide, truth[lost], level)
     return record
+
+
+def _told_apart(draws, truth, seed):
+    half = len(truth) // 2
+    found = [told_apart(draw[:half], truth[half:], seed) for draw in draws]
+    return float(np.mean(found))
 
 
 def _rms(error):
@@ -168,7 +196,8 @@ def cut(X, seed, mechanism):
 def run(options):
     """Measure what is not in the CSV yet."""
     path = options.out / "small.csv"
-    done, names = measured(path, KEYS), available(options.imputers)
+    done = measured(path, KEYS)
+    names = [name for name in available(options.imputers) if is_available(name)]
     for table, n, seed, X in tables(options):
         for mechanism in options.mechanisms:
             split = cut(X, seed, mechanism)
@@ -184,7 +213,7 @@ def run(options):
                 print(_line(record), flush=True)
 
 
-COLUMNS = [*KEYS, "rmse", "mae", "energy", "crps", "rmse_draws"]
+COLUMNS = [*KEYS, "rmse", "mae", "energy", "crps", "rmse_draws", "auc"]
 COLUMNS += [*(f"cover{level:.0%}" for level in LEVELS), "fit_s", "transform_s"]
 COLUMNS += ["draw_s", "error"]
 

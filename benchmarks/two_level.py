@@ -24,7 +24,7 @@ import pandas as pd
 
 from admc_sklearn import ADMCImputer
 from admc_sklearn.pooling import pool_over_draws
-from benchmarks._lost_blocks import has_r
+from benchmarks._mice import has_r
 
 SLOPE, SHARE = 0.5, 9 / 20
 SCRIPT = Path(__file__).with_name("two_level.R")

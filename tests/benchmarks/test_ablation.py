@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import _ablation_cells as ablation
+from benchmarks.draws import energy_score
 
 
 def lengths(n):
@@ -66,9 +67,9 @@ def test_energy_scores_of_draws_that_are_right_are_the_lowest():
     truth, draws = rng.normal(size=(400, 3)), rng.normal(size=(30, 400, 3))
     lost = np.ones((400, 3), dtype=bool)
     lost[::2, 0] = False
-    right = ablation.energy_score(draws, truth, lost)
-    assert right < ablation.energy_score(draws + 0.5, truth, lost)
-    assert right < ablation.energy_score(0.3 * draws, truth, lost)
+    right = energy_score(draws, truth, lost)
+    assert right < energy_score(draws + 0.5, truth, lost)
+    assert right < energy_score(0.3 * draws, truth, lost)
     # Half of the distance between two independent draws, which the truth is one of.
     pairs = [np.linalg.norm((truth - d)[r, lost[r]]) for d in draws for r in range(400)]
     assert right == pytest.approx(np.mean(pairs) / 2, abs=0.05)

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_predict
 
-from benchmarks import _appended, _lost_blocks, ablation, modalities
+from benchmarks import _appended, _lost_blocks, _mice, ablation, modalities
 from benchmarks._baselines import (
     BASELINES,
     Counterparts,
@@ -265,7 +265,7 @@ def test_classes_are_told_from_completed_rows():
     assert names is None  # a bundled table's classes are not read
 
 
-@pytest.mark.skipif(not _lost_blocks.has_mice(), reason="R's mice is not installed")
+@pytest.mark.skipif(not _mice.has_mice(), reason="R's mice is not installed")
 def test_draws_of_mice_are_of_the_lost_block():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(150, 2))
