@@ -177,8 +177,9 @@ class _Fit:
             model.donors = fit_donors(model, *known, donors)
         if has_forests:
             every = self._warped(model.network, self.table)
-            late = self.generator, self.plan.end
-            model.forests = fit_forests(model.network, every, *late, forests)
+            ridge, _ = model.ridges[0]
+            known = every, ridge, self.generator, self.plan.end
+            model.forests = fit_forests(model.network, *known, forests)
         if patterns is not None:
             held = self._warped(model.network, self.table[self.held])
             model.patterns = fit_patterns(model, rows, held, self.plan.end, patterns)

@@ -64,7 +64,9 @@ def with_every_correction(X, **parameters):
     # Shallow trees: their depth is written out in a graph.
     settings = replace(FEW_TREES, min_errors=-100.0, min_leaf=20.0)
     generator = torch.Generator().manual_seed(0)
-    model.forests = fit_forests(model.network, rows, generator, settings=settings)
+    model.forests = fit_forests(
+        model.network, rows, model.ridges[0][0], generator, settings=settings
+    )
     model.patterns = PatternRegression([one_pattern(model.network, rows)])
     assert len(model.corrections) == 5
     return imputer

@@ -11,9 +11,13 @@ geometrically,
 
     q  proportional to  p^(1 - w) f^w,
 
-so that whichever of the two is sure outweighs the other. Every tree leaves out a third
-of the rows. So each row has trees that do not know it, and columns in which these
-complete cells clearly worse than the anchor, over all rows, have no forest.
+so that whichever of the two is sure outweighs the other.
+
+An anchor completes the rows that it was fitted to better than others. So training rows
+are completed by anchors fitted to the other folds of rows (cross-fitting), as well as
+unseen rows will be. Every tree leaves out a third of the rows. So each row has an
+anchor and trees that do not know it, and columns in which these trees complete cells
+clearly worse than the anchor, over all rows, have no forest.
 
 Draws are made without this correction and carried over to the corrected distribution
 afterwards; see `CellModel`.
@@ -30,9 +34,10 @@ import torch
 from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 
 from ..._shared.contract import Correction, Rows
-from ..._shared.devices import in_threads, slices
+from ..._shared.devices import exact_device, in_threads, slices
 from ..._shared.held_out import is_gain
 from ..._shared.weights import some_weights, weighted, weighted_counts
+from ..anchor.column_anchor import fit_anchor
 
 # Entries of leaves that are gathered at once.
 KEPT_ENTRIES = 2_000_000
@@ -71,6 +76,9 @@ class ForestSettings:
     min_errors : float
         Standard errors by which they have to gain; below 0 they may lose so many, since
         pooling loses little where few rows leave the gain open. (NOTES, "Forests".)
+    n_folds : int
+        Folds of rows, each completed by an anchor fitted to the others. (NOTES,
+        "Forests".)
     own_share : float
         Share of the other distribution that is mixed into that of the leaves, which
         does not know all values. (Not measured.)
@@ -89,6 +97,7 @@ class ForestSettings:
     bag_share: float = 0.67
     weight: float = 0.4
     min_errors: float = -1.0
+    n_folds: int = 5
     own_share: float = 0.1
 
     def serves(self, n_rows, n_columns):
@@ -251,25 +260,45 @@ class Samples:
     network : CompletionNetwork
     rows : Rows
         Tensors in the network's coordinates.
+    ridge : float
+        Of the network's anchor.
     seed : int
     settings : ForestSettings
+    deadline : float
+        Of the anchors' fits.
+
+    Attributes
+    ----------
+    row : int tensor of shape (N,)
+        Row of each sample.
+    parts : list of (slice, Prior)
+        Samples, and a prior that does not know their rows.
     """
 
-    def __init__(self, network, rows, seed, settings):
+    def __init__(self, network, rows, ridge, seed, settings, deadline=math.inf):
         self.network, self.seed, self.settings = network, seed, settings
         self.n_rows = n = len(rows)
         self.weight = rows.weight
-        self.copies = int(np.clip(settings.n_samples // n, 2, settings.max_copies))
+        copies = int(np.clip(settings.n_samples // n, 2, settings.max_copies))
         rng = np.random.default_rng(seed)
-        values = rows.values.repeat(self.copies, 1)
-        observed = rows.observed.repeat(self.copies, 1)
+        order = torch.as_tensor(rng.permutation(n), device=rows.values.device)
+        self.row = order.repeat_interleave(copies)
+        self.parts = []
+        for fold in order.tensor_split(min(settings.n_folds, n)):
+            prior = _prior_without(fold, network, rows, ridge, seed, deadline)
+            start = self.parts[-1][0].stop if self.parts else 0
+            for part in network.row_batches(len(fold) * copies):
+                stop = min(part.stop, len(fold) * copies)
+                self.parts.append((slice(start + part.start, start + stop), prior))
+        values, observed = rows.values[self.row], rows.observed[self.row]
         rate = rng.uniform(*settings.hide_rates, (len(values), 1))
         noise = torch.tensor(rng.random(observed.shape) < rate, device=values.device)
         self.hidden = observed & noise
         self.rows = Rows(values, observed & ~noise)
-        self.parts = network.row_batches(len(values))
         points = in_threads(
-            lambda part: inputs(network, self.rows[part]), self.parts, network.device
+            lambda part: inputs(network, self.rows[part[0]], part[1]),
+            self.parts,
+            network.device,
         )
         self.points, self.outcome = torch.cat(points), network.index(values)
         self._points = self.points.cpu().numpy()
@@ -285,7 +314,7 @@ class Samples:
         outcome = self.outcome[own, column].cpu().numpy()
         if len(own) < settings.min_samples:
             return []
-        row, grown = own % self.n_rows, []
+        row, grown = self.row[own].cpu().numpy(), []
         # Copies of a row beside each other do not make a leaf of several rows.
         per_row = len(own) / len(np.unique(row))
         is_level = bool((self.network.categorical == column).any())
@@ -306,6 +335,24 @@ class Samples:
             leaf = tree.apply(points)
             grown.append(_compact(tree, leaf, outcome[some], own_weight))
         return grown
+
+
+def _prior_without(fold, network, rows, ridge, seed, deadline):
+    """Prior of the rows outside of a fold, in the network's coordinates."""
+    known = torch.ones(len(rows), dtype=torch.bool, device=fold.device)
+    known[fold] = False
+    known = rows.to(exact_device(network.device))[known]
+    anchor = fit_anchor(
+        known.values,
+        known.observed,
+        network.anchor.coordinates,
+        ridge,
+        torch.Generator().manual_seed(seed),
+        start=network.anchor,
+        weight=known.weight,
+        deadline=deadline,
+    )
+    return network.prior_of(anchor)
 
 
 def _least_leaf(n_cells, weight):
@@ -351,10 +398,13 @@ def _compact(tree, leaf, outcome, weight=None):
     )
 
 
-def inputs(network, rows):
-    """Rows as the anchor completes them, and where they are observed, (B, f)."""
+def inputs(network, rows, prior=None):
+    """Rows as the anchor completes them, and where they are observed, (B, f).
+
+    The anchor is the network's or that of a prior.
+    """
     values, observed = rows.values, rows.observed
-    anchored = network.anchored(values, observed)
+    anchored = network.anchored(values, observed, prior)
     coordinates = network.anchor.coordinates
     device = coordinates.column.device
     mean = anchored.mean.to(values.dtype).clamp(network.low, network.high)
@@ -370,7 +420,7 @@ def inputs(network, rows):
 
 
 @torch.no_grad()
-def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
+def fit_forests(network, rows, ridge, generator, deadline=math.inf, settings=DEFAULT):
     """Fit forests, where they do not lose against the anchor.
 
     Parameters
@@ -378,6 +428,8 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
     network : CompletionNetwork
     rows : Rows
         Tensors in the network's coordinates.
+    ridge : float
+        Of the network's anchor.
     generator : torch.Generator on the CPU
     deadline : float
         Time of `time.monotonic` after which nothing is begun.
@@ -392,7 +444,7 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
         return None
     forests = Forests(network, settings)
     seed = int(torch.randint(2**31, (), generator=generator))
-    samples = Samples(network, rows, seed, settings)
+    samples = Samples(network, rows, ridge, seed, settings, deadline)
     bag = forests.learn(samples)
     gains = _gains(forests, samples, bag)
     # What the few cells of a column leave open, those of the table decide.
@@ -405,22 +457,22 @@ def fit_forests(network, rows, generator, deadline=math.inf, settings=DEFAULT):
 def _gains(forests, samples, bag):
     """Gains of the anchor's scores by rows and columns, (n_rows, d).
 
-    A row's cells are completed by a mixture of the anchor and of trees that do not know
+    A row's cells are completed by a mixture of an anchor and of trees that do not know
     the row. Few trees are ragged, which costs scores that the whole forest does not
     lose: so each of two halves of them is one factor of the score.
     """
     network, weight = samples.network, forests.settings.weight
-    n_trees = forests.root.shape[1]
+    n_trees, n_others = forests.root.shape[1], len(network.others)
     half = torch.arange(n_trees, device=network.device) % 2 == 0
 
     def judge(part):
-        rows, points = samples.rows[part], samples.points[part]
-        row = torch.arange(part.start, part.stop, device=network.device)
-        row = row % samples.n_rows
+        part, prior = part
+        rows, points, row = samples.rows[part], samples.points[part], samples.row[part]
         usable = ~bag[row] & rows.observed.any(1, keepdim=True)
         found = points.new_zeros(samples.n_rows, len(forests.root))
         cells = rows.values, rows.observed, samples.hidden[part]
-        for posterior in network(*cells, by_anchor=True):
+        priors = [prior] + [None] * n_others
+        for posterior in network(*cells, priors=priors, by_anchor=True):
             cells, own = posterior.cells, torch.softmax(posterior.logits, -1)
             outcome = cells.gather(samples.outcome[part])
             masses = [
