@@ -10,15 +10,18 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor
 
 from admc_sklearn import ADMCImputer
+from admc_sklearn._cells.corrections import forests
 from admc_sklearn._cells.corrections.forests import (
     Forests,
     ForestSettings,
+    Samples,
     _compact,
     pooled,
 )
 from admc_sklearn._cells.network.posterior import LevelPosterior, PackedCells
 from admc_sklearn._cells.settings import CellSettings
 from admc_sklearn._combined.settings import Settings
+from admc_sklearn._shared.contract import Rows
 from tests.conftest import hide
 
 
@@ -67,11 +70,11 @@ def test_rows_reach_the_leaves_of_scikit_learn():
     expected = forest.apply(X)
     trees = [e.tree_ for e in forest.estimators_]
     own = [_compact(t, leaf, y) for t, leaf in zip(trees, expected.T, strict=True)]
-    forests = Forests(_blank(), ForestSettings())
-    forests._store([own], 1, len(own), torch.device("cpu"))
-    first = forests.root[0]
+    found = Forests(_blank(), ForestSettings())
+    found._store([own], 1, len(own), torch.device("cpu"))
+    first = found.root[0]
     row = torch.arange(len(X))
-    found = [forests._leaves(torch.tensor(X), row, r.expand(len(X))) for r in first]
+    found = [found._leaves(torch.tensor(X), row, r.expand(len(X))) for r in first]
     found = torch.stack(found, 1) - first
     np.testing.assert_array_equal(found.numpy(), expected)
     # What a leaf holds is the share of each outcome among its training cells.
@@ -105,14 +108,38 @@ def test_pooling_is_geometric_and_leaves_alone_what_no_leaf_knows():
     np.testing.assert_allclose(same, posterior.probabilities(), rtol=1e-5)
 
 
-def test_independent_columns_have_no_forests():
-    """Or hardly ever: the anchor's gain has to be more than chance."""
-    kept = 0
-    for seed in range(6):
-        X = hide(np.random.default_rng(seed).normal(size=(150, 4)), 0.2, seed)
-        model = ADMCImputer(max_epochs=1, self_masking=False, random_state=0).fit(X)
-        kept += model.model_.forests is not None
-    assert kept <= 2
+def test_independent_columns_cost_next_to_nothing():
+    """Nothing is to be learnt there; the column's mean is the best."""
+    rng = np.random.default_rng(3)
+    X, unseen = rng.normal(size=(300, 8)), rng.normal(size=(2000, 8))
+    imputer = ADMCImputer(max_epochs=1, self_masking=False, random_state=0)
+    imputer.fit(hide(X, 0.3, 0))
+    assert (imputer.model_.forests.weight > 0).all()
+    incomplete = hide(unseen, 0.3, 1)
+    lost = np.isnan(incomplete)
+    error = np.sqrt(np.square(imputer.transform(incomplete) - unseen)[lost].mean())
+    assert error < 1.015 * unseen[lost].std()
+
+
+def test_rows_are_completed_by_anchors_that_do_not_know_them(monkeypatch):
+    """Those that do know them find hidden values even of columns that are noise."""
+    X = np.random.default_rng(4).normal(size=(60, 12))
+    imputer = ADMCImputer(max_epochs=1, self_masking=False, random_state=0).fit(X)
+    model, cells = imputer.model_, imputer._codec.read(X)
+    rows = model.coordinates(Rows(cells.values, cells.observed))
+
+    def correlation():
+        settings = ForestSettings()
+        samples = Samples(model.network, rows, 0.1, 0, settings)
+        hidden = samples._hidden
+        found, truth = samples._points[:, :12][hidden], samples._truth[hidden]
+        return np.corrcoef(found, truth)[0, 1]
+
+    honest = correlation()
+    known = lambda fold, network, *others: network.prior  # noqa: E731
+    monkeypatch.setattr(forests, "_prior_without", known)
+    assert correlation() > 0.25
+    assert abs(honest) < 0.1
 
 
 def test_what_trees_see_lowers_the_errors_of_numbers_and_levels(steps):

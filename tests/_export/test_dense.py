@@ -85,8 +85,7 @@ def test_completions_are_those_of_the_model(name):
 def test_several_networks_and_forests():
     X = curved(150)
     imputer = ADMCImputer(max_epochs=2, random_state=0)
-    forests = replace(FEW_TREES, min_errors=-100.0)  # whatever they are worth
-    cells = replace(imputer._settings.cells, forests=forests)
+    cells = replace(imputer._settings.cells, forests=FEW_TREES)
     imputer._settings = replace(imputer._settings, cells=cells)
     imputer.fit(X)
     assert len(imputer.model_.network.others) > 0

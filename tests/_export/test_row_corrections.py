@@ -62,7 +62,7 @@ def with_every_correction(X, **parameters):
     cells, model = imputer._codec.read(X), imputer.model_
     rows = model.coordinates(Rows(cells.values, cells.observed))
     # Shallow trees: their depth is written out in a graph.
-    settings = replace(FEW_TREES, min_errors=-100.0, min_leaf=20.0)
+    settings = replace(FEW_TREES, min_leaf=20.0)
     generator = torch.Generator().manual_seed(0)
     model.forests = fit_forests(
         model.network, rows, model.ridges[0][0], generator, settings=settings

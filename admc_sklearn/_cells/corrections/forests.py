@@ -15,9 +15,7 @@ so that whichever of the two is sure outweighs the other.
 
 An anchor completes the rows that it was fitted to better than others. So training rows
 are completed by anchors fitted to the other folds of rows (cross-fitting), as well as
-unseen rows will be. Every tree leaves out a third of the rows. So each row has an
-anchor and trees that do not know it, and columns in which these trees complete cells
-clearly worse than the anchor, over all rows, have no forest.
+unseen rows will be.
 
 Draws are made without this correction and carried over to the corrected distribution
 afterwards; see `CellModel`.
@@ -35,8 +33,7 @@ from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import exact_device, in_threads, slices
-from ..._shared.held_out import is_gain
-from ..._shared.weights import some_weights, weighted, weighted_counts
+from ..._shared.weights import some_weights, weighted_counts
 from ..anchor.column_anchor import fit_anchor
 
 # Entries of leaves that are gathered at once.
@@ -69,19 +66,14 @@ class ForestSettings:
     max_rows, max_columns : int
         Larger tables have no forests: there the network knows more, and forests cost
         more. (NOTES, "Forests".)
-    bag_share : float
-        Share of the training rows that a tree knows. (Not measured.)
     weight : float
-        w, where forests do not lose against the anchor. (NOTES, "Forests".)
-    min_errors : float
-        Standard errors by which they have to gain; below 0 they may lose so many, since
-        pooling loses little where few rows leave the gain open. (NOTES, "Forests".)
+        w. (NOTES, "Forests".)
     n_folds : int
         Folds of rows, each completed by an anchor fitted to the others. (NOTES,
         "Forests".)
     own_share : float
         Share of the other distribution that is mixed into that of the leaves, which
-        does not know all values. (Not measured.)
+        does not know all values. (NOTES, "Forests".)
     """
 
     n_trees: int = 40
@@ -94,11 +86,9 @@ class ForestSettings:
     min_samples: int = 20
     max_rows: int = 3000
     max_columns: int = 48
-    bag_share: float = 0.67
     weight: float = 0.4
-    min_errors: float = -1.0
     n_folds: int = 5
-    own_share: float = 0.1
+    own_share: float = 0.2
 
     def serves(self, n_rows, n_columns):
         """Whether a table of this shape has forests."""
@@ -129,7 +119,7 @@ class Forests(Correction):
     outcome, mass : tensors of shape (n_entries,)
         Outcomes of training cells in the leaves, and their shares of the leaf's cells.
     weight : float tensor of shape (d,)
-        w of every column.
+        w of every column, 0 in those that have no forest.
     """
 
     def __init__(self, network, settings=DEFAULT):
@@ -138,22 +128,17 @@ class Forests(Correction):
         self.register_buffer("weight", torch.zeros_like(network.low))
 
     def learn(self, samples):
-        """Fit the forests to samples of training rows.
-
-        Returns which rows each tree knows, (n, T).
-        """
+        """Fit the forests to samples of training rows."""
         network, settings = samples.network, self.settings
-        d, n = network.n_columns, samples.n_rows
+        d = network.n_columns
         n_trees = max(2, min(settings.n_trees, settings.max_trees // d))
-        order = np.random.default_rng(samples.seed).random((n, n_trees)).argsort(0)
-        bag = order < max(2, round(settings.bag_share * n))
 
         def fit(column):
-            return samples.grow(column, bag)
+            return samples.grow(column, n_trees)
 
         trees = in_threads(fit, range(d), torch.device("cpu"))
         self._store(trees, d, n_trees, network.device)
-        return torch.as_tensor(bag, device=network.device)
+        self.weight = torch.where(self.root[:, 0] >= 0, settings.weight, self.weight)
 
     def _store(self, trees, d, n_trees, device):
         """Put the trees of all columns below each other."""
@@ -191,14 +176,14 @@ class Forests(Correction):
         weight = self.weight[posterior.cells.columns]  # (g, 1)
         if not bool(weight.any()):
             return posterior
-        mass = self.mass_of(posterior, points, usable)
+        mass = self._mass(posterior, points, usable)
         return pooled(posterior, mass, weight, self.settings.own_share)
 
-    def mass_of(self, posterior, points, usable):
+    def _mass(self, posterior, points, usable):
         """Masses of outcomes of the cells of a posterior, (g, T, K).
 
         0 everywhere where there is no forest. ``points`` are `inputs` of the rows,
-        (B, f), and ``usable`` says by which trees, (B, T) or (B, 1).
+        (B, f), and ``usable`` says in which of them, (B, 1).
         """
         cells, n_outcomes = posterior.cells, posterior.logits.shape[-1]
         mass = posterior.logits.new_zeros(posterior.logits.shape)
@@ -266,74 +251,58 @@ class Samples:
     settings : ForestSettings
     deadline : float
         Of the anchors' fits.
-
-    Attributes
-    ----------
-    row : int tensor of shape (N,)
-        Row of each sample.
-    parts : list of (slice, Prior)
-        Samples, and a prior that does not know their rows.
     """
 
     def __init__(self, network, rows, ridge, seed, settings, deadline=math.inf):
         self.network, self.seed, self.settings = network, seed, settings
-        self.n_rows = n = len(rows)
-        self.weight = rows.weight
+        self.weight = None if rows.weight is None else rows.weight.cpu().numpy()
+        n = len(rows)
         copies = int(np.clip(settings.n_samples // n, 2, settings.max_copies))
         rng = np.random.default_rng(seed)
         order = torch.as_tensor(rng.permutation(n), device=rows.values.device)
-        self.row = order.repeat_interleave(copies)
-        self.parts = []
-        for fold in order.tensor_split(min(settings.n_folds, n)):
-            prior = _prior_without(fold, network, rows, ridge, seed, deadline)
-            start = self.parts[-1][0].stop if self.parts else 0
-            for part in network.row_batches(len(fold) * copies):
-                stop = min(part.stop, len(fold) * copies)
-                self.parts.append((slice(start + part.start, start + stop), prior))
-        values, observed = rows.values[self.row], rows.observed[self.row]
+        row = order.repeat_interleave(copies)
+        values, observed = rows.values[row], rows.observed[row]
         rate = rng.uniform(*settings.hide_rates, (len(values), 1))
         noise = torch.tensor(rng.random(observed.shape) < rate, device=values.device)
-        self.hidden = observed & noise
-        self.rows = Rows(values, observed & ~noise)
-        points = in_threads(
-            lambda part: inputs(network, self.rows[part[0]], part[1]),
-            self.parts,
-            network.device,
-        )
-        self.points, self.outcome = torch.cat(points), network.index(values)
-        self._points = self.points.cpu().numpy()
+        samples = Rows(values, observed & ~noise)
+        self._hidden = (observed & noise).cpu().numpy()
+        self._row = row.cpu().numpy()
+        self._outcome = network.index(values).cpu().numpy()
         self._truth = network.warp.inverse(values).cpu().numpy()
+        start, points = 0, []
+        for fold in order.tensor_split(min(settings.n_folds, n)):
+            own = samples[start : start + len(fold) * copies]
+            prior = _prior_without(fold, network, rows, ridge, seed, deadline)
+            points += in_threads(
+                lambda part, own=own, prior=prior: inputs(network, own[part], prior),
+                network.row_batches(len(own)),
+                network.device,
+            )
+            start += len(own)
+        self._points = torch.cat(points).cpu().numpy()
 
-    def grow(self, column, bag):
-        """Trees of a column: a list of _Tree, empty where it has too few cells.
-
-        ``bag`` says which rows each of them knows, (n, T).
-        """
+    def grow(self, column, n_trees):
+        """Trees of a column: a list of _Tree, empty where it has too few cells."""
         settings = self.settings
-        own = self.hidden[:, column].nonzero()[:, 0].cpu().numpy()
-        outcome = self.outcome[own, column].cpu().numpy()
-        if len(own) < settings.min_samples:
+        own = self._hidden[:, column].nonzero()[0]
+        outcome, row = self._outcome[own, column], self._row[own]
+        if len(own) < settings.min_samples or len(np.unique(outcome)) < 2:
             return []
-        row, grown = self.row[own].cpu().numpy(), []
         # Copies of a row beside each other do not make a leaf of several rows.
         per_row = len(own) / len(np.unique(row))
         is_level = bool((self.network.categorical == column).any())
         target = outcome if is_level else self._truth[own, column]
-        weight = None if self.weight is None else self.weight.cpu().numpy()[row]
-        for k, known in enumerate(bag.T):
-            some = known[row]
-            if len(np.unique(outcome[some])) < 2:
-                return []
-            own_weight = some_weights(weight, some)
+        points, weight = self._points[own], some_weights(self.weight, row)
+        least = _least_leaf(settings.min_leaf * per_row, weight)
+        grown = []
+        for k in range(n_trees):
             tree = (ExtraTreeClassifier if is_level else ExtraTreeRegressor)(
-                **_least_leaf(settings.min_leaf * per_row, own_weight),
+                **least,
                 max_features=settings.max_features,
-                random_state=(self.seed + column * len(bag.T) + k) % 2**32,
+                random_state=(self.seed + column * n_trees + k) % 2**32,
             )
-            points = self._points[own[some]]
-            tree = tree.fit(points, target[some], sample_weight=own_weight).tree_
-            leaf = tree.apply(points)
-            grown.append(_compact(tree, leaf, outcome[some], own_weight))
+            tree = tree.fit(points, target, sample_weight=weight).tree_
+            grown.append(_compact(tree, tree.apply(points), outcome, weight))
         return grown
 
 
@@ -421,7 +390,7 @@ def inputs(network, rows, prior=None):
 
 @torch.no_grad()
 def fit_forests(network, rows, ridge, generator, deadline=math.inf, settings=DEFAULT):
-    """Fit forests, where they do not lose against the anchor.
+    """Fit forests; None where a table is too large for them, or has too few cells.
 
     Parameters
     ----------
@@ -444,51 +413,5 @@ def fit_forests(network, rows, ridge, generator, deadline=math.inf, settings=DEF
         return None
     forests = Forests(network, settings)
     seed = int(torch.randint(2**31, (), generator=generator))
-    samples = Samples(network, rows, ridge, seed, settings, deadline)
-    bag = forests.learn(samples)
-    gains = _gains(forests, samples, bag)
-    # What the few cells of a column leave open, those of the table decide.
-    gains = (gains + gains.mean(1, keepdim=True)).T
-    known = (forests.root[:, 0] >= 0) & is_gain(gains, settings.min_errors)
-    forests.weight = torch.where(known, settings.weight, forests.weight)
-    return forests if bool(known.any()) else None
-
-
-def _gains(forests, samples, bag):
-    """Gains of the anchor's scores by rows and columns, (n_rows, d).
-
-    A row's cells are completed by a mixture of an anchor and of trees that do not know
-    the row. Few trees are ragged, which costs scores that the whole forest does not
-    lose: so each of two halves of them is one factor of the score.
-    """
-    network, weight = samples.network, forests.settings.weight
-    n_trees, n_others = forests.root.shape[1], len(network.others)
-    half = torch.arange(n_trees, device=network.device) % 2 == 0
-
-    def judge(part):
-        part, prior = part
-        rows, points, row = samples.rows[part], samples.points[part], samples.row[part]
-        usable = ~bag[row] & rows.observed.any(1, keepdim=True)
-        found = points.new_zeros(samples.n_rows, len(forests.root))
-        cells = rows.values, rows.observed, samples.hidden[part]
-        priors = [prior] + [None] * n_others
-        for posterior in network(*cells, priors=priors, by_anchor=True):
-            cells, own = posterior.cells, torch.softmax(posterior.logits, -1)
-            outcome = cells.gather(samples.outcome[part])
-            masses = [
-                forests.mass_of(posterior, points, usable & some)
-                for some in (half, ~half)
-            ]
-            known = cells.filled & (masses[0].sum(-1) > 0) & (masses[1].sum(-1) > 0)
-            mixed = [
-                posterior.with_logits(((1 - weight) * own + weight * mass).log())
-                for mass in masses
-            ]
-            gain = posterior.score(outcome) - mixed[0].score(outcome, mixed[1])
-            place = row[cells.rows], cells.columns.expand_as(cells.rows)
-            place = tuple(part[known] for part in place)
-            found.index_put_(place, gain[known], accumulate=True)
-        return found
-
-    found = torch.stack(in_threads(judge, samples.parts, network.device)).sum(0)
-    return weighted(found, samples.weight)
+    forests.learn(Samples(network, rows, ridge, seed, settings, deadline))
+    return forests if bool(forests.weight.any()) else None
