@@ -169,7 +169,7 @@ class Forests(Correction):
             return posteriors
         points = inputs(network, rows)
         # Where nothing is observed the columns' own frequencies are all there is.
-        usable = rows.observed.any(1, keepdim=True)
+        usable = rows.observed.any(1)
         return [self._pooled(posterior, points, usable) for posterior in posteriors]
 
     def _pooled(self, posterior, points, usable):
@@ -183,15 +183,18 @@ class Forests(Correction):
         """Masses of outcomes of the cells of a posterior, (g, T, K).
 
         0 everywhere where there is no forest. ``points`` are `inputs` of the rows,
-        (B, f), and ``usable`` says in which of them, (B, 1).
+        (B, f), and ``usable`` says in which of them, (B,).
         """
         cells, n_outcomes = posterior.cells, posterior.logits.shape[-1]
         mass = posterior.logits.new_zeros(posterior.logits.shape)
-        root = self.root[cells.columns.expand_as(cells.rows)]  # (g, T, trees)
-        walks = usable[cells.rows] & cells.filled[..., None] & (root >= 0)
-        count = walks.sum(-1).flatten()
-        place, tree = walks.flatten(0, 1).nonzero(as_tuple=True)
-        root, row = root.flatten(0, 1)[place, tree], cells.rows.flatten()[place]
+        known = self.root[cells.columns, 0] >= 0  # (g, 1)
+        served = usable[cells.rows] & cells.filled & known
+        place = served.flatten().nonzero()[:, 0]  # (W,)
+        column = cells.columns.expand_as(served).flatten()[place]
+        n_trees = self.root.shape[1]
+        root = self.root[column].flatten()  # (W trees,)
+        place = place.repeat_interleave(n_trees)
+        row = cells.rows.flatten()[place]
         for part in slices(len(place), 16, KEPT_ENTRIES, mass.device):
             leaves = self._leaves(points, row[part], root[part])
             size = self.size[leaves]
@@ -200,7 +203,7 @@ class Forests(Correction):
             inside = torch.arange(len(owner), device=owner.device) - first
             entry = self.start[leaves].repeat_interleave(size) + inside
             at = owner * n_outcomes + self.outcome[entry].long()
-            mass.view(-1).index_add_(0, at, self.mass[entry] / count[owner])
+            mass.view(-1).index_add_(0, at, self.mass[entry] / n_trees)
         return mass
 
     def _leaves(self, points, row, node):
