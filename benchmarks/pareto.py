@@ -29,6 +29,8 @@ NAMES = {
     "mice_pmm": "mice, pmm",
     "mice_cart": "mice, cart",
     "mice_rf": "mice, rf",
+    "miceforest": "miceforest",
+    "hyperimpute": "HyperImpute",
     "mean": "mean",
 }
 # Of labels, in points; the others stand above.
