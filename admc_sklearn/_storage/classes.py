@@ -176,6 +176,8 @@ _RECORDS = (  # dataclasses: their fields are their parts
     TiltSettings,
 )
 CLASSES = {kind.__name__: kind for kind in (*_PARTS, *_RECORDS)}
+# Fields that older files hold, on which nothing depends any more.
+GONE = {"ForestSettings": {"bag_share", "min_errors"}}
 # What an instance makes anew and no file holds.
 TRANSIENT = {"BlockAnchor": {"_kept": dict}}
 

@@ -19,7 +19,7 @@ import torch
 from sklearn.impute import MissingIndicator
 from torch import nn
 
-from .classes import CLASSES, PARTS, TRANSIENT, held_as, lacks
+from .classes import CLASSES, GONE, PARTS, TRANSIENT, held_as, lacks
 
 # A list of so many words is stored as an array of their bytes.
 MANY_WORDS = 200
@@ -401,7 +401,8 @@ class Reader:
 
     def _instance(self, name, parts):
         kind, known = CLASSES[name], PARTS[name]
-        parts = self._parts(parts)
+        gone = GONE.get(name, ())
+        parts = self._parts({k: v for k, v in parts.items() if k not in gone})
         how = {key: held_as(known, key) for key in parts}
         if None in how.values() or lacks(known, parts):
             raise ValueError(f"{name} lacks or has other parts")
