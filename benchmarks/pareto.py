@@ -20,21 +20,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-NAMES = {
-    "admc": "ADMCImputer",
-    "anchor": "anchor alone",
-    "knn": "KNN",
-    "ridge": "BayesianRidge",
-    "trees": "trees",
-    "mice_pmm": "mice, pmm",
-    "mice_cart": "mice, cart",
-    "mice_rf": "mice, rf",
-    "miceforest": "miceforest",
-    "hyperimpute": "HyperImpute",
-    "mean": "mean",
+# Name, colour and marker of each imputer: ours are blue.
+LOOKS = {
+    "admc": ("ADMCImputer", "tab:blue", "o"),
+    "anchor": ("anchor alone", "tab:blue", "v"),
+    "trees": ("trees", "tab:green", "s"),
+    "ridge": ("BayesianRidge", "tab:orange", "D"),
+    "knn": ("KNN", "tab:brown", "P"),
+    "miceforest": ("miceforest", "tab:purple", "X"),
+    "hyperimpute": ("HyperImpute", "tab:red", "*"),
+    "mice_pmm": ("mice, pmm", "0.3", "^"),
+    "mice_cart": ("mice, cart", "0.3", "<"),
+    "mice_rf": ("mice, rf", "0.3", ">"),
 }
-# Of labels, in points; the others stand above.
-PLACES = {"admc": (-5, -18), "anchor": (-5, -9)}
 
 
 def points(frame):
@@ -61,7 +59,7 @@ def draw(found, path):
     figure, axes = plt.subplots(
         1,
         len(sizes),
-        figsize=(3.2 * len(sizes), 3.2),
+        figsize=(3.2 * len(sizes), 3.8),
         sharey=True,
         layout="constrained",
     )
@@ -70,20 +68,19 @@ def draw(found, path):
         best = own[own["error"] <= own["error"].cummin()]
         axis.step(best["s"], best["error"], where="post", color="0.7", zorder=0)
         for row in own.itertuples():
-            is_ours = row.imputer in ("admc", "anchor")
-            axis.plot(row.s, row.error, "o", color="tab:blue" if is_ours else "0.35")
-            axis.annotate(
-                NAMES[row.imputer],
-                (row.s, row.error),
-                xytext=PLACES.get(row.imputer, (4, 4)),
-                ha="right" if is_ours else "left",
-                textcoords="offset points",
-                fontsize=8,
-            )
+            name, color, marker = LOOKS[row.imputer]
+            axis.plot(row.s, row.error, marker, color=color, label=name)
         title = f"{n} rows" if n < 20_000 else "all rows"
         axis.set(xscale="log", title=title, xlabel="seconds, one thread")
-        axis.margins(x=0.35, y=0.15)
+        axis.margins(x=0.1, y=0.1)
     np.atleast_1d(axes)[0].set_ylabel("RMSE over that of the mean")
+    handles = {
+        label: point
+        for axis in figure.axes
+        for point, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    place = {"loc": "outside lower center", "ncols": 5, "frameon": False}
+    figure.legend(handles.values(), handles.keys(), **place)
     figure.savefig(path, dpi=120)
 
 
