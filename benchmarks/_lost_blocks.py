@@ -6,7 +6,6 @@ complete rows. The part of `benchmarks.modalities` that ``--tables`` asks for.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import time
 import zlib
@@ -170,7 +169,6 @@ class OneFit:
         return np.stack(drawn)[:, :, blocks.columns[name]]
 
 
-@functools.cache
 class Mice:
     """R's mice with predictive mean matching, for every lost block anew.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import pandas as pd
 MICE_SCRIPT = Path(__file__).parent / "mice.R"
 
 
+@functools.cache
 def has_r(*packages):
     """Whether R is installed, and packages of it."""
     if shutil.which("Rscript") is None:

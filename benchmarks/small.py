@@ -137,7 +137,7 @@ def measure(imputer, split):
         "energy": energy_score(draws, truth, lost),
         "crps": crps(cells, truth[lost]).mean(),
         "rmse_draws": _rms(error),
-        "auc": _told_apart(draws[:N_TOLD_APART], truth, 0),
+        "auc": _told_apart(draws[:N_TOLD_APART], truth),
     }
     if "rmse" not in record:  # an imputer that only draws
         middle = np.median(cells, axis=0) - truth[lost]
@@ -150,11 +150,11 @@ def measure(imputer, split):
     return record
 
 
-def _told_apart(draws, truth, seed):
+def _told_apart(draws, truth):
     half = len(truth) // 2
     # R writes 15 digits: a classifier would tell draws apart by the 16th.
     draws, truth = np.round(draws, 6), np.round(truth, 6)
-    found = [told_apart(draw[:half], truth[half:], seed) for draw in draws]
+    found = [told_apart(draw[:half], truth[half:], seed=0) for draw in draws]
     return float(np.mean(found))
 
 

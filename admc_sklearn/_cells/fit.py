@@ -205,7 +205,7 @@ class _Fit:
         ]
         for one, own, (ridge, _) in zip(network.all, exact, model.ridges, strict=True):
             if time.monotonic() < end:  # else the one of the rows kept has to do
-                one.prior = _prior(one, own, ridge, generator, end)
+                one.prior = one.prior_for(own, ridge, generator, end)
                 if self.context.shards is not None:
                     one.prior = self.context.shards.refit(one, ridge)
         if model.donors is not None:
@@ -283,23 +283,9 @@ class _Fit:
         model.move_to(self.exact.values.device)
         for one, (ridge, _) in zip(network.all, start.ridges, strict=True):
             rows = self._warped(one, self.exact)[self.kept]
-            one.prior = _prior(one, rows, ridge, self.generator, self.start_deadline)
+            known = ridge, self.generator, self.start_deadline
+            one.prior = one.prior_for(rows, *known)
         return model
-
-
-def _prior(network, rows, ridge, generator, deadline):
-    """Fit the anchor anew, from where it is, and the margins on top of it."""
-    anchor = fit_anchor(
-        rows.values,
-        rows.observed,
-        network.anchor.coordinates,
-        ridge,
-        generator,
-        start=network.anchor,
-        weight=rows.weight,
-        deadline=deadline,
-    )
-    return network.prior_of(anchor)
 
 
 def automatic_size(name, observed):

@@ -34,7 +34,6 @@ from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from ..._shared.contract import Correction, Rows
 from ..._shared.devices import exact_device, in_threads, slices
 from ..._shared.weights import some_weights, weighted_counts
-from ..anchor.column_anchor import fit_anchor
 
 # Entries of leaves that are gathered at once.
 KEPT_ENTRIES = 2_000_000
@@ -262,20 +261,21 @@ class Samples:
         n = len(rows)
         copies = int(np.clip(settings.n_samples // n, 2, settings.max_copies))
         rng = np.random.default_rng(seed)
-        order = torch.as_tensor(rng.permutation(n), device=rows.values.device)
+        order = torch.from_numpy(rng.permutation(n))
         row = order.repeat_interleave(copies)
         values, observed = rows.values[row], rows.observed[row]
         rate = rng.uniform(*settings.hide_rates, (len(values), 1))
         noise = torch.tensor(rng.random(observed.shape) < rate, device=values.device)
         samples = Rows(values, observed & ~noise)
         self._hidden = (observed & noise).cpu().numpy()
-        self._row = row.cpu().numpy()
+        self._row = row.numpy()
         self._outcome = network.index(values).cpu().numpy()
         self._truth = network.warp.inverse(values).cpu().numpy()
+        exact = rows.to(exact_device(network.device))
         start, points = 0, []
         for fold in order.tensor_split(min(settings.n_folds, n)):
             own = samples[start : start + len(fold) * copies]
-            prior = _prior_without(fold, network, rows, ridge, seed, deadline)
+            prior = _prior_without(fold, network, exact, ridge, seed, deadline)
             points += in_threads(
                 lambda part, own=own, prior=prior: inputs(network, own[part], prior),
                 network.row_batches(len(own)),
@@ -311,20 +311,10 @@ class Samples:
 
 def _prior_without(fold, network, rows, ridge, seed, deadline):
     """Prior of the rows outside of a fold, in the network's coordinates."""
-    known = torch.ones(len(rows), dtype=torch.bool, device=fold.device)
+    known = torch.ones(len(rows), dtype=torch.bool)
     known[fold] = False
-    known = rows.to(exact_device(network.device))[known]
-    anchor = fit_anchor(
-        known.values,
-        known.observed,
-        network.anchor.coordinates,
-        ridge,
-        torch.Generator().manual_seed(seed),
-        start=network.anchor,
-        weight=known.weight,
-        deadline=deadline,
-    )
-    return network.prior_of(anchor)
+    generator = torch.Generator().manual_seed(seed)
+    return network.prior_for(rows[known], ridge, generator, deadline)
 
 
 def _least_leaf(n_cells, weight):

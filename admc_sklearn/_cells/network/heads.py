@@ -66,17 +66,12 @@ class NumericHead(nn.Module):
         return self.atoms.log_margin(mean, sd, share)[:, None]
 
     def posterior(self, cells, summary, prior, margin, anchored):
-        """`NumericPosterior` of cells, from their rows' summaries, (g, T, hidden).
-
-        That of the anchor where the summaries are None.
-        """
+        """`NumericPosterior` of cells, from their rows' summaries, (g, T, hidden)."""
         del prior
         mean = cells.gather(anchored.mean)
         sd = cells.gather(anchored.sd).clamp_min(MIN_SD)
         slots = torch.arange(len(self.columns), device=mean.device)[:, None]
         logits = self.atoms.log_mass(mean, sd, slots) + margin
-        if summary is None:
-            return NumericPosterior(cells, logits, self.atoms, mean, sd)
         logits = torch.baddbmm(self.bias, summary, self.weight) + logits
         inner = torch.baddbmm(self.inner_bias, summary, self.inner_weight)
         shift, scale = inner.unbind(-1)
@@ -134,18 +129,14 @@ class LevelHead(nn.Module):
         del anchor, share
 
     def posterior(self, cells, summary, prior, margin, anchored):
-        """`LevelPosterior` of cells, from their rows' summaries, (g, T, hidden).
-
-        That of the anchor where the summaries are None.
-        """
+        """`LevelPosterior` of cells, from their rows' summaries, (g, T, hidden)."""
         del margin
         device = prior.device
         mass = prior.log_mass(
             anchored, cells.rows.to(device), self.slots.to(device), self.n_outcomes
         )
         logits = mass.to(self.share.dtype).to(self.share.device)
-        if summary is not None:
-            logits = torch.baddbmm(self.bias, summary, self.weight) + logits
+        logits = torch.baddbmm(self.bias, summary, self.weight) + logits
         ordered = getattr(self, "ordered", None)
         return LevelPosterior(cells, logits, self.share, ordered)
 

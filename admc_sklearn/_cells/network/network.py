@@ -14,6 +14,7 @@ from torch import nn
 from ..._shared.devices import GPU_SHARE, slices
 from ..._shared.trunk import matrices_of
 from ..._shared.weights import some_weights
+from ..anchor.column_anchor import fit_anchor
 from .atoms import Atoms, column_atoms
 from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from .denoiser import Denoiser
@@ -134,6 +135,20 @@ class CompletionNetwork(nn.Module):
         """Make the prior of an anchor: the margins follow from it."""
         return Prior(anchor, [head.margin(anchor) for head in self.heads])
 
+    def prior_for(self, rows, ridge, generator, deadline):
+        """Prior of rows on the anchor's device, its anchor fitted from where it is."""
+        anchor = fit_anchor(
+            rows.values,
+            rows.observed,
+            self.anchor.coordinates,
+            ridge,
+            generator,
+            start=self.anchor,
+            weight=rows.weight,
+            deadline=deadline,
+        )
+        return self.prior_of(anchor)
+
     @property
     def device(self):
         """Where the weights are."""
@@ -216,7 +231,7 @@ class CompletionNetwork(nn.Module):
         low, high = self.low - REACH, self.high + REACH
         return self.warp(values).nan_to_num().clamp(low, high)
 
-    def forward(self, values, observed, targets, *, priors=None, by_anchor=False):
+    def forward(self, values, observed, targets, *, priors=None):
         """Posteriors of the target cells, one for every head that has any.
 
         Where there are other networks their log-probabilities are averaged.
@@ -229,8 +244,6 @@ class CompletionNetwork(nn.Module):
         priors : sequence of Prior or None, optional
             Of this network and the others, instead of their own; those with None take
             no part.
-        by_anchor : bool
-            Whether they are those of the anchors alone.
 
         Returns
         -------
@@ -242,14 +255,12 @@ class CompletionNetwork(nn.Module):
         for network, prior in zip(self.all, priors, strict=True):
             if prior is not None:
                 own = values if network is self else network.coordinates(truth)
-                found.append(network._alone(own, observed, targets, prior, by_anchor))
+                found.append(network._alone(own, observed, targets, prior))
         return [averaged(parts) for parts in zip(*found, strict=True)]
 
-    def _alone(self, values, observed, targets, prior, by_anchor):
+    def _alone(self, values, observed, targets, prior):
         """Posteriors of this network without the others."""
         anchored = self.anchored(values, observed, prior)
-        if by_anchor:
-            return self.by_likelihood(None, targets, anchored, prior)
         summaries = self.summarise(values, observed, anchored)
         posteriors = self.by_likelihood(summaries, targets, anchored, prior)
         if self.mean_head is None or not bool(self.mean_head.weight.any()):
@@ -278,20 +289,15 @@ class CompletionNetwork(nn.Module):
         return with_mean_moved(posterior, shift)
 
     def by_likelihood(self, summaries, targets, anchored, prior):
-        """Posteriors without the mean head, from summaries of rows.
-
-        Without summaries they are the anchor's.
-        """
+        """Posteriors without the mean head, from summaries of rows."""
         posteriors = []
         for k, head in enumerate(self.heads):
             cells = PackedCells.from_mask(targets, head.columns)
             if len(self.heads) > 1 and not cells.filled.any():
                 continue
-            own = None
-            if summaries is not None:
-                # index_select: its gradient is far cheaper than that of an index.
-                own = summaries.index_select(0, cells.rows.flatten())
-                own = own.view(*cells.rows.shape, -1)  # (g, T, hidden)
+            # index_select: its gradient is far cheaper than that of an index.
+            own = summaries.index_select(0, cells.rows.flatten())
+            own = own.view(*cells.rows.shape, -1)  # (g, T, hidden)
             found = head.posterior(cells, own, prior.anchor, prior.margin(k), anchored)
             posteriors.append(found.of_head(k))
         return posteriors

@@ -239,21 +239,16 @@ class NumericPosterior(CellPosterior):
             self.inner_mean, self.inner_sd, self.slots, atom, values
         )
 
-    def score(self, atom, other=None):
+    def score(self, atom):
         """Continuous ranked probability score of atoms (g, T), (g, T), in own units.
 
-        Every atom counts as its center. The score is quadratic: where an ``other``
-        posterior is given, it is one factor.
+        Every atom counts as its center.
         """
-        other = self if other is None else other
         width = torch.diff(self.atoms.center)[:, None]
         places = torch.arange(width.shape[-1], device=width.device)
         reached = (atom[..., None] <= places).to(width.dtype)
-        one, two = (
-            torch.softmax(posterior.logits, -1).cumsum(-1)[..., :-1] - reached
-            for posterior in (self, other)
-        )
-        return (one * two * width).sum(-1)
+        error = torch.softmax(self.logits, -1).cumsum(-1)[..., :-1] - reached
+        return (error.square() * width).sum(-1)
 
     def error(self, truth):
         """Squared error of the mean, (g, T), for a truth (g, T) in own units."""
@@ -342,15 +337,11 @@ class LevelPosterior(CellPosterior):
         """Whether the most probable level is another than the true one, (g, T)."""
         return (self.logits.argmax(-1) != level).to(self.logits.dtype)
 
-    def score(self, level, other=None):
-        """Brier score of levels (g, T), as `error` has it, (g, T).
-
-        The score is quadratic: where an ``other`` posterior is given, it is one factor.
-        """
-        other = self if other is None else other
+    def score(self, level):
+        """Brier score of levels (g, T), as `error` has it, (g, T)."""
         truth = torch.nn.functional.one_hot(level, self.logits.shape[-1])
-        one, two = (p.probabilities() - truth for p in (self, other))
-        return (one * two).sum(-1) / self._spread
+        error = self.probabilities() - truth
+        return error.square().sum(-1) / self._spread
 
     def error(self, truth):
         """Brier score of true codes (g, T), in units of that of the frequencies.
