@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import expit
 from sklearn.datasets import load_breast_cancer
 
@@ -13,7 +14,9 @@ from admc_sklearn._cells.corrections.pair_regression import fit_tilt
 from admc_sklearn._cells.corrections.self_masking import (
     Evidence,
     SelfMaskingSettings,
+    fit_self_masking,
 )
+from admc_sklearn._shared.contract import Rows
 from admc_sklearn.missingness import ampute
 from benchmarks.lost_together import PATTERNS, lost_together
 from tests.conftest import gaussian_table, hide, quick
@@ -231,3 +234,32 @@ def test_tilts_must_gain_as_much_as_the_rival_or_add_to_it():
 def test_an_unknown_choice_is_an_error():
     with pytest.raises(ValueError, match="self_masking"):
         ADMCImputer(self_masking="perhaps").fit(np.eye(3))
+
+
+def test_slopes_of_few_rows_hardly_depend_on_the_pairs():
+    """Which rows meet is chance, and should not decide how large a slope is."""
+    _, incomplete = self_masked(150, 2)
+    imputer = quick(max_epochs=0, self_masking=False).fit(incomplete)
+    model, rows = imputer.model_, imputer._codec.read(incomplete)
+    rows = model.coordinates(Rows(rows.values, rows.observed))
+
+    def spread(**settings):
+        slopes = [
+            fit_self_masking(
+                model.network,
+                rows,
+                torch.Generator().manual_seed(seed),
+                decide=False,
+                settings=SelfMaskingSettings(**settings),
+            ).slopes
+            for seed in range(8)
+        ]
+        return np.std(slopes, axis=0).mean()
+
+    assert spread() < 0.07  # of slopes of about 1
+    assert spread() < 0.75 * spread(max_partners=4)
+
+
+def test_few_rows_have_more_pairs_each():
+    settings = SelfMaskingSettings()
+    assert [settings.partners(n) for n in (20, 150, 300, 2000)] == [16, 16, 8, 4]

@@ -28,9 +28,11 @@ a pair can be exchanged, and no slope explains anything, however patterns look.
 
 No table proves such a mechanism, but it can be compared with its rivals: cells are
 missing completely at random (then theta is 0), or by a logistic model of the observed
-cells of their row. Each mechanism is fitted to the pairs of some of the rows and judged
-on the pairs of the others. Posteriors are tilted only where the tilts predict best
-which cells are missing, or nearly best while they add something to the observed cells.
+cells of their row. Rows are in parts; each mechanism is fitted to the pairs outside of
+a part and judged on those within it. Posteriors are tilted only where the tilts predict
+best which cells are missing, or nearly best while they add something to the observed
+cells. The tilts themselves are estimated by all pairs, many of each row where there are
+few rows: by few pairs they depend on which rows happen to meet.
 Columns that are lost together are one event of a row, so that significance is computed
 over rows, not cells.
 """
@@ -58,11 +60,13 @@ class SelfMaskingSettings:
     max_rows, max_cells : int
         Rows, and cells of the table, that are paired. (Not measured.)
     n_parts : int
-        Parts of the rows, each with pairs of its own; one is held out at a time. (Not
-        measured.)
-    n_partners : int
-        Pairs that a row is in. (NOTES, "Self-masking by pairs of rows": with 4 a
-        repeated fit moves completions by up to 0.18 standard deviations.)
+        Parts of the rows, one of which is held out at a time. (Not measured.)
+    n_partners, max_partners : int
+        Pairs that a row is in, within its part and as many with any row: at least, and
+        at most where there are few rows. (NOTES, "More pairs of few rows".)
+    n_pairs : int
+        Pairs within parts, twice, up to that many partners. (NOTES, "More pairs of few
+        rows".)
     precision : float
         Precision of the normal prior on theta. (Not measured.)
     rival_precisions : tuple of float
@@ -88,8 +92,8 @@ class SelfMaskingSettings:
     nearly_as_good, min_added, added : float
         A smaller share that is enough where the tilts add so many nats to the rival's
         gain, and that share of it. (NOTES, "What the tilts add to the rival".)
-    suspicious : float
-        Share of the rival's gain that makes the tilts of an untrained network
+    suspicious, min_suspicious : float
+        Share of the rival's gain, and nats, that make the tilts of an untrained network
         suspicious. (0.1 where observed cells are the cause, on gesture, the table with
         the most columns; 0.65 and more where the cells' own values are.)
     min_evidence : float
@@ -102,7 +106,9 @@ class SelfMaskingSettings:
     max_rows: int = 2000
     max_cells: int = 400_000
     n_parts: int = 4
-    n_partners: int = 8
+    n_partners: int = 4
+    max_partners: int = 16
+    n_pairs: int = 2400
     precision: float = 1.0
     rival_precisions: tuple[float, ...] = (1.0, 10.0, 100.0)
     chance_statistic: float = 1.0
@@ -112,16 +118,17 @@ class SelfMaskingSettings:
     max_value: float = 6.0
     as_good: float = 0.9
     nearly_as_good: float = 0.8
-    min_added: float = 10.0
+    min_added: float = 1.0
     added: float = 0.04
     suspicious: float = 0.4
+    min_suspicious: float = 10.0
     min_evidence: float = 3.0
     min_standard_errors: float = 3.0
 
-    @property
-    def pair_weight(self):
-        """Weight of a pair: a column's cells count twice, however many pairs."""
-        return 2 / self.n_partners
+    def partners(self, n_rows):
+        """Pairs that a row is in within its part, and as many with any row."""
+        few = self.n_pairs // max(1, n_rows)
+        return int(np.clip(few, self.n_partners, self.max_partners))
 
 
 DEFAULT = SelfMaskingSettings()
@@ -220,7 +227,7 @@ class Evidence:
     def is_suspicious(self):
         """Whether a better network might find that tilts are better."""
         settings = self.settings
-        least = max(settings.min_added, settings.suspicious * self.rival_gain)
+        least = max(settings.min_suspicious, settings.suspicious * self.rival_gain)
         return self.is_certain and self.gain >= least
 
 
@@ -293,8 +300,6 @@ def _compete(network, rows, generator, decide, settings):
             own[cells.pair] += gain
             rival[cells.pair] += rival_gain
             both[cells.pair] += both_gain
-            if gain.sum() <= 0:
-                continue
         tilt = statistics @ theta
         tilts[cells.k][cells.slot, 0, : len(tilt)] = torch.as_tensor(tilt)
         slopes[cells.column] = theta[0] if theta.shape == (1,) else tilt.std()
@@ -315,10 +320,11 @@ class Pairs:
 
     The first rows of all pairs stand before the second ones. Shape of ``rows``, their
     positions in the table: (2 P,); of ``values``, ``observed``, the cells ``kept`` in
-    both rows and those ``compared``, observed in one row alone: (2 P, d); of ``fold``,
-    the part of the rows that a pair is from: (P,). ``weight`` is 1, or an array (P,):
-    the product of the weights of a pair's rows, as often as they would meet if they
-    were repeated.
+    both rows and those ``compared``, observed in one row alone: (2 P, d); of ``part``,
+    that of each row of a pair: (2, P). Half of a row's pairs are within its part.
+    ``weight``, (P,), is that of a pair's log-likelihood: a column's cells count twice,
+    however many pairs, and rows with weights as often as they would meet if they were
+    repeated.
     """
 
     rows: torch.Tensor
@@ -326,38 +332,44 @@ class Pairs:
     observed: torch.Tensor
     kept: torch.Tensor
     compared: torch.Tensor
-    fold: np.ndarray
-    settings: SelfMaskingSettings = DEFAULT
-    weight: np.ndarray | float = 1.0
+    part: np.ndarray
+    settings: SelfMaskingSettings
+    weight: np.ndarray
 
     @property
     def n(self):
         """Number of pairs."""
-        return len(self.fold)
+        return len(self.weight)
 
     @classmethod
     def deal(cls, table, generator, settings=DEFAULT):
-        """Pair rows of a `Rows` at random, several times, within every part of them."""
+        """Pair rows of a `Rows` at random, several times, half of them within parts."""
         values, observed = table.values, table.observed
-        n, d = observed.shape
-        n_parts, n_turns = settings.n_parts, settings.n_partners
+        d = observed.shape[1]
         affordable = max(2 * settings.min_cells, settings.max_cells // d)
-        half = min(n, settings.max_rows, affordable) // (2 * n_parts)
-        rows = torch.randperm(n, generator=generator)[: 2 * n_parts * half]
-        rows, turns = rows.view(n_parts, -1), []
+        n = min(len(observed), settings.max_rows, affordable)
+        rows = torch.randperm(len(observed), generator=generator)[:n]
+        parts = torch.arange(n) * settings.n_parts // max(1, n)  # in ascending order
+        # Of a part with an odd number of rows, another one sits out every time.
+        sizes = torch.bincount(parts, minlength=settings.n_parts)
+        place = torch.arange(n) - (sizes.cumsum(0) - sizes)[parts]
+        paired = place < sizes[parts] // 2 * 2
+        n_turns, turns = settings.partners(n), []
         for _ in range(n_turns):
-            order = torch.rand(rows.shape, generator=generator).argsort(1)
-            turns.append(rows.gather(1, order).view(n_parts, 2, half))
-        rows = torch.stack(turns).permute(2, 0, 1, 3)  # (2, turns, parts, half)
-        fold = np.tile(np.repeat(np.arange(n_parts), half), n_turns)
-        rows = rows.flatten().to(observed.device)
+            order = (parts + torch.rand(n, generator=generator)).argsort()
+            turns.append(order[paired].view(-1, 2).T)
+            order = torch.randperm(n, generator=generator)
+            turns.append(order[: n // 2 * 2].view(-1, 2).T)
+        turns = torch.cat(turns, 1)  # (2, P)
+        rows = rows[turns].flatten().to(observed.device)
         seen = observed[rows]
         one, other = seen.view(2, -1, d)
         kept, compared = (part.repeat(2, 1) for part in (one & other, one ^ other))
-        weight = 1.0
+        weight = np.full(turns.shape[1], 1 / n_turns)
         if table.weight is not None:
-            weight = table.weight[rows].view(2, -1).prod(0).double().cpu().numpy()
-        return cls(rows, values[rows], seen, kept, compared, fold, settings, weight)
+            weight *= table.weight[rows].view(2, -1).prod(0).double().cpu().numpy()
+        part = parts[turns].numpy()
+        return cls(rows, values[rows], seen, kept, compared, part, settings, weight)
 
     def by_row(self, gains):
         """Gains of pairs, (P,), shared out to the rows in them."""
@@ -369,16 +381,16 @@ class Pairs:
 class _Cells:
     """Pairs of cells of one column, a missing one (case) and an observed one (control).
 
-    Shape of ``pair``, which pair they are from, and of ``fold``: (N,); of ``case`` and
-    ``control``, probabilities of every outcome given the cells kept in both rows:
-    (N, K).
+    Shape of ``pair``, which pair they are from: (N,); of ``part``, that of each row of
+    the pair: (2, N); of ``case`` and ``control``, probabilities of every outcome given
+    the cells kept in both rows: (N, K).
     """
 
     k: int  # index of the head
     head: torch.nn.Module
     slot: int
     pair: np.ndarray
-    fold: np.ndarray
+    part: np.ndarray
     case: np.ndarray
     control: np.ndarray
     sign: np.ndarray  # 1 where the first row of the pair is the case, else -1
@@ -392,8 +404,8 @@ class _Cells:
     def held_out_gains(self, statistics, differences, theta):
         """Nats that tilts, rival and both gain in every pair, (N,) three times.
 
-        Every part of the rows is predicted by a fit to the other parts, which starts
-        from ``theta`` (p,) for the tilts.
+        Pairs within a part of the rows are predicted by a fit to the pairs outside of
+        it, which starts from ``theta`` (p,) for the tilts. Those between parts gain 0.
         """
         difference = self.sign[:, None] * differences[self.pair]
         difference = difference[:, difference.any(0)]
@@ -417,16 +429,17 @@ class _Cells:
         precision = np.repeat(precisions, [statistics.shape[1], size])
         start = np.concatenate([theta, np.zeros(size)])
         gains = np.zeros(len(self.pair))
-        for fold in range(settings.n_parts):
-            is_held = self.fold == fold
+        for k in range(settings.n_parts):
+            is_held, is_outside = (self.part == k).all(0), (self.part != k).all(0)
             kept, held = (
                 (self.case[rows], self.control[rows], statistics, difference[rows])
-                for rows in (~is_held, is_held)
+                for rows in (is_outside, is_held)
             )
-            evaluate, weight = partial(log_odds_of, *kept), self.weight[~is_held]
+            evaluate, weight = partial(log_odds_of, *kept), self.weight[is_outside]
             parameters = fisher_scoring(evaluate, precision, start, weight)
             log_odds, _ = log_odds_of(*held, parameters)
-            gain = self.weight[is_held] * (log_expit(log_odds) + np.log(2))
+            # Half of the pairs are within parts, and stand for all.
+            gain = 2 * self.weight[is_held] * (log_expit(log_odds) + np.log(2))
             gains[is_held] = gain
         return gains
 
@@ -460,12 +473,12 @@ def _cells(network, pairs):
                 head,
                 slot,
                 pair,
-                pairs.fold[pair],
+                pairs.part[:, pair],
                 np.where(first_lacks, one, other),
                 np.where(first_lacks, other, one),
                 np.where(first_lacks[:, 0], 1.0, -1.0),
                 pairs.settings,
-                (pairs.settings.pair_weight * pairs.weight * np.ones(pairs.n))[pair],
+                pairs.weight[pair],
             )
 
 
