@@ -216,19 +216,21 @@ def test_a_tilt_that_chance_explains_is_not_fitted():
     assert not fit_tilt(*shares, scores, least=20.0, **PAIRS).any()
 
 
-def test_tilts_must_gain_as_much_as_the_rival_or_add_to_it():
+def test_tilts_must_gain_more_than_the_rival_or_add_to_it():
     def is_better(gain, rival_gain, added, is_certain=True):
         return Evidence(gain, rival_gain, added, is_certain).is_better
 
-    assert is_better(gain=95.0, rival_gain=100.0, added=0.0)
-    assert not is_better(gain=95.0, rival_gain=100.0, added=0.0, is_certain=False)
-    assert not is_better(gain=85.0, rival_gain=100.0, added=0.0)
-    assert is_better(gain=85.0, rival_gain=100.0, added=11.0)
-    assert not is_better(gain=850.0, rival_gain=1000.0, added=11.0)
+    assert is_better(gain=101.5, rival_gain=100.0, added=0.0)
+    assert not is_better(gain=101.5, rival_gain=100.0, added=0.0, is_certain=False)
+    assert not is_better(gain=100.5, rival_gain=100.0, added=0.0)
+    assert is_better(gain=85.0, rival_gain=100.0, added=4.5)
+    assert not is_better(gain=850.0, rival_gain=1000.0, added=4.5)
     assert not is_better(gain=75.0, rival_gain=100.0, added=60.0)
+    assert is_better(gain=8.5, rival_gain=10.0, added=1.5)
+    assert not is_better(gain=8.5, rival_gain=10.0, added=0.5)
     assert not is_better(gain=2.0, rival_gain=0.0, added=2.0)
     lenient = SelfMaskingSettings(as_good=0.5)
-    assert Evidence(60.0, 100.0, 0.0, True, lenient).is_better
+    assert Evidence(60.0, 100.0, 4.5, True, lenient).is_better
 
 
 def test_an_unknown_choice_is_an_error():

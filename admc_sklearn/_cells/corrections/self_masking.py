@@ -85,13 +85,12 @@ class SelfMaskingSettings:
         and comes to the same. (Not measured.)
     max_value : float
         A tilt grows no more beyond so many standard deviations. (Not measured.)
-    as_good : float
-        Share of the rival's gain that the tilts must reach. (Chosen on Gaussian tables
-        of three columns, where the two are hardest to distinguish; NOTES, "Which
-        mechanism".)
-    nearly_as_good, min_added, added : float
-        A smaller share that is enough where the tilts add so many nats to the rival's
-        gain, and that share of it. (NOTES, "What the tilts add to the rival".)
+    margin : float
+        Nats by which the tilts must gain more than the rival, or that they must add to
+        what it gains. (NOTES, "One nat more than the rival".)
+    as_good, added : float
+        Share of the rival's gain that is enough where they add the margin, and that
+        share of its gain. (NOTES, "What the tilts add to the rival".)
     suspicious, min_suspicious : float
         Share of the rival's gain, and nats, that make the tilts of an untrained network
         suspicious. (0.1 where observed cells are the cause, on gesture, the table with
@@ -116,9 +115,8 @@ class SelfMaskingSettings:
     max_levels: int = 50
     max_competing: int = 64
     max_value: float = 6.0
-    as_good: float = 0.9
-    nearly_as_good: float = 0.8
-    min_added: float = 1.0
+    margin: float = 1.0
+    as_good: float = 0.8
     added: float = 0.04
     suspicious: float = 0.4
     min_suspicious: float = 10.0
@@ -217,10 +215,11 @@ class Evidence:
     @property
     def is_better(self):
         """Whether tilts predict which cells are missing better than the rival does."""
-        settings, share = self.settings, self.settings.as_good
-        if self.added >= max(settings.min_added, settings.added * self.rival_gain):
-            share = settings.nearly_as_good
-        least = max(settings.min_evidence, share * self.rival_gain)
+        settings = self.settings
+        least = self.rival_gain + settings.margin
+        if self.added >= max(settings.margin, settings.added * self.rival_gain):
+            least = settings.as_good * self.rival_gain
+        least = max(settings.min_evidence, least)
         return self.is_certain and self.gain >= least
 
     @property
