@@ -65,8 +65,8 @@ class SelfMaskingSettings:
         Pairs that a row is in, within its part and as many with any row: at least, and
         at most where there are few rows. (NOTES, "More pairs of few rows".)
     n_pairs : int
-        Pairs within parts, twice, up to that many partners. (NOTES, "More pairs of few
-        rows".)
+        Pairs in all, where that takes no fewer and no more partners. (NOTES, "More
+        pairs of few rows".)
     precision : float
         Precision of the normal prior on theta. (Not measured.)
     rival_precisions : tuple of float
