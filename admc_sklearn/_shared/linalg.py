@@ -47,6 +47,11 @@ def cholesky(matrices):
     return root
 
 
+def is_definite(matrix):
+    """Whether a symmetric matrix (n, n) is finite and positive definite."""
+    return int(torch.linalg.cholesky_ex(matrix).info) == 0
+
+
 def leading_vectors(x, n_vectors, generator, n_iter=4):
     """Leading singular values and right singular vectors of a matrix, by its range.
 

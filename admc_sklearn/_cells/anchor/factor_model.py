@@ -14,12 +14,15 @@ import torch
 from torch import nn
 
 from ..._shared.devices import in_threads, slices
+from ..._shared.extrapolation import extrapolated
 from ..._shared.linalg import cholesky, leading_vectors
 from ..._shared.weights import rooted, some_weights, total_weight, weighted
 from .gaussian import _BATCH_ELEMENTS, MIN_SD
 
 MAX_FACTORS = 32
 FACTOR_RIDGES = (1.0, 10.0, 100.0)
+# Least and greatest variance of the noise, of standardised columns.
+NOISE = 1e-3, 2.0
 
 
 class FactorAnchor(nn.Module):
@@ -91,6 +94,11 @@ def _moments(anchor, x, observed, weight, part):
     return seen.T @ moment.flatten(1), filled.T @ z1
 
 
+def _parameters(anchor):
+    """Mean, loadings and logarithms of the noise: what iterations may extrapolate."""
+    return anchor.mean, anchor.loadings, anchor.noise.log()
+
+
 def fit_factors(
     x,
     observed,
@@ -102,7 +110,7 @@ def fit_factors(
     deadline=math.inf,
     weight=None,
 ):
-    """Posterior mode of a factor model by expectation-maximisation.
+    """Posterior mode of a factor model by accelerated expectation-maximisation.
 
     Parameters
     ----------
@@ -138,7 +146,12 @@ def fit_factors(
     parts = slices(n, max(k1 * k1, d), _BATCH_ELEMENTS, x.device)
     counts = weighted(m, weight).sum(0)
     squares = weighted(filled.square(), weight).sum(0)
+    course = [_parameters(anchor)]
     for _ in range(max_iter):
+        if len(course) == 3:
+            course = [extrapolated(*course)]
+            mean, loadings, noise = course[0]
+            anchor = FactorAnchor(mean, loadings, noise.exp().clamp(*NOISE))
         moments = functools.partial(_moments, anchor, x, observed, weight)
         found = in_threads(moments, parts, x.device)
         gram = sum((part for part, _ in found), x.new_zeros(d, k1 * k1))
@@ -151,9 +164,10 @@ def fit_factors(
             + torch.einsum("di,dij,dj->d", solution, gram.view(d, k1, k1), solution)
         )
         # One pseudo-row of unit variance and a floor: noise never collapses.
-        noise = ((residual + 1.0) / (counts + 1.0)).clamp(1e-3, 2.0)
+        noise = ((residual + 1.0) / (counts + 1.0)).clamp(*NOISE)
         change = (solution[:, :-1] - anchor.loadings).abs().max()
         anchor = FactorAnchor(solution[:, -1], solution[:, :-1].contiguous(), noise)
+        course.append(_parameters(anchor))
         if change < tol or time.monotonic() > deadline:
             break
     return anchor

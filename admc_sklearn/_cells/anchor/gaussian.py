@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..._shared.devices import in_threads, slices
-from ..._shared.linalg import cholesky
+from ..._shared.extrapolation import extrapolated
+from ..._shared.linalg import cholesky, is_definite
 from ..._shared.patterns import unique_patterns
 from ..._shared.weights import some_weights, total_weight, weighted
 
@@ -308,7 +309,7 @@ def fit_gaussian(
     deadline=math.inf,
     weight=None,
 ):
-    """Posterior mode of a Gaussian by expectation-maximisation.
+    """Posterior mode of a Gaussian by accelerated expectation-maximisation.
 
     Parameters
     ----------
@@ -333,10 +334,17 @@ def fit_gaussian(
     batches = [
         IncompleteRows(x, *batch, weight) for batch in anchor._batches(observed, True)
     ]
+    course = [(anchor.mean, anchor.cov)]
     for _ in range(max_iter):
-        before = anchor.cov
+        if len(course) == 3:
+            mean, cov = extrapolated(*course)
+            if not is_definite(cov):
+                mean, cov = course[-1]
+            course = [(mean, cov)]
+            anchor = GaussianAnchor(mean, cov)
         anchor = anchor.maximised(n, *anchor.expected_moments(batches), ridge)
-        change = (anchor.cov - before).abs().max()
+        change = (anchor.cov - course[-1][1]).abs().max()
+        course.append((anchor.mean, anchor.cov))
         if change < tol or time.monotonic() > deadline:
             break
     return anchor
