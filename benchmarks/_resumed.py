@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from benchmarks._mice import has_mice
+from benchmarks._peers import is_available
 
 
 def measured(path, keys):
@@ -21,8 +22,9 @@ def append(path, record, columns):
 
 
 def available(names):
-    """Names of the imputers that can take part; R's mice may be absent."""
-    if has_mice() or not any(name.startswith("mice") for name in names):
-        return list(names)
+    """Names of the imputers that can take part; R's mice and the peers may be absent."""
+    names = [name for name in names if is_available(name)]
+    if has_mice() or not any(name.startswith("mice_") for name in names):
+        return names
     print("R's mice is not installed: it is left out.")
-    return [name for name in names if not name.startswith("mice")]
+    return [name for name in names if not name.startswith("mice_")]

@@ -11,7 +11,8 @@ cells of a column over their standard deviation, averaged over columns; printed 
 imputers' mean ranks and errors by pattern.
 
 Every measurement is a line of OUT/patterns.csv; those that are there are not made
-again. R's mice takes part where R has it, with the mean of 10 draws.
+again. R's mice and miceforest take part where they are installed, with the mean of 10
+draws, and HyperImpute (see `benchmarks._peers`).
 """
 
 from __future__ import annotations
@@ -84,31 +85,32 @@ class SoftImpute:
 
 
 class MeanOfDraws:
-    """Means of draws of R's mice, which is given a table twice: to learn, to fill.
+    """Means of draws of an imputer that only draws.
 
-    Columns that it leaves out are filled by the mean, 0.
+    Columns that R's mice leaves out are filled by the mean, 0.
     """
 
-    def __init__(self, method, seed):
-        self.mice = small.Mice(method, seed)
+    def __init__(self, sampler):
+        self.sampler = sampler
 
     def fit(self, X):
-        """Remember the rows."""
-        self.mice.fit(X)
+        """Fit the sampler; R's mice is given a table twice: to learn, to fill."""
+        self.sampler.fit(X)
         return self
 
     def transform(self, X):
         """Complete by means of draws."""
-        return self.mice.sample(X, N_DRAWS).mean(axis=0)
+        return self.sampler.sample(X, N_DRAWS).mean(axis=0)
 
 
-OWN = "admc anchor mean knn ridge trees".split()
+def _mean_of_draws(name):
+    return lambda seed: MeanOfDraws(small.IMPUTERS[name](seed))
+
+
+OWN = "admc anchor mean knn ridge trees hyperimpute".split()
+DRAWN = "mice_pmm mice_rf miceforest".split()
 IMPUTERS = {name: small.IMPUTERS[name] for name in OWN}
-IMPUTERS |= {
-    "softimpute": SoftImpute,
-    "mice_pmm": lambda seed: MeanOfDraws("pmm", seed),
-    "mice_rf": lambda seed: MeanOfDraws("rf", seed),
-}
+IMPUTERS |= {"softimpute": SoftImpute} | {name: _mean_of_draws(name) for name in DRAWN}
 
 
 def tables(options):

@@ -32,7 +32,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
 from benchmarks._mice import mice_draws
-from benchmarks._peers import HyperImpute, is_available
+from benchmarks._peers import HyperImpute
 from benchmarks._protocol import load_numeric, split_frame
 from benchmarks._resumed import append, available, measured
 from benchmarks.draws import MiceForest, coverage, crps, energy_score, told_apart
@@ -199,7 +199,7 @@ def run(options):
     """Measure what is not in the CSV yet."""
     path = options.out / "small.csv"
     done = measured(path, KEYS)
-    names = [name for name in available(options.imputers) if is_available(name)]
+    names = available(options.imputers)
     for table, n, seed, X in tables(options):
         for mechanism in options.mechanisms:
             split = cut(X, seed, mechanism)
