@@ -22,7 +22,7 @@ def append(path, record, columns):
 
 
 def available(names):
-    """Names of the imputers that can take part; R's mice and the peers may be absent."""
+    """Names of the imputers that are installed, of those that are asked for."""
     names = [name for name in names if is_available(name)]
     if has_mice() or not any(name.startswith("mice_") for name in names):
         return names
