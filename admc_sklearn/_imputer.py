@@ -164,9 +164,13 @@ class ADMCImputer(
         categorical column; the distributions of missing cells are tilted accordingly.
         ``"auto"`` applies this to columns in which it predicts the missing cells better
         than the observed cells of the rows do. True always applies it, False never
-        does. The imputer assumes that the rows to complete lose cells as the rows of
-        `fit` did: set False if cells are hidden at random to measure the imputer.
-        Tables with blocks (see Notes) are always completed without it.
+        does. Unless it is False, *gaps* are found too: where most columns have an
+        interval without any observed value, though values are dense at both of its
+        ends, as if only results out of the ordinary had been written down, missing
+        cells are taken to lie in it (see ``gaps_``). The imputer assumes that the rows
+        to complete lose cells as the rows of `fit` did: set False if cells are hidden
+        at random to measure the imputer. Tables with blocks (see Notes) are always
+        completed without it.
 
     strategy : {"mean", "median", "sample"}, default="mean"
         The statistic that replaces a missing cell. ``"mean"`` has the lowest squared
@@ -442,6 +446,7 @@ class ADMCImputer(
     model_: Any  # None where no column has an observed value
     categories_: list[np.ndarray | None]
     self_masking_: np.ndarray
+    gaps_: np.ndarray
     dependence_: pd.DataFrame | None
     indicator_: MissingIndicator | None
     n_features_in_: int
@@ -491,6 +496,7 @@ class ADMCImputer(
         "n_epochs_",
         "dependence_",
         "self_masking_",
+        "gaps_",
     )
 
     # How the models are fitted. Experiments set `Settings` in a subclass.
@@ -763,6 +769,9 @@ class ADMCImputer(
         self.self_masking_ = np.zeros(self.n_features_in_)
         own = np.broadcast_to(report.self_masking, rows.values.shape[1])
         self.self_masking_[kept] = own[: len(kept)]
+        self.gaps_ = np.full((self.n_features_in_, 2), np.nan)
+        own = np.broadcast_to(report.gaps, (rows.values.shape[1], 2))[: len(kept)]
+        self.gaps_[kept] = self._codec.scaling_.in_own_units(own)
 
     def _fit_groups(self, cells, rows, groups, start):
         """Learn the effects of groups: the rows, with these beside them."""

@@ -174,11 +174,16 @@ def _columns(imputer):
         return ""
     names = _check_feature_names_in(imputer, generate_names=True)
     order = np.argsort(-rates, kind="stable")[: int((rates > 0).sum())]
+    # Files of earlier versions have no gaps.
+    gaps = getattr(imputer, "gaps_", np.full((len(names), 2), np.nan))
     rows = []
     for j in order[:MAX_COLUMNS]:
         text = f"{100 * rates[j]:.1f} %"
         if imputer.self_masking_[j]:
             text += f"; self-masking {imputer.self_masking_[j]:+.2f}"
+        low, high = gaps[j]
+        if low < high:
+            text += f"; in the gap from {low:.4g} to {high:.4g}"
         rows.append((str(names[j]), text))
     more = len(order) - len(rows)
     if more:

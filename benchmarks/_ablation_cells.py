@@ -65,6 +65,7 @@ VARIANTS = {
     "without patterns": (replace(WHOLE, patterns=None), {}),
     "without both": (replace(WHOLE, landmarks=None, donors=None), {}),
     "without self-masking": (WHOLE, {"self_masking": False}),
+    "without gaps": (replace(WHOLE, gaps=None), {}),
     "anchor alone": (WHOLE, {"max_epochs": 0}),
 }
 

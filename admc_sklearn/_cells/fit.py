@@ -25,6 +25,7 @@ from .corrections.landmark_fit import fit_landmarks
 from .corrections.pattern_regression import fit_patterns
 from .corrections.self_masking import fit_self_masking, is_suspected
 from .model import CellModel
+from .network.gaps import find_gaps
 from .network.held_out_cells import Validation
 from .network.network import build_network
 from .network.trainer import CellTrainer
@@ -79,6 +80,8 @@ class _Fit:
         self.arrays, self.n_levels, self.context = rows, n_levels, context
         self.plan, self.device = context.plan, context.device
         self.settings = context.settings.cells
+        own = self.settings.gaps if context.self_masking else None
+        self.gaps = find_gaps(rows, n_levels, own)
         self.generator = torch.Generator().manual_seed(context.seed)
         self.held, self.kept = hold_out(
             len(rows), self.plan.validation_fraction, context.groups, self.generator
@@ -271,7 +274,11 @@ class _Fit:
         size = self.settings.sizes[name]
         own = warp, anchor, size, self.generator, self.settings.mean_head
         network = build_network(
-            self.arrays, *own, ends=self.context.ends, ordered=self.context.ordered
+            self.arrays,
+            *own,
+            ends=self.context.ends,
+            ordered=self.context.ordered,
+            gaps=self.gaps,
         )
         model = CellModel(network, [(ridge, weakest)], self.wholes)
         return model.move_to(x.device)

@@ -29,6 +29,7 @@ from .._shared.noise import row_keys, row_uniforms
 from .._shared.patterns import choose_patterns
 from .._shared.weights import weighted
 from . import first_cells
+from .corrections.self_masking import gaps_of
 from .first_cells import N_FILLS, N_SWEEPS
 from .network.masked_diffusion import reveal_rounds, reverse
 
@@ -405,13 +406,15 @@ class CellModel(CompletionModel):
             in_threads(function, self.network.row_batches(n_rows), self.network.device)
 
     def report(self):
-        """Return the `Report`: slopes of self-masking, dependence of modalities."""
-        slopes = 0.0 if self.self_masking is None else self.self_masking.slopes
+        """Return the `Report`: self-masking, dependence of modalities."""
+        slopes, gaps = 0.0, math.nan
+        if self.self_masking is not None:
+            slopes, gaps = self.self_masking.slopes, gaps_of(self.network)
         found = None
         if self.dependence is not None:
             names = list(self._groups())
             found = pd.DataFrame(self.dependence, index=names, columns=names)
-        return Report(dependence=found, self_masking=slopes)
+        return Report(dependence=found, self_masking=slopes, gaps=gaps)
 
     @one_thread()
     def move_to(self, device):

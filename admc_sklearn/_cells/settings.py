@@ -13,6 +13,7 @@ from .corrections.landmark_regression import LandmarkSettings
 from .corrections.pattern_regression import PatternSettings
 from .corrections.self_masking import SelfMaskingSettings
 from .network.denoiser import NetworkSize
+from .network.gaps import GapSettings
 from .network.trainer import TrainingSettings
 
 # Widths: benchmarks/NOTES.md, "Sizes, against a step's cost". Dropout: not measured.
@@ -44,6 +45,7 @@ class CellSettings:
     forests : ForestSettings, or None for no forests
     patterns : PatternSettings, or None for no regressions of patterns
     self_masking : SelfMaskingSettings
+    gaps : GapSettings, or None where missing cells never lie in one
     """
 
     coordinates: CoordinateSettings = field(default_factory=CoordinateSettings)
@@ -58,6 +60,7 @@ class CellSettings:
     forests: ForestSettings | None = field(default_factory=ForestSettings)
     patterns: PatternSettings | None = field(default_factory=PatternSettings)
     self_masking: SelfMaskingSettings = field(default_factory=SelfMaskingSettings)
+    gaps: GapSettings | None = field(default_factory=GapSettings)
 
     def n_networks(self, n_rows):
         """Networks that are trained to so many rows."""

@@ -122,10 +122,13 @@ class Report:
         Share of each modality's variance that each other one explains.
     self_masking : float array of shape (d,), or 0.0
         What a standard deviation of a column adds to its log-odds of being missing.
+    gaps : float array of shape (d, 2), or NaN
+        Intervals in which the missing cells of a column lie, in standardised units.
     """
 
     dependence: Any = None
     self_masking: Any = 0.0
+    gaps: Any = math.nan
 
 
 class CompletionModel(nn.Module):

@@ -108,6 +108,11 @@ class Standardiser:
         mean, scale = self.mean_.reshape(shape), self.scale_.reshape(shape)
         return (numbers[:, self.kept_] - mean) / scale
 
+    def in_own_units(self, values):
+        """Undo `standardised` for values of modelled columns, (n_kept, ...)."""
+        shape = (-1, *[1] * (values.ndim - 1))
+        return values * self.scale_.reshape(shape) + self.mean_.reshape(shape)
+
     @property
     def seen(self):
         """Smallest and largest observed value, (n_kept,) twice."""

@@ -48,7 +48,11 @@ from scipy.special import log_expit
 
 from ..._shared.contract import Correction
 from ..._shared.held_out import is_gain
+from ..network.heads import NumericHead
 from .pair_regression import fisher_scoring, fit_tilt, log_odds_of
+
+# Log-odds of being missing in a gap: no posterior has as much against it.
+GAP_TILT = 200.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,11 @@ class SelfMasking(Correction):
             log_odds[..., head.columns] = tilt[slot, own]
         return mass, log_odds
 
+    def add_gaps(self, network):
+        """Tilt every column that has a gap to it: no value that was seen is missing."""
+        for k, own in _gaps(network):
+            getattr(self, f"tilt_{k}")[own[:, None].cpu()] = GAP_TILT
+
     def apply(self, posteriors, rows, network):
         """Add the log-odds of being missing to those of the outcomes."""
         del rows, network
@@ -246,14 +255,15 @@ def fit_self_masking(network, rows, generator, *, decide=True, settings=DEFAULT)
     Returns
     -------
     SelfMasking or None
-        None where another mechanism explains the missing cells as well.
+        None where another mechanism explains the missing cells as well, and no column
+        has a gap.
     """
-    tilts, evidence = _compete(network, rows, generator, decide, settings)
-    if not tilts.slopes.any():
-        return None
-    if decide and not evidence.is_better:
-        return None
-    return tilts.to(rows.values.device)
+    found, evidence = _compete(network, rows, generator, decide, settings)
+    if not found.slopes.any() or (decide and not evidence.is_better):
+        found = SelfMasking(*_untilted(network))
+    found.add_gaps(network)
+    is_tilted = any(bool(tilt.any()) for tilt in found.buffers())
+    return found.to(rows.values.device) if is_tilted else None
 
 
 def is_suspected(network, rows, generator, settings=DEFAULT):
@@ -270,8 +280,7 @@ def _compete(network, rows, generator, decide, settings):
     """Estimate the tilts, and the `Evidence` of a competition if they compete."""
     pairs = Pairs.deal(rows, generator, settings)
     d = rows.observed.shape[1]
-    tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
-    slopes = np.zeros(d)
+    tilts, slopes = _untilted(network)
     if not pairs.n:  # there are too few rows, or none that have a cell in common
         return SelfMasking(tilts, slopes), Evidence(0.0, 0.0, 0.0, False, settings)
     own, rival, both = np.zeros((3, pairs.n))
@@ -311,6 +320,32 @@ def _compete(network, rows, generator, decide, settings):
         settings,
     )
     return SelfMasking(tilts, slopes), evidence
+
+
+def _gaps(network):
+    """Yield the numeric heads that have gaps, by their numbers, and these, (g, K)."""
+    for k, head in enumerate(network.heads):
+        if isinstance(head, NumericHead) and bool(head.atoms.gaps.any()):
+            yield k, head.atoms.gaps
+
+
+def gaps_of(network):
+    """Intervals in which the missing cells of columns lie, (d, 2); NaN elsewhere.
+
+    They are in standardised units.
+    """
+    found = np.full((network.n_columns, 2), np.nan)
+    for k, own in _gaps(network):
+        head = network.heads[k]
+        ends = torch.stack([head.atoms.own_low[own], head.atoms.own_high[own]], -1)
+        found[head.columns[own.any(1)].cpu().numpy()] = ends.double().cpu().numpy()
+    return found
+
+
+def _untilted(network):
+    """Tilts of a network's heads and slopes of its columns, all 0."""
+    tilts = [torch.zeros(len(h.columns), 1, h.n_outcomes) for h in network.heads]
+    return tilts, np.zeros(network.n_columns)
 
 
 @dataclass(frozen=True)

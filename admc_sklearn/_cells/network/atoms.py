@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from ..._shared.weights import weighted_counts
+from .gaps import GAP_SHARE
 
 MAX_ATOMS = 64
 # A column is discrete when its values recur this often on average.
@@ -177,6 +178,11 @@ class Atoms(nn.Module):
                 found[j, : len(own)] = torch.as_tensor(own)
             self.reaching = found
             self.offset[found] = 0.0
+
+    @property
+    def gaps(self):
+        """Which atoms are a column's gap, where missing cells alone lie: (d, K)."""
+        return self.valid & (self.share < 2 * GAP_SHARE)
 
     def _warped(self, array):
         """Rows of per-column values in warped coordinates; infinities stay."""

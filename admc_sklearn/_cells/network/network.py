@@ -18,6 +18,7 @@ from ..anchor.column_anchor import fit_anchor
 from .atoms import Atoms, column_atoms
 from .cell_encoding import LevelEmbedding, PiecewiseLinearEncoder, quantile_knots
 from .denoiser import Denoiser
+from .gaps import with_gap
 from .heads import LevelHead, NumericHead
 from .mean_head import MeanHead
 from .posterior import NUMBERS, PackedCells, averaged
@@ -304,7 +305,15 @@ class CompletionNetwork(nn.Module):
 
 
 def build_network(
-    rows, warp, anchor, size, generator, has_mean_head=True, ends=None, ordered=None
+    rows,
+    warp,
+    anchor,
+    size,
+    generator,
+    has_mean_head=True,
+    ends=None,
+    ordered=None,
+    gaps=None,
 ):
     """Put together an untrained network: the anchor, in the mean and in the draws.
 
@@ -322,6 +331,8 @@ def build_network(
         How far columns reach, see `Atoms`.
     ordered : bool array of shape (d,), optional
         Columns whose levels have an order.
+    gaps : float array of shape (d, 2), optional
+        Intervals in which missing cells lie and no others, see `find_gaps`.
     """
     c, values, observed = anchor.coordinates, rows.values, rows.observed
     warp = warp.cpu()
@@ -331,6 +342,8 @@ def build_network(
         seen = observed[:, j]
         own = some_weights(rows.weight, seen)
         atoms[j] = column_atoms(values[seen, j].astype(np.float64), weight=own)
+        if gaps is not None and np.isfinite(gaps[j]).all():
+            atoms[j] = with_gap(atoms[j], *gaps[j])
     heads = []
     for columns in _by_size({j: len(a["low"]) for j, a in atoms.items()}):
         own = None if ends is None else ends[columns]
