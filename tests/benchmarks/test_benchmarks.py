@@ -132,7 +132,7 @@ def test_a_few_seconds_beat_the_anchor_on_a_real_table(monkeypatch):
     # it was over before the first epochs.
     monkeypatch.setattr(time, "monotonic", time.process_time)
     split = split_mcar(load_numeric("letter", DATA), 100)
-    imputer = ADMCImputer(max_time=20, random_state=0).fit(split.train_incomplete)
+    imputer = ADMCImputer(max_time=10, random_state=0).fit(split.train_incomplete)
     rmse, _ = errors(
         split.test, split.test_incomplete, imputer.transform(split.test_incomplete)
     )
