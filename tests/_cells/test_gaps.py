@@ -108,6 +108,17 @@ def test_one_column_alone_may_be_in_two_parts():
     assert np.isnan(gaps_of(incomplete, other_ratio=np.inf)).all()
 
 
+def test_many_rows_need_not_all_be_sorted():
+    X, incomplete = without_the_middle(3000)
+    whole = gaps_of(incomplete)
+    np.testing.assert_array_equal(gaps_of(incomplete, max_values=10_000), whole)
+    some = gaps_of(incomplete, max_values=500)
+    np.testing.assert_allclose(some, whole, atol=0.1)
+    # One value in the gap, in a row that is not looked at first.
+    incomplete[1, :] = np.median(X, axis=0)
+    assert np.isnan(gaps_of(incomplete, max_values=500)).all()
+
+
 def test_an_experiment_can_do_without():
     class Blind(ADMCImputer):
         _settings = Settings(cells=CellSettings(gaps=None))
