@@ -123,19 +123,17 @@ class _Fit:
         """Train the networks of a model, or make more of them; the first's history.
 
         Coordinates are chosen by random splits: with few rows, the others choose
-        other ones. With fewer still, that is all the use of them, and they stay
-        untrained.
+        other ones.
         """
         network, others = model.network, list(model.network.others)
         n_networks = 1 + len(others)
         if is_new:
             n_networks = self.settings.n_networks(len(self.kept))
-        n_trained = self.settings.n_trained(n_networks, len(self.kept))
         # The rest of the time is for what comes after the epochs.
         started = time.monotonic()
         end = started + TRAINING_SHARE * (self.plan.deadline - started)
         deadlines = [
-            started + (end - started) * (k + 1) / n_trained for k in range(n_trained)
+            started + (end - started) * (k + 1) / n_networks for k in range(n_networks)
         ]
         history = self._train(network, validation, joint_columns, 0, deadlines[0])
         for k in range(1, n_networks):
@@ -145,7 +143,7 @@ class _Fit:
                 other = self._untrained(self.max_coordinates).move_to(self.device)
                 others.append(other.network)
                 model.ridges += other.ridges
-            cells = self._hold_out(others[k - 1]) if k < n_trained else None
+            cells = self._hold_out(others[k - 1])
             if cells is not None:
                 self._train(others[k - 1], cells, joint_columns, k, deadlines[k])
         network.others = nn.ModuleList(others)

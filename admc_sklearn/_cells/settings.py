@@ -40,9 +40,6 @@ class CellSettings:
         As many networks, each with an anchor of its own, are fitted and averaged as
         together see so many training rows, up to this number. (NOTES, "Several
         networks".)
-    trained_rows : int
-        With fewer training rows, the first of the networks alone is trained: the others
-        are their anchors. (NOTES, "One trained network of few rows".)
     landmarks : LandmarkSettings, or None for no correction by landmarks
     donors : DonorSettings, or None for no donor rows
     forests : ForestSettings, or None for no forests
@@ -58,7 +55,6 @@ class CellSettings:
     mean_head: bool = True
     max_networks: int = 3
     network_rows: int = 2000
-    trained_rows: int = 300
     landmarks: LandmarkSettings | None = field(default_factory=LandmarkSettings)
     donors: DonorSettings | None = field(default_factory=DonorSettings)
     forests: ForestSettings | None = field(default_factory=ForestSettings)
@@ -69,7 +65,3 @@ class CellSettings:
     def n_networks(self, n_rows):
         """Networks that are trained to so many rows."""
         return max(1, min(self.max_networks, self.network_rows // max(1, n_rows)))
-
-    def n_trained(self, n_networks, n_rows):
-        """How many of them are trained."""
-        return n_networks if n_rows >= self.trained_rows else 1
