@@ -53,11 +53,13 @@ def with_arrays(X: np.ndarray) -> str:
     weights: pd.DataFrame = imputer.attention(X)
     epochs: int = imputer.n_epochs_
     slopes: np.ndarray = imputer.self_masking_
+    gaps: np.ndarray = imputer.gaps_
     pooled: PooledEstimates = pool_over_draws(draws, mean_of_columns, dfcom=9)
     first: float = pool_estimates([1.0, 2.0], [0.1, 0.2]).estimate
     limits: np.ndarray = pooled.conf_int
     table: pd.DataFrame = pooled.to_frame()
-    return f"{low, high, proba, names, weights, epochs, slopes, first, limits, table}"
+    learnt = epochs, slopes, gaps
+    return f"{low, high, proba, names, weights, learnt, first, limits, table}"
 
 
 def with_frames(frame: pl.DataFrame) -> list[pl.DataFrame]:
