@@ -80,8 +80,6 @@ class _Fit:
         self.arrays, self.n_levels, self.context = rows, n_levels, context
         self.plan, self.device = context.plan, context.device
         self.settings = context.settings.cells
-        own = self.settings.gaps if context.self_masking else None
-        self.gaps = find_gaps(rows, n_levels, own)
         self.generator = torch.Generator().manual_seed(context.seed)
         self.held, self.kept = hold_out(
             len(rows), self.plan.validation_fraction, context.groups, self.generator
@@ -238,6 +236,8 @@ class _Fit:
     def _begin(self):
         """Make an untrained model."""
         choice = self.context.self_masking
+        own = self.settings.gaps if choice else None
+        self.gaps = find_gaps(self.arrays, self.n_levels, own)
         limits = self.settings.coordinates
         narrow = limits.max_coordinates
         for max_coordinates in (limits.max_coordinates_at_random, narrow):

@@ -109,9 +109,8 @@ class Standardiser:
         return (numbers[:, self.kept_] - mean) / scale
 
     def in_own_units(self, values):
-        """Undo `standardised` for values of modelled columns, (n_kept, ...)."""
-        shape = (-1, *[1] * (values.ndim - 1))
-        return values * self.scale_.reshape(shape) + self.mean_.reshape(shape)
+        """Undo `standardised` for values of modelled columns, (n_kept, k)."""
+        return values * self.scale_[:, None] + self.mean_[:, None]
 
     @property
     def seen(self):

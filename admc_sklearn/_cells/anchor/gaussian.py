@@ -338,10 +338,9 @@ def fit_gaussian(
     for _ in range(max_iter):
         if len(course) == 3:
             mean, cov = extrapolated(*course)
-            if not is_definite(cov):
-                mean, cov = course[-1]
-            course = [(mean, cov)]
-            anchor = GaussianAnchor(mean, cov)
+            if is_definite(cov):
+                anchor = GaussianAnchor(mean, cov)
+            course = [(anchor.mean, anchor.cov)]
         anchor = anchor.maximised(n, *anchor.expected_moments(batches), ridge)
         change = (anchor.cov - course[-1][1]).abs().max()
         course.append((anchor.mean, anchor.cov))

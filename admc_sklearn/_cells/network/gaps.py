@@ -94,7 +94,8 @@ def find_gaps(rows, n_levels, settings):
         step = max(1, math.ceil(len(values) / settings.max_values))
         some = np.sort(values[::step])
         n_missing /= step
-        counts = len(np.unique(some)) >= settings.min_distinct
+        n_distinct = 1 + np.count_nonzero(np.diff(some))
+        counts = n_distinct >= settings.min_distinct
         n_counted += counts
         low, high, ratio, would_hold = _widest(some, settings)
         if ratio < settings.other_ratio:
